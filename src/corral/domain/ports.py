@@ -1,0 +1,256 @@
+"""The seams of Corral: what a runtime, an engine's session and a source must do.
+
+A runtime's only job is to make an endpoint exist and to take it away again; everything else about a request is done once,
+elsewhere, for all runtimes. A plugin is one file in `runtimes/` or `sources/` (or an entry point) ending in `plugin = …`;
+its constructor names the ports it needs, and `app` passes them by name: `clock`, `settings`, `processes`, ….
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from corral.domain.models import Capability, Listing, ModelRef, RemoteFile, Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far long work is. `done` and `total` are bytes for the phase `download`; `total` is None when unknown.
+
+    `done` never goes backwards within one piece of work.
+    """
+
+    phase: str
+    done: int = 0
+    total: int | None = None
+    detail: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """A report that nobody reads."""
+
+
+class Clock(Protocol):
+    """Time, passed in so that decisions can be tested by hand."""
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes backwards; only differences mean anything."""
+        ...
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address that speaks a dialect: all the relay needs to know of an engine.
+
+    `url` has no trailing slash and ends where the dialect's own paths begin (`http://127.0.0.1:4711/v1`). `headers` carry
+    the credentials and are never shown. `model` is the engine's own name for what it serves; None passes the client's name.
+    `adapt`, where an engine needs it, changes a parsed request body in place into what this engine understands and says
+    whether it did; `path` is the dialect's path (`/chat/completions`).
+    """
+
+    url: str
+    dialect: str = "openai"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    model: str | None = None
+    adapt: Callable[[str, dict[str, Any]], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a runtime can run here: its version and devices, or the reason why not and what to type."""
+
+    usable: bool
+    version: str | None = None
+    devices: tuple[str, ...] = ()
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes an engine takes on each device, as measured (`{"cpu": 253072000}`). A device not listed is unknown, not zero."""
+
+    devices: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """Everything a runtime needs to start an engine.
+
+    `model` is the name clients ask for. `files` maps a role (`model`, `mmproj`, …) to a path on disk. `options` is an
+    instance of the runtime's `options`. Times in seconds.
+    """
+
+    model: str
+    options: Any
+    files: Mapping[str, Path] = field(default_factory=dict)
+    revision: Revision | None = None
+    load_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """What an engine said of itself when it became ready; None is unknown. `context` in tokens, for one slot."""
+
+    context: int | None = None
+    slots: int | None = None
+    device: str | None = None
+    capabilities: frozenset[Capability] | None = None
+
+
+@runtime_checkable
+class Session(Protocol):
+    """One running engine."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        ...
+
+    @property
+    def facts(self) -> SessionFacts:
+        """What it said of itself."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether it would answer now. Never raises."""
+        ...
+
+    async def footprint(self) -> Footprint:
+        """Measured now."""
+        ...
+
+    async def ended(self) -> str:
+        """Wait until the engine is gone for whatever reason, and return that reason. A remote engine never ends."""
+        ...
+
+    def log(self) -> Sequence[str]:
+        """The last lines of the engine's output, oldest first."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """End it: politely, then after `grace` seconds firmly. Idempotent; afterwards no process of it is left."""
+        ...
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """What can run a revision, or reach a vendor.
+
+    `kind` is the file's stem. `options` is a frozen dataclass; `formats` names the file formats it runs and is empty when
+    it needs no files.
+    """
+
+    kind: str
+    options: type[Any]
+    formats: frozenset[str]
+    capabilities: frozenset[Capability]
+
+    async def probe(self) -> Availability:
+        """Whether it can be used here. Cheap, and never raises."""
+        ...
+
+    async def start(self, spec: LaunchSpec, report: Report) -> Session:
+        """Start an engine and wait until it answers.
+
+        Raises:
+            RuntimeUnavailable: it cannot run here.
+            EngineStartFailed: it ended, or said that it cannot load the model.
+            EngineTimeout: it was not ready within `spec.load_timeout`.
+
+        When cancelled, or when it raises, no process of it is left.
+        """
+        ...
+
+
+class PartFile(Protocol):
+    """A file that is being put together beside its final place; owned by one writer, kept when the writer dies.
+
+    `size` is the bytes held so far, already hashed. `scratch` names a file of this writer's own for material that is not
+    part of the result, such as an archive; it too survives, and is removed with the part.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        ...
+
+    def scratch(self, name: str) -> Path:
+        """A path for material of this operation, unique to `name`, that survives a kill."""
+        ...
+
+    async def append(self, data: bytes) -> None:
+        """Write and hash the next bytes.
+
+        Raises:
+            DiskFull: there is no room; what was written stays, and can be resumed.
+        """
+        ...
+
+    async def restart(self) -> None:
+        """Throw away what is held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search a source for."""
+
+    text: str
+    limit: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One thing found by a search."""
+
+    ref: ModelRef
+    title: str
+    size: int | None = None
+    licence: str | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where revisions come from."""
+
+    scheme: str
+
+    async def resolve(self, ref: ModelRef) -> Listing:
+        """What the reference names: files, sizes and digests as far as they are known without fetching.
+
+        Raises:
+            SourceNotFound: it has no such thing.
+            SourceError: it could not be reached or understood.
+        """
+        ...
+
+    async def fetch(self, file: RemoteFile, into: PartFile, report: Report) -> None:
+        """Append the file's bytes from `into.size` on, verifying every digest the listing names.
+
+        Raises:
+            DigestMismatch: the bytes are not the promised ones; nothing of them is kept.
+            SourceError: the source failed; what arrived is kept for the next try.
+        """
+        ...
+
+    async def search(self, query: Query) -> Sequence[Hit]:
+        """What matches.
+
+        Raises:
+            NotSupported: the source cannot be searched.
+        """
+        ...

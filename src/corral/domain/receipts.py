@@ -1,0 +1,23 @@
+"""What was done for one answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The facts of one answer. Unknown is None, never a guess. Times in milliseconds, `context` in tokens."""
+
+    request_id: str
+    model: str
+    runtime: str
+    revision: str | None = None
+    engine: str | None = None
+    context: int | None = None
+    wait_ms: float = 0.0
+    attempts: int = 1
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    ignored: tuple[str, ...] = ()

@@ -1,0 +1,300 @@
+"""Every error Corral raises, in one tree.
+
+    CorralError                      code               status
+    ├── InvalidRequest               invalid_request    400
+    │   ├── InvalidName              invalid_name       400
+    │   ├── UnknownOption            unknown_option     400
+    │   ├── BodyTooLarge             body_too_large     413
+    │   └── NotSupported             not_supported      400
+    ├── Unauthorized                 unauthorized       401
+    ├── HostRefused                  host_refused       403
+    ├── NotFound                     not_found          404
+    │   ├── ModelNotFound            model_not_found    404
+    │   └── SourceNotFound           source_not_found   404
+    ├── Conflict                     conflict           409
+    │   └── ModelBusy                model_busy         409
+    ├── ConfigError                  config_error       500
+    ├── StoreError                   store_error        500
+    │   ├── DiskFull                 disk_full          507
+    │   ├── NoPermission             no_permission      500
+    │   ├── DigestMismatch           digest_mismatch    502
+    │   └── CorruptModel             corrupt_model      422
+    ├── SourceError                  source_error       502
+    ├── EngineError                  engine_error       502
+    │   ├── RuntimeUnavailable       runtime_missing    501
+    │   ├── EngineStartFailed        engine_start       503
+    │   ├── EngineDied               engine_died        502
+    │   └── EngineTimeout            engine_timeout     504
+    ├── UpstreamError                upstream_error     502
+    │   ├── UpstreamUnreachable      upstream_refused   502
+    │   ├── UpstreamTimeout          upstream_timeout   504
+    │   └── UpstreamProtocol         upstream_garbage   502
+    └── ServerError                  server_error       500
+        ├── AddressInUse             address_in_use     500
+        ├── UnsafeBind               unsafe_bind        500
+        └── ServerRunning            server_running     409
+
+An error says what happened, to which thing, and what to type next (`hint`). Surfaces render from these four values and
+from nothing else: the gateway writes them in the client's dialect, the management API as JSON, the terminal as two lines.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """The names in `known` closest to `name`, best first, ignoring case; at most `limit`."""
+    by_fold = {item.casefold(): item for item in known}
+    close = get_close_matches(name.casefold(), by_fold, n=limit, cutoff=0.5)
+    return [by_fold[item] for item in close]
+
+
+class CorralError(Exception):
+    """What happened, to which thing, and what to type next."""
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, hint: str = "", *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.param = param
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class InvalidRequest(CorralError):
+    """The request cannot be understood as it stands."""
+
+    code = "invalid_request"
+    http_status = 400
+
+
+class InvalidName(InvalidRequest):
+    """A model name or reference has characters or a form that is not allowed."""
+
+    code = "invalid_name"
+
+
+class UnknownOption(InvalidRequest):
+    """A setting or option that nothing here knows; names the nearest known one."""
+
+    code = "unknown_option"
+
+    @classmethod
+    def among(cls, name: str, known: Iterable[str], where: str) -> UnknownOption:
+        """The error for `name`, unknown in `where`, with the nearest of the `known` names or all of them as the hint."""
+        options = sorted(known)
+        close = nearest(name, options, 1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(options) or 'none'}."
+        return cls(f"Unknown option {name!r} for {where}.", hint, param=name)
+
+
+class BodyTooLarge(InvalidRequest):
+    """The request body is over the server's limit."""
+
+    code = "body_too_large"
+    http_status = 413
+
+
+class NotSupported(InvalidRequest):
+    """The thing asked for exists, but this source, runtime or model cannot do it."""
+
+    code = "not_supported"
+
+
+class Unauthorized(CorralError):
+    """No key, or a wrong one."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class HostRefused(CorralError):
+    """The Host header is not one this server answers to (a DNS-rebinding guard)."""
+
+    code = "host_refused"
+    http_status = 403
+
+
+class NotFound(CorralError):
+    """Nothing has that name."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class ModelNotFound(NotFound):
+    """No installed or configured model has that name."""
+
+    code = "model_not_found"
+
+    @classmethod
+    def among(cls, name: str, known: Iterable[str], library: Iterable[str] = ()) -> ModelNotFound:
+        """The error for `name`, with the nearest `known` names, or the pull command when the library has it."""
+        library = list(library)
+        if name in library:
+            return cls(f"Model {name!r} is not installed.", f"Install it with: corral pull {name}", param="model")
+        close = nearest(name, known)
+        if close:
+            return cls(f"Model {name!r} does not exist.", f"Did you mean {' or '.join(close)}?", param="model")
+        pullable = nearest(name, library, 1)
+        hint = f"Install one with: corral pull {pullable[0] if pullable else 'smollm2'}"
+        return cls(f"Model {name!r} does not exist.", hint, param="model")
+
+
+class SourceNotFound(NotFound):
+    """A source does not have what the reference names."""
+
+    code = "source_not_found"
+
+
+class Conflict(CorralError):
+    """The thing is in a state in which this cannot be done."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class ModelBusy(Conflict):
+    """The model is loaded or answering, and the call would pull it from under its users."""
+
+    code = "model_busy"
+
+
+class ConfigError(CorralError):
+    """A setting has a value that cannot be used; says where it came from."""
+
+    code = "config_error"
+
+
+class StoreError(CorralError):
+    """The model store could not be read or written."""
+
+    code = "store_error"
+
+
+class DiskFull(StoreError):
+    """There is not enough room on the disk; says how much is needed and how much there is."""
+
+    code = "disk_full"
+    http_status = 507
+
+
+class NoPermission(StoreError):
+    """The operating system refused access to a file or folder of the store."""
+
+    code = "no_permission"
+
+
+class DigestMismatch(StoreError):
+    """Bytes arrived whole and are not the bytes that were promised."""
+
+    code = "digest_mismatch"
+    http_status = 502
+
+
+class CorruptModel(StoreError):
+    """A model file is truncated or not what its format says."""
+
+    code = "corrupt_model"
+    http_status = 422
+
+
+class SourceError(CorralError):
+    """A source could not be reached or answered nonsense."""
+
+    code = "source_error"
+    http_status = 502
+
+
+class EngineError(CorralError):
+    """An engine failed."""
+
+    code = "engine_error"
+    http_status = 502
+
+
+class RuntimeUnavailable(EngineError):
+    """No runtime here can run the model; says what to install."""
+
+    code = "runtime_missing"
+    http_status = 501
+
+
+class EngineStartFailed(EngineError):
+    """An engine did not become ready; carries the end of its log."""
+
+    code = "engine_start"
+    http_status = 503
+
+
+class EngineDied(EngineError):
+    """An engine's process ended while it was answering."""
+
+    code = "engine_died"
+
+
+class EngineTimeout(EngineError):
+    """An engine was not ready in the time allowed."""
+
+    code = "engine_timeout"
+    http_status = 504
+
+
+class UpstreamError(CorralError):
+    """An HTTP call to an engine or vendor failed."""
+
+    code = "upstream_error"
+    http_status = 502
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection could be made, or it was lost."""
+
+    code = "upstream_refused"
+
+
+class UpstreamTimeout(UpstreamError):
+    """A time-out passed: connect, first byte, or between two chunks."""
+
+    code = "upstream_timeout"
+    http_status = 504
+
+
+class UpstreamProtocol(UpstreamError):
+    """The other side does not speak HTTP as it should."""
+
+    code = "upstream_garbage"
+
+
+class ServerError(CorralError):
+    """Corral's own server cannot run as asked."""
+
+    code = "server_error"
+
+
+class AddressInUse(ServerError):
+    """Another program listens on the address."""
+
+    code = "address_in_use"
+
+
+class UnsafeBind(ServerError):
+    """Listening beyond loopback without a key is refused."""
+
+    code = "unsafe_bind"
+
+
+class ServerRunning(ServerError):
+    """A Corral server already serves this home."""
+
+    code = "server_running"
+    http_status = 409

@@ -1,0 +1,1 @@
+"""The HTTP server: inference as raw ASGI, management by FastAPI."""

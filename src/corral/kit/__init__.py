@@ -1,0 +1,1 @@
+"""Mechanisms with no policy: processes, HTTP, files, time."""

@@ -1,0 +1,1 @@
+"""Shared fixtures: one model download for all tests."""
