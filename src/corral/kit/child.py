@@ -1,0 +1,97 @@
+"""The child's side of `corral.kit.process`: live only as long as the parent, and talk to it on one private line.
+
+    fd 0  the lifeline: the first line is the launch data, then nothing until the parent is gone
+    fd 1  the control line when the process starts; moved out of the reach of libraries, and joined to fd 2
+    fd 2  the log
+
+Light on purpose: an engine's child imports this before its engine, and each import delays the first token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any, NoReturn
+
+_ORPHANED = 3
+_LIFELINE, _STDOUT, _STDERR = 0, 1, 2
+_PR_SET_PDEATHSIG = 1
+
+
+class Parent:
+    """The way back to the process that started this one. `launch` is what it asked for."""
+
+    def __init__(self, launch: dict[str, Any], control: int) -> None:
+        self.launch = launch
+        self._control = control
+
+    def ready(self, **facts: object) -> None:
+        """Say that this process now answers, and what there is to know of it."""
+        self._say({"ready": facts})
+
+    def failed(self, message: str) -> NoReturn:
+        """Say why this process cannot do what it was started for, and end."""
+        self._say({"failed": message})
+        leave(1)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        while line:
+            line = line[os.write(self._control, line) :]
+
+
+def attach() -> Parent:
+    """Tie this process to its parent and read the launch data; call it first, once, from the main thread.
+
+    From here on the process ends when its parent does: on Linux by the kernel's hand, at once and even in the middle of
+    native code, elsewhere when the lifeline closes.
+    """
+    _die_with_parent()
+    control = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    launch = json.loads(_first_line())
+    if os.getppid() != launch["parent"]:
+        leave(_ORPHANED)  # it died before the kernel was told what to do then
+    threading.Thread(target=_watch_lifeline, name="lifeline", daemon=True).start()
+    return Parent(launch["launch"], control)
+
+
+def rest() -> NoReturn:
+    """Keep the main thread out of the way while other threads serve; SIGTERM ends the process at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True:
+        signal.pause()
+
+
+def leave(code: int) -> NoReturn:
+    """End now, without waiting for threads or for native destructors."""
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _first_line() -> bytes:
+    held = bytearray()
+    while not held.endswith(b"\n"):
+        data = os.read(_LIFELINE, 65536)
+        if not data:
+            leave(_ORPHANED)
+        held += data
+    return bytes(held)
+
+
+def _watch_lifeline() -> None:
+    while os.read(_LIFELINE, 4096):
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # what this process started goes with it
+    leave(_ORPHANED)
