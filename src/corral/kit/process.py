@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -127,7 +128,7 @@ class Child:
             return
         self._wire.terminate()
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(_bounded(grace)):
                 await self.ended()
         except TimeoutError:
             self._wire.kill()
@@ -192,7 +193,7 @@ async def _readiness(
     child: Child, heard: asyncio.Future[Mapping[str, Any]], command: Command, timeout: float
 ) -> Mapping[str, Any]:
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(_bounded(timeout)):
             said = await asyncio.shield(heard)
     except TimeoutError:
         tail = child.log()[-1:]
@@ -292,6 +293,11 @@ class _Wire(asyncio.SubprocessProtocol):
         self.ended.set_result(_reason(self._exit or 0, self._sent))
         if not self.said.done():
             self.said.set_result({})
+
+
+def _bounded(seconds: float) -> float | None:
+    """A time-out for asyncio, where infinity is None."""
+    return None if seconds == math.inf else seconds
 
 
 def _reason(code: int, sent: signal.Signals | None) -> str:

@@ -1,0 +1,343 @@
+"""Runtime `llamacpp`: GGUF files on llama.cpp's own server, one child process for each engine.
+
+The child (`_llamacpp_child`) loads `xllamacpp` and listens on a loopback port of the kernel's choosing with a random
+key. The parent never imports the library: a crash in native code costs one engine and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from corral.domain.models import Capability
+from corral.domain.ports import Availability, Endpoint, Footprint, LaunchSpec, Progress, Report, SessionFacts
+from corral.errors import CorralError, EngineStartFailed, InvalidRequest, RuntimeUnavailable
+from corral.kit import loopback, process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT_CONTEXT = 4096
+DEFAULT_SLOTS = 4
+FORCED_TOOL = "forced_tool"
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Pooling = Literal["none", "mean", "cls", "last", "rank"]
+
+_HEALTH_TIMEOUT = 2.0
+_PROPS_TIMEOUT = 10.0
+_POSITIVE = ("context", "slots", "threads", "batch", "micro_batch")
+_NOT_NEGATIVE = ("gpu_layers", "prompt_cache_mib")
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCppOptions:
+    """How an engine of this runtime is loaded; None leaves a value to the model or to llama.cpp.
+
+    Attributes:
+        context: tokens each slot holds, prompt and answer together; never more than the model was trained for. None is
+            the trained length or 4096, whichever is less.
+        slots: requests answered at the same time. Memory for the context is taken for every slot.
+        threads: CPU threads.
+        gpu_layers: layers put on the GPU; None puts as many as fit, 0 none.
+        cache_type_k: number format of the keys in the context cache; a smaller one takes less memory.
+        cache_type_v: number format of the values; the quantised ones need flash attention.
+        flash_attention: None lets llama.cpp decide.
+        embeddings: answer `/v1/embeddings` too.
+        pooling: how token vectors become one; None is the model's own, or `mean` where it has none.
+        chat_template: a Jinja text, or the path of one, in place of the model's own.
+        lora: adapter files and the scale of each.
+        mmproj: the projector of a multimodal model, in place of the one installed with it.
+        batch: tokens of a prompt handled in one call.
+        micro_batch: tokens computed in one step.
+        prompt_cache_mib: memory for the prompts of earlier requests, in MiB; 0 keeps none.
+    """
+
+    context: int | None = None
+    slots: int = DEFAULT_SLOTS
+    threads: int | None = None
+    gpu_layers: int | None = None
+    cache_type_k: CacheType = "f16"
+    cache_type_v: CacheType = "f16"
+    flash_attention: bool | None = None
+    embeddings: bool = False
+    pooling: Pooling | None = None
+    chat_template: str | None = None
+    lora: Mapping[str, float] = field(default_factory=dict)
+    mmproj: Path | None = None
+    batch: int | None = None
+    micro_batch: int | None = None
+    prompt_cache_mib: int = 256
+
+    def __post_init__(self) -> None:
+        for name, least in [(name, 1) for name in _POSITIVE] + [(name, 0) for name in _NOT_NEGATIVE]:
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InvalidRequest(f"Option {name!r} for llamacpp must be at least {least}, not {value}.", param=name)
+        if self.pooling is not None and not self.embeddings:
+            raise InvalidRequest(
+                "Option 'pooling' for llamacpp says how to embed, and 'embeddings' is off.",
+                "Set embeddings: true.",
+                param="pooling",
+            )
+
+
+class LlamaCpp:
+    """Runs GGUF files."""
+
+    kind = "llamacpp"
+    options = LlamaCppOptions
+    formats = frozenset({"gguf"})
+    capabilities = frozenset(Capability)
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    async def probe(self) -> Availability:
+        """Whether `xllamacpp` is installed. Devices stay unknown: to ask would load the library into this process."""
+        try:
+            return Availability(usable=True, version=version("xllamacpp"))
+        except PackageNotFoundError:
+            return Availability(
+                usable=False, reason="The package xllamacpp is not installed.", hint="Type: pip install xllamacpp"
+            )
+
+    async def start(self, spec: LaunchSpec, report: Report) -> LlamaCppSession:
+        """Load the file `spec.files["model"]` in a child process and wait until it answers."""
+        available = await self.probe()
+        if not available.usable:
+            raise RuntimeUnavailable(available.reason, available.hint)
+        key = secrets.token_urlsafe(32)
+        command = process.Command(
+            title=f"The engine of {spec.model!r}",
+            argv=process.module_argv("corral.runtimes._llamacpp_child"),
+            environment=process.child_environment(self._env),
+            launch=await asyncio.to_thread(_launch_data, spec, key),
+            diagnose=diagnose,
+        )
+        report(Progress("load", detail=f"llama.cpp {available.version}"))
+        child = await process.start(command, spec.load_timeout)
+        try:
+            return await _session(child, spec, key)
+        except (CorralError, asyncio.CancelledError):
+            await child.stop(0)
+            raise
+
+
+class LlamaCppSession:
+    """One engine of llama.cpp."""
+
+    def __init__(self, child: process.Child, endpoint: Endpoint, facts: SessionFacts) -> None:
+        self._child = child
+        self._endpoint = endpoint
+        self._facts = facts
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        return self._endpoint
+
+    @property
+    def facts(self) -> SessionFacts:
+        """What it said of itself."""
+        return self._facts
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._child.pid
+
+    async def healthy(self) -> bool:
+        """Whether it would answer now."""
+        try:
+            status, _ = await loopback.get(
+                self._endpoint.url.removesuffix("/v1") + "/health", self._endpoint.headers, _HEALTH_TIMEOUT
+            )
+        except CorralError:
+            return False
+        return status == 200
+
+    async def footprint(self) -> Footprint:
+        """Memory of the process. Mapped weights count as far as they are in memory; a GPU's memory is not seen here."""
+        resident = await self._child.resident()
+        return Footprint({} if resident is None else {"cpu": resident})
+
+    async def ended(self) -> str:
+        """Wait until it is gone, and return why."""
+        return await self._child.ended()
+
+    def log(self) -> Sequence[str]:
+        """The last lines of its output."""
+        return self._child.log()
+
+    async def stop(self, grace: float) -> None:
+        """End it."""
+        await self._child.stop(grace)
+
+
+def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
+    """A function for `Endpoint.adapt` that makes llama.cpp keep OpenAI's promise about forced tool calls.
+
+    llama.cpp takes `tool_choice: required` and yet lets the model write prose first, and does not read the form that
+    names one function. Where the chat `template` knows the variable `forced_tool`, it opens the answer with the call
+    itself; a named function becomes the only one on offer. See docs/decisions/0006.
+    """
+    opens_call = FORCED_TOOL in template
+
+    def adapt(path: str, body: dict[str, Any]) -> bool:
+        choice, tools = body.get("tool_choice"), body.get("tools")
+        if path != "/chat/completions" or not isinstance(tools, list) or not tools:
+            return False
+        if isinstance(choice, dict):
+            body["tools"] = [_named_tool(choice, tools)]
+        elif choice != "required":
+            return False
+        body["tool_choice"] = "required"
+        body.setdefault("parallel_tool_calls", False)
+        if opens_call:
+            body["chat_template_kwargs"] = {**(body.get("chat_template_kwargs") or {}), FORCED_TOOL: True}
+        return True
+
+    return adapt
+
+
+def _named_tool(choice: Mapping[str, Any], tools: Sequence[object]) -> object:
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if choice.get("type") != "function" or not isinstance(name, str):
+        raise InvalidRequest(
+            "tool_choice names no function.",
+            'Write "none", "auto", "required" or {"type": "function", "function": {"name": …}}.',
+            param="tool_choice",
+        )
+    known = {_tool_name(tool): tool for tool in tools}
+    if name not in known:
+        offered = ", ".join(sorted(item for item in known if item))
+        raise InvalidRequest(
+            f"tool_choice asks for {name!r}, which is not among the tools.", f"Tools: {offered}.", param="tool_choice"
+        )
+    return known[name]
+
+
+def _tool_name(tool: object) -> str | None:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
+    """What the child is told. Reads the chat template and looks at the files; blocks."""
+    options: LlamaCppOptions = spec.options
+    if "model" not in spec.files:
+        raise EngineStartFailed(f"The engine of {spec.model!r} has no model file.", "Install it again.")
+    mmproj = options.mmproj or spec.files.get("mmproj")
+    for name, path in [("mmproj", mmproj), *(("lora", Path(adapter)) for adapter in options.lora)]:
+        if path is not None and not path.expanduser().is_file():
+            raise InvalidRequest(f"Option {name!r} for llamacpp: there is no file {path}.", param=name)
+    return {
+        **asdict(options),
+        "key": key,
+        "name": spec.model,
+        "model": str(spec.files["model"]),
+        "context": slot_context(options, spec),
+        "chat_template": _template_text(options.chat_template),
+        "mmproj": str(mmproj.expanduser()) if mmproj else None,
+        "lora": {str(Path(path).expanduser()): scale for path, scale in options.lora.items()},
+    }
+
+
+def slot_context(options: LlamaCppOptions, spec: LaunchSpec) -> int:
+    """Tokens for each slot: what was asked for, or 4096, and never more than the model is known to be trained for."""
+    trained = spec.revision.facts.get("context_length") if spec.revision else None
+    asked = options.context or DEFAULT_CONTEXT
+    return min(asked, trained) if isinstance(trained, int) and trained > 0 else asked
+
+
+def _template_text(option: str | None) -> str | None:
+    if option is None or "{" in option or "\n" in option:
+        return option
+    try:
+        return Path(option).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(
+            f"Option 'chat_template' for llamacpp: {option!r} cannot be read: {error}.",
+            "Give a Jinja text or the path of one.",
+            param="chat_template",
+        ) from error
+
+
+async def _session(child: process.Child, spec: LaunchSpec, key: str) -> LlamaCppSession:
+    address, headers = child.facts["address"], {"Authorization": f"Bearer {key}"}
+    status, body = await loopback.get(f"{address}/props", headers, _PROPS_TIMEOUT)
+    try:
+        props = json.loads(body) if status == 200 else None
+    except ValueError:
+        props = None
+    if not isinstance(props, dict):
+        raise EngineStartFailed(f"The engine of {spec.model!r} did not tell its properties (status {status}).")
+    endpoint = Endpoint(
+        url=f"{address}/v1", headers=headers, model=spec.model, adapt=tool_adapter(props.get("chat_template") or "")
+    )
+    return LlamaCppSession(child, endpoint, read_facts(props, child.facts["device"], spec.options))
+
+
+def read_facts(props: Mapping[str, Any], device: str | None, options: LlamaCppOptions) -> SessionFacts:
+    """What `/props` says, in Corral's words."""
+    caps = props.get("chat_template_caps") or {}
+    found = {Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}
+    found |= {Capability.TOOLS} if caps.get("supports_tools") and caps.get("supports_tool_calls") else set()
+    found |= {Capability.SYSTEM_ROLE} if caps.get("supports_system_role") else set()
+    found |= {Capability.VISION} if (props.get("modalities") or {}).get("vision") else set()
+    found |= {Capability.EMBEDDINGS} if options.embeddings else set()
+    context = (props.get("default_generation_settings") or {}).get("n_ctx")
+    return SessionFacts(
+        context=context if isinstance(context, int) and context > 0 else None,
+        slots=props.get("total_slots"),
+        device=device,
+        capabilities=frozenset(found),
+    )
+
+
+_STAMP = re.compile(r"^[\d.]+ E +(?:\w+ +)?[\w:()]+: ?")
+_NOISE = re.compile(r"exiting due to|failed to load model(,? '| from|$)|common_fit_params")
+_HINTS = (
+    (r"SIGILL", "This build of xllamacpp needs a processor with AVX2."),
+    (r"unknown model architecture", "A newer llama.cpp may know it: pip install --upgrade xllamacpp"),
+    (
+        r"alloc|out of memory|want of memory|SIGKILL",
+        "Give it less to hold: fewer slots, a smaller context, cache_type_k and cache_type_v q8_0, fewer gpu_layers.",
+    ),
+    (r"V cache quantization", "Set flash_attention: true, or cache_type_v: f16."),
+    (r"template", "Check the option chat_template."),
+    (r"lora|adapter", "Check the option lora: an adapter fits only the model it was made from."),
+    (
+        r"magic|corrupt|incomplete|error loading model|GGUF|gguf",
+        "The file is damaged or of a kind llama.cpp does not read. Remove the model and install it again.",
+    ),
+)
+
+
+def diagnose(title: str, reason: str, log: Sequence[str]) -> EngineStartFailed:
+    """The error of a failed start: the lines of llama.cpp's log that decide, and what to do about them."""
+    errors: dict[str, None] = {}
+    for line in log:
+        if _STAMP.match(line) and not _NOISE.search(line):
+            errors[_STAMP.sub("", line)] = None
+    if not errors:
+        tail = [line for line in log if line.strip()][-2:]
+        errors = dict.fromkeys(tail)
+    said = "; ".join(list(errors)[:3])
+    for pattern, hint in _HINTS:
+        if re.search(pattern, f"{reason} {said}"):
+            return EngineStartFailed(f"{title} {reason}: {said}.", hint)
+    return EngineStartFailed(f"{title} {reason}: {said or 'it printed nothing'}.", "Its log may say more.")
+
+
+plugin = LlamaCpp
