@@ -72,13 +72,15 @@ class ModelRef:
 class RemotePart:
     """A run of bytes at an address: the whole of what lies there, or one member of the zip archive that lies there.
 
-    `size` (bytes) and `sha256` (hex) are of what lies at `url`, where known.
+    `size` (bytes) and `sha256` (hex) are of what lies at `url`, where known. `length` is the bytes that this part adds to the
+    file, which for a member of an archive is its own size.
     """
 
     url: str
     size: int | None = None
     sha256: str | None = None
     member: str | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,19 @@ class PartFile(Protocol):
         """Throw away what is held."""
         ...
 
+    def digest(self) -> str:
+        """SHA-256, in hex, of the bytes held."""
+        ...
+
+    async def clone(self, path: Path, report: Report) -> None:
+        """Hold the bytes of a local file and only those: shared copy-on-write where the disk can, copied elsewhere.
+
+        Raises:
+            OSError: `path` cannot be read.
+            DiskFull: there is no room.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Query:

@@ -1,0 +1,183 @@
+"""One address into one part: ranged, resumed, retried, verified."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from corral.domain.ports import Progress, Report, silent
+from corral.errors import DigestMismatch, SourceError, SourceNotFound
+from corral.kit.web import Transient, judge, local_path, shown
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+
+    from corral.domain.models import RemotePart
+    from corral.domain.ports import PartFile
+    from corral.kit.web import Web
+
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of the thing so far. `tag` is the strong entity tag of what the held bytes came from."""
+
+    what: RemotePart
+    total: int | None
+    tag: str | None = None
+
+
+class _Honest:
+    """Reports bytes that lie on the disk; a start from zero does not take the mark back, it says so."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._highest = 0
+
+    def __call__(self, held: int, total: int | None) -> None:
+        again = held < self._highest
+        self._highest = max(held, self._highest)
+        self._report(Progress("download", self._highest, total, "again from the start" if again else ""))
+
+
+async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = silent) -> None:
+    """Bring the whole of what lies at `what.url` into `into`, going on from what it holds.
+
+    Without a digest to check against, bytes held from an earlier process are thrown away: they may be of another
+    version.
+    A stall, a lost connection and a passing server error are tried again, a few times without any progress between.
+
+    Raises:
+        DigestMismatch: it is whole and not what was promised; nothing is kept.
+        SourceNotFound: nothing lies there.
+        SourceError: it cannot be had, or the server contradicts itself; what arrived is kept unless it is in doubt.
+        DiskFull: there is no room; what was written is kept.
+    """
+    honest = _Honest(report)
+    if what.sha256 is None or (what.size is not None and into.size > what.size):
+        await into.restart()
+    path = local_path(what.url)
+    if path is not None:
+        try:
+            await into.clone(path, report)
+        except OSError as error:
+            raise SourceNotFound(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+        await _verify(what, into)
+        return
+    state = _State(what, what.size)
+    resumed = into.size > 0
+    while True:
+        await _complete(web, state, into, honest)
+        try:
+            await _verify(what, into)
+        except DigestMismatch:
+            # What was held may have been damaged since: blame the upstream only for bytes that it has just sent, all.
+            if not resumed:
+                raise
+            resumed = False
+            continue
+        return
+
+
+async def _complete(web: Web, state: _State, into: PartFile, honest: _Honest) -> None:
+    patience = web.patience()
+    while state.total is None or into.size < state.total:
+        before = into.size
+        try:
+            await _once(web, state, into, honest)
+        except Transient as error:
+            if into.size > before:
+                patience.progressed()
+            await patience.wait(error)
+        else:
+            if state.total is None:
+                state.total = into.size
+
+
+async def _once(web: Web, state: _State, into: PartFile, honest: _Honest) -> None:
+    url = state.what.url
+    headers = {"Accept-Encoding": "identity"}
+    if into.size:
+        headers["Range"] = f"bytes={into.size}-"
+        if state.tag is not None:
+            headers["If-Range"] = state.tag
+    async with web.get(url, headers) as reply:
+        if reply.status == 416 and into.size:
+            await _settle_416(reply, state, into)
+            return
+        judge(reply, url)
+        if reply.headers.get("Content-Encoding", "identity") != "identity":
+            raise SourceError(f"{shown(url)} sends its files compressed anew, which cannot be resumed or verified.")
+        if reply.status == 206:
+            _check_range(reply, state, into.size)
+        elif reply.status == 200:
+            if into.size:
+                await into.restart()
+            _learn_total(state, reply.content_length, url)
+        else:
+            raise SourceError(f"{shown(url)} answered {reply.status} to a download.")
+        tag = reply.headers.get("ETag")
+        state.tag = tag if tag and not tag.startswith("W/") else None
+        honest(into.size, state.total)
+        await _take(reply, state, into, honest)
+
+
+async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _Honest) -> None:
+    # What piled up while the disk was busy is taken in one go: small runs from a slow server, large from a fast one.
+    while data := await reply.content.readany():
+        if state.total is not None and into.size + len(data) > state.total:
+            await into.restart()
+            raise SourceError(f"{shown(state.what.url)} sends more than the {state.total} bytes that were promised.")
+        await into.append(data)
+        honest(into.size, state.total)
+    if state.total is not None and into.size < state.total and reply.content_length is None:
+        raise Transient(f"{shown(state.what.url)} ended after {into.size} of {state.total} bytes.", "Try again.")
+
+
+def _check_range(reply: ClientResponse, state: _State, held: int) -> None:
+    url = shown(state.what.url)
+    text = reply.headers.get("Content-Range", "")
+    match = _CONTENT_RANGE.match(text)
+    if not held or match is None or match[1] is None:
+        raise SourceError(f"{url} answered a range that was not asked for ({text or 'no Content-Range'}).")
+    start, end = int(match[1]), int(match[2])
+    if start != held or end < start:
+        raise SourceError(f"{url} was asked for bytes from {held} on and sent {text}.")
+    if reply.content_length not in {None, end - start + 1}:
+        raise SourceError(f"{url} contradicts itself: {text} with a length of {reply.content_length}.")
+    _learn_total(state, int(match[3]) if match[3] != "*" else None, state.what.url)
+    if state.total is not None and end >= state.total:
+        raise SourceError(f"{url} sent {text}, which is past the end.")
+
+
+def _learn_total(state: _State, total: int | None, url: str) -> None:
+    if total is None:
+        return
+    if state.what.size is not None and total != state.what.size:
+        raise SourceError(f"{shown(url)} has {total} bytes where {state.what.size} were promised.", "Try again later.")
+    state.total = total
+
+
+async def _settle_416(reply: ClientResponse, state: _State, into: PartFile) -> None:
+    """The server has nothing from there on: either all is held, or what is held is of something else."""
+    match = _CONTENT_RANGE.match(reply.headers.get("Content-Range", ""))
+    total = int(match[3]) if match and match[1] is None and match[3] != "*" else None
+    if total is not None and total == into.size:
+        _learn_total(state, total, state.what.url)
+        return
+    await into.restart()
+    raise Transient(f"{shown(state.what.url)} refused to go on from where we were.", "Try again.")
+
+
+async def _verify(what: RemotePart, into: PartFile) -> None:
+    got = into.digest()
+    if (what.sha256 is not None and got != what.sha256) or (what.size is not None and into.size != what.size):
+        size = into.size
+        await into.restart()
+        raise DigestMismatch(
+            f"{shown(what.url)} is not what was promised: {size} bytes with SHA-256 {got}, "
+            f"promised {'any size' if what.size is None else f'{what.size} bytes'} with {what.sha256}.",
+            "Nothing of it was kept. Try again; if it stays so, do not trust the source.",
+        )

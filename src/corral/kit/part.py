@@ -1,0 +1,187 @@
+"""A file that is being put together: locked by its writer, resumed after a kill, hashed while it is written."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Protocol
+
+from corral.domain.ports import Progress, Report, silent
+from corral.errors import StoreError
+from corral.kit.disk import hold, in_thread, sync_folder, translate, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from corral.domain.ports import Clock
+
+BLOCK = 4 << 20
+"""Bytes worked on in one go in a thread: long enough to hide the switch, short enough to be cancelled."""
+
+_FICLONE = 0x40049409
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+class Part:
+    """A `PartFile` on disk, for its one writer. Open it with `Part.open` and close it, also when cancelled.
+
+    Its lock is the file's own `flock`, which stays with the file when `publish` renames it and ends with `close` or
+    with the process. Blocking work happens in threads.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._scratch_of = path
+        self._descriptor = descriptor
+        self._hash: _Hash = hashlib.sha256()
+        self._size = 0
+
+    @classmethod
+    async def open(cls, path: Path, clock: Clock, waiting: Callable[[], None] = lambda: None) -> Part:
+        """Own the part at `path`, new or left by a writer that died; what it holds is read and hashed again.
+
+        Waits while another process owns it; `waiting` is called once then.
+
+        Raises:
+            StoreError: the file or its folder cannot be made or read.
+        """
+        with ExitStack() as undo:
+            with translated("opening", path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = cls(path, await hold(path, clock, waiting=waiting))
+            undo.callback(part.close)
+            await part._read_again()
+            undo.pop_all()
+        return part
+
+    @property
+    def size(self) -> int:
+        """Bytes held, all of them hashed."""
+        return self._size
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of the bytes held."""
+        return self._hash.hexdigest()
+
+    def scratch(self, name: str) -> Path:
+        """A path beside the part for material of this operation; gone when the part is published or discarded."""
+        if "/" in name or "\0" in name:
+            raise ValueError(f"{name!r} is not a file name")
+        return self._scratch_of.with_name(f"{self._scratch_of.stem}~{name}")
+
+    async def append(self, data: bytes) -> None:
+        """Write and hash the next bytes.
+
+        Raises:
+            DiskFull: there is no room; what was written stays, and can be resumed.
+        """
+        await in_thread(self._write, data)
+
+    async def restart(self) -> None:
+        """Throw away what is held."""
+        with translated("emptying", self.path):
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self._hash, self._size = hashlib.sha256(), 0
+
+    async def clone(self, path: Path, report: Report = silent) -> None:
+        """Hold the bytes of the local file `path`, and only those.
+
+        Where the file system can share blocks copy-on-write this takes no room; elsewhere they are copied. Never a hard
+        link: whoever edits the original in place must not change what is held.
+
+        Raises:
+            OSError: `path` cannot be read.
+            DiskFull: there is no room.
+        """
+        await self.restart()
+        with path.open("rb") as source:
+            total = os.fstat(source.fileno()).st_size
+            if _shares_blocks(source.fileno(), self._descriptor):
+                await self._read_again()
+                report(Progress("download", self._size, total))
+                return
+            while block := await in_thread(source.read, BLOCK):
+                await in_thread(self._write, block)
+                report(Progress("download", self._size, max(total, self._size)))
+
+    async def publish(self, target: Path) -> None:
+        """Make the part, whole and on disk, appear at `target`, read-only; its scratch is removed.
+
+        The lock is kept until `close`, now on `target`.
+
+        Raises:
+            StoreError: it could not be moved; the part is kept.
+        """
+        await in_thread(self._move, target)
+        self.path = target
+
+    async def discard(self) -> None:
+        """Remove the part and its scratch."""
+        self.path.unlink(missing_ok=True)
+        self._sweep()
+
+    def close(self) -> None:
+        """Let go of the file and its lock. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    async def _read_again(self) -> None:
+        self._hash, self._size = hashlib.sha256(), 0
+        with translated("reading", self.path):
+            while count := await in_thread(self._read_block):
+                self._size += count
+
+    def _read_block(self) -> int:
+        data = os.pread(self._descriptor, BLOCK, self._size)
+        self._hash.update(data)
+        os.lseek(self._descriptor, self._size + len(data), os.SEEK_SET)
+        return len(data)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                count = os.write(self._descriptor, left)
+            except OSError as error:
+                raise translate(error, "writing", self.path) from error
+            self._hash.update(left[:count])
+            self._size += count
+            left = left[count:]
+
+    def _move(self, target: Path) -> None:
+        with translated("publishing", target):
+            if os.fstat(self._descriptor).st_size != self._size:
+                raise StoreError(f"{self.path} was changed by somebody else.", "Try again.")
+            os.fsync(self._descriptor)
+            os.fchmod(self._descriptor, 0o444)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.path.rename(target)
+            sync_folder(target.parent)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        mine = f"{self._scratch_of.stem}~"
+        for path in self._scratch_of.parent.iterdir():
+            if path.name.startswith(mine):
+                path.unlink(missing_ok=True)
+
+
+def _shares_blocks(source: int, target: int) -> bool:
+    """Ask the file system to let both files share their blocks copy-on-write; whether it did."""
+    if sys.platform != "linux":
+        return False
+    with suppress(OSError):
+        fcntl.ioctl(target, _FICLONE, source)
+        return True
+    return False

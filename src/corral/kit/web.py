@@ -1,0 +1,287 @@
+"""HTTP to indexes and hubs: proxies, certificates and logins as this machine has them, and no secret in a message."""
+
+from __future__ import annotations
+
+import netrc
+import random
+import ssl
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import aiohttp
+
+from corral.errors import ConfigError, SourceError, SourceNotFound
+from corral.kit.disk import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from types import TracebackType
+
+    from corral.domain.ports import Clock
+
+_WORTH_RETRYING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_PAUSE = 30.0
+_READ_BUFFER = 1 << 20
+
+
+class Transient(SourceError):
+    """A failure that another try may not meet. `after`: seconds the server asked for, if it did."""
+
+    def __init__(self, message: str, hint: str = "", *, after: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.after = after
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How this machine reaches the network.
+
+    `ca` is a file or folder of certificates, None for the system's. `proxies` maps a scheme to a proxy's URL, with `no`
+    for the hosts to reach directly. `trusted` hosts (`host` or `host:port`) may have any certificate or none. `timeout`
+    is the seconds allowed to connect and between two runs of bytes; `retries` is how often a failure is tried again.
+    """
+
+    ca: Path | None = None
+    client_cert: Path | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    netrc: Path | None = None
+    trusted: frozenset[str] = frozenset()
+    timeout: float = 15.0
+    retries: int = 5
+
+
+def shown(url: str) -> str:
+    """`url` as a message may show it: no login, no query (it may be signed), no fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def local_path(url: str) -> Path | None:
+    """The path that a `file:` URL names; None for other schemes."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+class Patience:
+    """How often and how long to wait before trying again: exponential, with jitter, reset by progress."""
+
+    def __init__(self, clock: Clock, retries: int, jitter: Callable[[], float] = random.random) -> None:
+        self._clock = clock
+        self._retries = retries
+        self._jitter = jitter
+        self._failures = 0
+
+    def progressed(self) -> None:
+        """Something arrived: count from the start again."""
+        self._failures = 0
+
+    async def wait(self, error: Transient) -> None:
+        """Pause before another try.
+
+        Raises:
+            Transient: `error` itself, when it was tried often enough.
+        """
+        self._failures += 1
+        if self._failures > self._retries:
+            raise error
+        pause = min(_LONGEST_PAUSE, 0.25 * 2**self._failures) * (0.5 + self._jitter() / 2)
+        await self._clock.sleep(min(_LONGEST_PAUSE, error.after) if error.after is not None else pause)
+
+
+class Web:
+    """A pool of connections, used as `async with Web(access, clock) as web`."""
+
+    def __init__(self, access: Access, clock: Clock) -> None:
+        self.access = access
+        self.clock = clock
+        self._logins: dict[str, aiohttp.BasicAuth] = {}
+        self._verified: ssl.SSLContext | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # trust_env is off: it would read this process's environment, and ours is passed in.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.access.timeout, sock_read=self.access.timeout)
+        self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=_READ_BUFFER, trust_env=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def patience(self) -> Patience:
+        """A fresh count of tries."""
+        return Patience(self.clock, self.access.retries)
+
+    def remember(self, url: str) -> str:
+        """Keep the login that `url` carries for all of its host's URLs; the URL without it."""
+        parts = urlsplit(url)
+        login, at, host = parts.netloc.rpartition("@")
+        if not at:
+            return url
+        user, _, password = login.partition(":")
+        self._logins[f"{parts.scheme}://{host}"] = aiohttp.BasicAuth(unquote(user), unquote(password), "utf-8")
+        return urlunsplit(parts._replace(netloc=host))
+
+    @asynccontextmanager
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for `url` and yield the answer of whatever status; one try. Redirects are followed.
+
+        Raises:
+            Transient: no connection, a stall, a reply that broke off, also inside the block.
+            SourceError: a certificate that cannot be trusted, an address that is not safe to use.
+        """
+        if self._session is None:
+            raise RuntimeError("use `async with Web(…) as web`")
+        url = self.remember(url)
+        self._refuse_unsafe(url)
+        try:
+            proxy = self._proxy(url)
+            async with self._session.get(
+                url,
+                headers=headers,
+                auth=self._login(url),
+                ssl=await self._tls(url),
+                proxy=proxy,
+            ) as reply:
+                self._refuse_unsafe(str(reply.url))
+                yield reply
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _translate(error, url, self.access.timeout) from error
+
+    def _refuse_unsafe(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme == "https" or (parts.scheme == "http" and (_is_loopback(parts.hostname) or self._trusts(url))):
+            return
+        if parts.scheme == "http":
+            host = parts.netloc.rpartition("@")[2]
+            raise SourceError(
+                f"{shown(url)} is not encrypted, and {host} is not trusted.",
+                f"Use https, or trust it as pip does: pip config set global.trusted-host {host}",
+            )
+        raise SourceError(f"{shown(url)!r} is not a web address.", "Use an https address.")
+
+    def _trusts(self, url: str) -> bool:
+        parts = urlsplit(url)
+        return not self.access.trusted.isdisjoint({parts.hostname, parts.netloc.rpartition("@")[2]})
+
+    async def _tls(self, url: str) -> ssl.SSLContext | bool:
+        if not url.startswith("https:"):
+            return True
+        if self._trusts(url):
+            return False
+        if self._verified is None:
+            self._verified = await in_thread(self._load_certificates)
+        return self._verified
+
+    def _load_certificates(self) -> ssl.SSLContext:
+        ca, client = self.access.ca, self.access.client_cert
+        where: dict[str, str] = {} if ca is None else {"capath" if ca.is_dir() else "cafile": str(ca)}
+        try:
+            context = ssl.create_default_context(**where)  # type: ignore[arg-type]  # mypy offers the str to cadata, too
+            if client is not None:
+                context.load_cert_chain(client)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"The certificates in {ca or client} cannot be read: {error}.", "See: pip config list"
+            ) from error
+        return context
+
+    def _proxy(self, url: str) -> str | None:
+        parts = urlsplit(url)
+        proxies = self.access.proxies
+        if goes_direct(parts.hostname or "", parts.port, proxies.get("no", "")):
+            return None
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+    def _login(self, url: str) -> aiohttp.BasicAuth | None:
+        parts = urlsplit(url)
+        known = self._logins.get(f"{parts.scheme}://{parts.netloc}")
+        if known is not None or self.access.netrc is None or parts.hostname is None:
+            return known
+        with suppress(OSError, netrc.NetrcParseError):
+            found = netrc.netrc(self.access.netrc).authenticators(parts.hostname)
+            if found is not None:
+                return aiohttp.BasicAuth(found[0] or "", found[2] or "", "utf-8")
+        return None
+
+
+def judge(reply: aiohttp.ClientResponse, url: str) -> None:
+    """Let a success pass.
+
+    Raises:
+        SourceNotFound: nothing lies there.
+        Transient: the server has a problem that may pass.
+        SourceError: it refuses.
+    """
+    if reply.status < 400:
+        return
+    what = f"{shown(url)} answered {reply.status}"
+    if reply.status in {404, 410}:
+        raise SourceNotFound(f"{what}: there is no such thing.")
+    if reply.status in {401, 403, 407}:
+        raise SourceError(f"{what}: it wants a login.", "Put one in ~/.netrc or in the address, as for pip.")
+    if reply.status in _WORTH_RETRYING:
+        asked = reply.headers.get("Retry-After", "")
+        raise Transient(f"{what}.", "Try again later.", after=float(asked) if asked.isdecimal() else None)
+    raise SourceError(f"{what}.", "Check the address.")
+
+
+def goes_direct(host: str, port: int | None, exceptions: str) -> bool:
+    """Whether `exceptions`, written as in NO_PROXY, names `host`: itself, a domain it lies in, a network, or `*`."""
+    for item in (part.strip().lower() for part in exceptions.split(",")):
+        name, _, of_port = item.rpartition(":") if item.count(":") == 1 else (item, "", "")
+        if not name or (of_port and of_port != str(port)):
+            continue
+        if name == "*" or host == name.lstrip(".") or host.endswith("." + name.lstrip("*.")):
+            return True
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(name, strict=False):
+                return True
+    return False
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None or host == "localhost" or host.endswith(".localhost"):
+        return host is not None
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return False
+
+
+_REASONS: tuple[tuple[type[Exception], type[SourceError], str, str], ...] = (
+    (
+        aiohttp.ClientConnectorCertificateError,
+        SourceError,
+        "The certificate of {where} cannot be trusted.",
+        "Name your certificates as for pip: pip config set global.cert FILE, or SSL_CERT_FILE.",
+    ),
+    (aiohttp.InvalidURL, SourceError, "{where} is not an address.", "Check the address."),
+    (TimeoutError, Transient, "{where} sent nothing for {timeout:g} seconds.", "Try again; what arrived is kept."),
+    (
+        aiohttp.ClientProxyConnectionError,
+        Transient,
+        "The proxy for {where} cannot be reached.",
+        "Check HTTPS_PROXY or pip's proxy setting.",
+    ),
+    (aiohttp.ClientHttpProxyError, SourceError, "The proxy for {where} refused.", "Check the proxy's login."),
+    (aiohttp.TooManyRedirects, SourceError, "{where} redirects in a circle.", "Check the address."),
+    (aiohttp.ClientConnectorError, Transient, "{where} cannot be reached.", "Check the address and the network."),
+    (aiohttp.ClientPayloadError, Transient, "{where} broke off in the middle.", "Try again; what arrived is kept."),
+)
+
+
+def _translate(error: Exception, url: str, timeout: float) -> SourceError:
+    """The error to show for a failed exchange with `url`: never the library's own text, which may carry a login."""
+    for kind, result, text, hint in _REASONS:
+        if isinstance(error, kind):
+            return result(text.format(where=shown(url), timeout=timeout), hint)
+    return Transient(f"The exchange with {shown(url)} failed ({type(error).__name__}).", "Try again later.")
