@@ -1,0 +1,300 @@
+"""Carries an engine's answer to an ASGI client: untouched, unbuffered, and never half an event.
+
+The way of a request, with both parts:
+
+    with clients.watch(receive) as client:
+        response = await upstream.request(target, "POST", "/chat/completions", body=body)
+        outcome = await relay(response, send, render, headers=extra)
+    if client.gone: ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from corral.errors import CorralError, UpstreamError
+from corral.kit.sse import Meter, Splitter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from corral.kit.http1 import Header, Response
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Render = Callable[[CorralError], bytes]
+"""Writes an error as the last event of a stream, in the client's dialect."""
+
+WHOLE_LIMIT = 1024 * 1024
+"""Bytes up to which an answer that is no stream is sent only when whole, so that its failure can still be told."""
+NOTICE = 0.05
+"""Seconds that a request may take before anyone listens for its client going away; most answers are faster."""
+
+_PASSED = frozenset(
+    (
+        b"cache-control",
+        b"content-disposition",
+        b"content-encoding",
+        b"content-language",
+        b"content-type",
+        b"openai-model",
+        b"openai-processing-ms",
+        b"openai-version",
+        b"retry-after",
+        b"retry-after-ms",
+    )
+)
+_PASSED_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
+_EVENTS = b"text/event-stream"
+_STREAMED = (_EVENTS, b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
+_UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+_TAIL = 4096
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was carried, for the receipt; filled in as the answer passes.
+
+    `bytes` and `chunks` went to the client. `first_byte_at` is when the first byte of the body was there, on the clock
+    of `time.perf_counter`. `error` is why the answer is not whole, when it broke after its head had been sent.
+    `client_gone` is for the caller to fill in.
+    """
+
+    status: int = 0
+    bytes: int = 0
+    chunks: int = 0
+    first_byte_at: float | None = None
+    error: UpstreamError | None = None
+    client_gone: bool = False
+    meter: Meter = field(default_factory=Meter)
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The last usage object that the engine sent."""
+        return self.meter.usage
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The last finish reason that the engine sent."""
+        return self.meter.finish_reason
+
+
+async def relay(
+    response: Response, send: Send, render: Render, *, headers: Sequence[Header] = (), outcome: Outcome | None = None
+) -> Outcome:
+    """Send the answer to the client, with `headers` added, and return what was carried.
+
+    A stream goes out event by event as it comes, its head with the first event; when it breaks after that, the client
+    gets the event that `render` makes, and the stream ends. Any other answer of moderate size goes out when it is
+    whole. When something breaks that cannot say so, this returns with the ASGI response unfinished (`outcome.error` is
+    set): the caller must return too, the server then cuts the connection, and the client sees that the answer is not
+    whole.
+
+    The upstream answer is closed in every case. Pass an `outcome` to read it even when this is cancelled.
+
+    Raises:
+        UpstreamError: it broke before anything was sent; the caller may still try elsewhere, or answer with an error.
+    """
+    outcome = outcome or Outcome()
+    outcome.status = response.status
+    passed = [h for h in response.headers if h[0] in _PASSED or h[0].startswith(_PASSED_PREFIXES)]
+    try:
+        if response.whole:
+            await _send_whole(await response.read(), send, [*passed, *headers], outcome)
+        else:
+            await _send_arriving(response, send, render, [*passed, *headers], outcome)
+    finally:
+        response.close()
+    return outcome
+
+
+async def _send_whole(body: bytes, send: Send, headers: list[Header], outcome: Outcome) -> None:
+    outcome.first_byte_at = outcome.first_byte_at or time.perf_counter()
+    outcome.meter.feed(body)
+    status = outcome.status
+    if body or status not in {204, 304}:
+        headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+    outcome.bytes, outcome.chunks = len(body), 1
+
+
+async def _send_arriving(
+    response: Response, send: Send, render: Render, headers: list[Header], outcome: Outcome
+) -> None:
+    kind = response.header(b"content-type") or b""
+    pieces: list[bytes] = []
+    if _worth_waiting(kind, response.content_length):
+        size = 0
+        async for chunk in response:
+            outcome.first_byte_at = outcome.first_byte_at or time.perf_counter()
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > WHOLE_LIMIT:
+                break
+        else:
+            await _send_whole(b"".join(pieces), send, headers, outcome)
+            return
+    if kind.startswith(_EVENTS):
+        headers = [h for h in headers if h[0] != b"cache-control"]
+        headers.extend(_UNBUFFERED)
+    if response.content_length is not None:
+        headers.append((b"content-length", b"%d" % response.content_length))
+    start: Message = {"type": "http.response.start", "status": outcome.status, "headers": headers}
+    if kind.startswith(_EVENTS) and response.header(b"content-encoding") is None:
+        await _send_events(response, send, render, start, outcome)
+    else:
+        await _send_pieces(response, send, pieces, start, outcome)
+
+
+def _worth_waiting(kind: bytes, length: int | None) -> bool:
+    if kind.startswith(_STREAMED):
+        return False
+    return kind.startswith(b"application/json") if length is None else length <= WHOLE_LIMIT
+
+
+async def _send_events(response: Response, send: Send, render: Render, start: Message, outcome: Outcome) -> None:
+    splitter, meter = Splitter(), outcome.meter
+    begun = False
+    try:
+        async for chunk in response:
+            ready = splitter.feed(chunk)
+            if not ready:
+                continue
+            if not begun:
+                begun = True
+                outcome.first_byte_at = time.perf_counter()
+                await send(start)
+            meter.feed(ready)
+            outcome.bytes += len(ready)
+            outcome.chunks += 1
+            await send({"type": "http.response.body", "body": ready, "more_body": True})
+    except UpstreamError as error:
+        if not begun:
+            raise
+        outcome.error = error
+        if not splitter.torn:  # inside half an event nothing can be said
+            await send({"type": "http.response.body", "body": render(error)})
+        return
+    if not begun:
+        await send(start)
+    rest = splitter.flush()
+    outcome.bytes += len(rest)
+    await send({"type": "http.response.body", "body": rest})
+
+
+async def _send_pieces(response: Response, send: Send, pieces: list[bytes], start: Message, outcome: Outcome) -> None:
+    """Send a long answer as it comes; only its end is metered, where an engine says what it used."""
+    last = b"".join(pieces)
+    if last:
+        await send(start)
+        await _send_piece(last, send, outcome)
+    before = b""
+    try:
+        async for chunk in response:
+            if not outcome.chunks:
+                outcome.first_byte_at = time.perf_counter()
+                await send(start)
+            await _send_piece(chunk, send, outcome)
+            before, last = last, chunk
+    except UpstreamError as error:
+        if not outcome.chunks:
+            raise
+        outcome.error = error
+        return
+    if not outcome.chunks:
+        await send(start)
+    outcome.meter.feed(before[-_TAIL:] + last)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_piece(piece: bytes, send: Send, outcome: Outcome) -> None:
+    outcome.bytes += len(piece)
+    outcome.chunks += 1
+    await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def respond(
+    send: Send, status: int, body: bytes, headers: Sequence[Header] = (), content_type: bytes = b"application/json"
+) -> None:
+    """Answer with a body that is at hand."""
+    own = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": own})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Clients:
+    """Notices clients that go away, without a task or a timer for each request.
+
+    A request that is done within `NOTICE` costs an entry in a set. One timer, shared by all and running only while
+    there are requests, starts a listener for each that takes longer. Belongs to one loop.
+    """
+
+    __slots__ = ("_due", "_fresh", "_period", "_timer")
+
+    def __init__(self, period: float = NOTICE) -> None:
+        self._period = period
+        self._fresh: set[Client] = set()
+        self._due: set[Client] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, receive: Receive) -> Client:
+        """A context for the calling task. When the client goes away within it, the task is cancelled out of it.
+
+        The context swallows that cancellation, and no other; `gone` then is true. To be entered when the request's
+        body has been read, and left as soon as the answer is sent: nothing may be awaited in it after that.
+        """
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._period, self._tick)
+        client = Client(receive, self._fresh)
+        self._fresh.add(client)
+        return client
+
+    def _tick(self) -> None:
+        due, self._due, self._fresh = self._due, self._fresh, set()
+        for client in due:
+            client.listen()
+        again = self._due
+        self._timer = asyncio.get_running_loop().call_later(self._period, self._tick) if again else None
+
+
+class Client:
+    """The client of one request; see `Clients.watch`."""
+
+    __slots__ = ("_home", "_listener", "_receive", "_task", "gone")
+
+    def __init__(self, receive: Receive, home: set[Client]) -> None:
+        self.gone = False
+        self._receive = receive
+        self._home = home
+        self._listener: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._home.discard(self)
+        if self._listener is not None:
+            self._listener.cancel()
+        if self.gone and self._task is not None and kind is asyncio.CancelledError:
+            return self._task.uncancel() == 0
+        return False
+
+    def listen(self) -> None:
+        """Begin to listen; called by the timer."""
+        self._listener = asyncio.get_running_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
