@@ -1,0 +1,72 @@
+# Everything that is done with this folder, one word each. `make help` lists them.
+#
+#   PYTHON=/path/to/python3   build .venv on this interpreter
+#   VENV=folder               another folder than .venv
+#   MODEL=name                the model that `make run` installs first
+#   WORKERS=n                 test processes
+#   ARGS='…'                  more arguments for `corral serve`, pytest or a benchmark
+
+VENV ?= .venv
+MODEL ?= smollm2
+WORKERS ?= 2
+ARGS ?=
+BIN := $(VENV)/bin
+SETUP := VENV='$(VENV)' PYTHON='$(PYTHON)' scripts/setup.sh
+CODE := src tests benchmarks examples
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup lock clean
+
+help:  ## List these words
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
+	  || sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST)
+
+install:  ## Make .venv with the locked dependencies and Corral in it; nothing is done when it is there
+	@$(SETUP) base
+
+dev:  ## The same, with what tests and checks need
+	@$(SETUP) dev
+
+run: install  ## Install a small model if it is not there, and serve until Ctrl-C
+	@$(BIN)/corral pull $(MODEL)
+	@exec $(BIN)/corral serve $(ARGS)
+
+test: dev  ## All tests, with the import contracts, warnings as errors and 90 % branch coverage
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m pytest -p tests.plugins.skips -n $(WORKERS) --dist loadgroup \
+	  --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
+
+lint: dev  ## Style, common mistakes, formatting, import contracts
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/lint-imports
+
+types: dev  ## Types, strictly
+	@$(BIN)/mypy
+
+fmt: dev  ## Put formatting and imports right
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+bench: bench-startup bench-gateway bench-engine bench-load  ## Every benchmark, one after the other
+
+bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx and vllm-router
+	@$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+bench-engine: dev  ## Tokens a second through Corral, over the same engine asked directly
+	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-load: dev  ## From a cold model to its first token, over the library used directly
+	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench-startup: dev  ## Start of the command line over an empty Python, and the server's memory
+	@$(BIN)/python -m benchmarks.startup $(ARGS)
+
+lock:  ## Resolve pyproject.toml anew into requirements/ (needs uv)
+	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
+
+clean:  ## Remove everything that was made here; models are not touched
+	rm -rf $(VENV) .cache .coverage .coverage.* coverage.xml dist build
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
