@@ -5,6 +5,7 @@ from __future__ import annotations
 import netrc
 import random
 import ssl
+from collections.abc import Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -18,7 +19,7 @@ from corral.errors import ConfigError, SourceError, SourceNotFound
 from corral.kit.disk import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from corral.domain.ports import Clock
@@ -94,12 +95,12 @@ class Patience:
 
 
 class Web:
-    """A pool of connections, used as `async with Web(access, clock) as web`."""
+    """A pool of connections, used as `async with Web(access, clock) as web`. `logins` may be shared between several."""
 
-    def __init__(self, access: Access, clock: Clock) -> None:
+    def __init__(self, access: Access, clock: Clock, logins: dict[str, aiohttp.BasicAuth] | None = None) -> None:
         self.access = access
         self.clock = clock
-        self._logins: dict[str, aiohttp.BasicAuth] = {}
+        self._logins = {} if logins is None else logins
         self._verified: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
 

