@@ -333,8 +333,9 @@ class Upstream:
             host, port = (through.host, through.port) if through else (target.host, target.port)
             await loop.create_connection(lambda: connection, host, port)
             return connection
-        context = self._tls or await asyncio.to_thread(self._trust)
-        self._tls = context
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(self._trust)
+        context = self._tls
         if through is None:
             await loop.create_connection(lambda: connection, target.host, target.port, ssl=context)
             return connection
