@@ -21,14 +21,12 @@ import re
 import signal
 import sys
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from corral.errors import CorralError, EngineStartFailed, EngineTimeout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 _SECRET = re.compile(r"(_API_KEY|_TOKEN|_PASSWORD)$|SECRET", re.IGNORECASE)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")

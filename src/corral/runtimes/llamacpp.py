@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from corral.domain.models import Capability
-from corral.domain.ports import Availability, Endpoint, Footprint, LaunchSpec, Progress, Report, SessionFacts
+from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
 from corral.errors import CorralError, EngineStartFailed, InvalidRequest, RuntimeUnavailable
 from corral.kit import loopback, process
+from corral.kit.session import ChildSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,6 @@ FORCED_TOOL = "forced_tool"
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
 
-_HEALTH_TIMEOUT = 2.0
 _PROPS_TIMEOUT = 10.0
 _POSITIVE = ("context", "slots", "threads", "batch", "micro_batch")
 _NOT_NEGATIVE = ("gpu_layers", "prompt_cache_mib")
@@ -109,7 +109,7 @@ class LlamaCpp:
                 usable=False, reason="The package xllamacpp is not installed.", hint="Type: pip install xllamacpp"
             )
 
-    async def start(self, spec: LaunchSpec, report: Report) -> LlamaCppSession:
+    async def start(self, spec: LaunchSpec, report: Report) -> ChildSession:
         """Load the file `spec.files["model"]` in a child process and wait until it answers."""
         available = await self.probe()
         if not available.usable:
@@ -129,57 +129,6 @@ class LlamaCpp:
         except (CorralError, asyncio.CancelledError):
             await child.stop(0)
             raise
-
-
-class LlamaCppSession:
-    """One engine of llama.cpp."""
-
-    def __init__(self, child: process.Child, endpoint: Endpoint, facts: SessionFacts) -> None:
-        self._child = child
-        self._endpoint = endpoint
-        self._facts = facts
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it answers."""
-        return self._endpoint
-
-    @property
-    def facts(self) -> SessionFacts:
-        """What it said of itself."""
-        return self._facts
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._child.pid
-
-    async def healthy(self) -> bool:
-        """Whether it would answer now."""
-        try:
-            status, _ = await loopback.get(
-                self._endpoint.url.removesuffix("/v1") + "/health", self._endpoint.headers, _HEALTH_TIMEOUT
-            )
-        except CorralError:
-            return False
-        return status == 200
-
-    async def footprint(self) -> Footprint:
-        """Memory of the process. Mapped weights count as far as they are in memory; a GPU's memory is not seen here."""
-        resident = await self._child.resident()
-        return Footprint({} if resident is None else {"cpu": resident})
-
-    async def ended(self) -> str:
-        """Wait until it is gone, and return why."""
-        return await self._child.ended()
-
-    def log(self) -> Sequence[str]:
-        """The last lines of its output."""
-        return self._child.log()
-
-    async def stop(self, grace: float) -> None:
-        """End it."""
-        await self._child.stop(grace)
 
 
 def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
@@ -273,7 +222,7 @@ def _template_text(option: str | None) -> str | None:
         ) from error
 
 
-async def _session(child: process.Child, spec: LaunchSpec, key: str) -> LlamaCppSession:
+async def _session(child: process.Child, spec: LaunchSpec, key: str) -> ChildSession:
     address, headers = child.facts["address"], {"Authorization": f"Bearer {key}"}
     status, body = await loopback.get(f"{address}/props", headers, _PROPS_TIMEOUT)
     try:
@@ -285,7 +234,8 @@ async def _session(child: process.Child, spec: LaunchSpec, key: str) -> LlamaCpp
     endpoint = Endpoint(
         url=f"{address}/v1", headers=headers, model=spec.model, adapt=tool_adapter(props.get("chat_template") or "")
     )
-    return LlamaCppSession(child, endpoint, read_facts(props, child.facts["device"], spec.options))
+    facts = read_facts(props, child.facts["device"], spec.options)
+    return ChildSession(child, endpoint, facts, health=f"{address}/health")
 
 
 def read_facts(props: Mapping[str, Any], device: str | None, options: LlamaCppOptions) -> SessionFacts:

@@ -1,0 +1,66 @@
+"""The session of an engine that is a child process and answers on loopback: what all such runtimes share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corral.domain.ports import Endpoint, Footprint, SessionFacts
+from corral.errors import CorralError
+from corral.kit import loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from corral.kit.process import Child
+
+_HEALTH_TIMEOUT = 2.0
+
+
+class ChildSession:
+    """One engine in a child process; `health` is the address that answers 200 while it is well."""
+
+    def __init__(self, child: Child, endpoint: Endpoint, facts: SessionFacts, health: str) -> None:
+        self._child = child
+        self._endpoint = endpoint
+        self._facts = facts
+        self._health = health
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        return self._endpoint
+
+    @property
+    def facts(self) -> SessionFacts:
+        """What it said of itself."""
+        return self._facts
+
+    @property
+    def pid(self) -> int:
+        """The process, which may be gone."""
+        return self._child.pid
+
+    async def healthy(self) -> bool:
+        """Whether it would answer now."""
+        try:
+            status, _ = await loopback.get(self._health, self._endpoint.headers, _HEALTH_TIMEOUT)
+        except CorralError:
+            return False
+        return status == 200
+
+    async def footprint(self) -> Footprint:
+        """Memory of the process; mapped weights count as far as they are in memory. A GPU's memory is not seen here."""
+        resident = await self._child.resident()
+        return Footprint({} if resident is None else {"cpu": resident})
+
+    async def ended(self) -> str:
+        """Wait until it is gone, and return why."""
+        return await self._child.ended()
+
+    def log(self) -> Sequence[str]:
+        """The last lines of its output."""
+        return self._child.log()
+
+    async def stop(self, grace: float) -> None:
+        """End it."""
+        await self._child.stop(grace)
