@@ -2,7 +2,9 @@
 
 # What pip was told of a setting, on this machine: lists come back with spaces between the items.
 pip_setting() {
-    for section in ':env:' install global; do
+    eval "value=\${PIP_$(printf '%s' "$1" | tr 'a-z-' 'A-Z_'):-}"
+    if [ -n "$value" ]; then printf '%s' "$value"; return; fi
+    for section in install global; do
         value=$(printf '%s\n' "$pip_config" | sed -n "s/^$section\.$1='\(.*\)'\$/\1/p" | sed 's/\\n/ /g; s/^ *//')
         if [ -n "$value" ]; then printf '%s' "$value"; return; fi
     done
@@ -11,7 +13,7 @@ pip_setting() {
 # uv does not read pip's configuration. Where the machine says there how packages are reached, hand it on, by the
 # environment because an address may hold a password; what uv itself was told wins.
 tell_uv() {
-    pip_config=$("$1" -m pip config list 2> /dev/null) || return 0
+    pip_config=$("$1" -m pip config list 2> /dev/null) || pip_config=
     index=$(pip_setting index-url)
     more=$(pip_setting extra-index-url)
     links=$(pip_setting find-links)

@@ -1,0 +1,45 @@
+"""docs/http.md lists the routes that the gateway has, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from corral.app import Corral
+from corral.config import load
+from corral.gateway.api.application import create
+from corral.gateway.api.runtime import ModelState
+from corral.gateway.application import Gateway
+from tests.docs import pages
+
+PAGE = pages.read("docs/http.md")
+
+
+def _documented(*headings: str) -> set[tuple[str, str]]:
+    rows = [row for heading in headings for row in PAGE.table(heading)]
+    return {(method, path) for method, path in (pages.code(row[0]).split(" ") for row in rows)}
+
+
+@pytest.fixture
+async def corral(tmp_path: Path):
+    built = Corral(load({"HOME": str(tmp_path)}, cwd=tmp_path), env={})
+    yield built
+    await built.close()
+
+
+async def test_every_route_of_the_gateway(corral: Corral) -> None:
+    assert _documented("Inference", "Operations") == set(Gateway(corral).routes)
+
+
+async def test_every_route_of_the_management(corral: Corral) -> None:
+    described = (await asyncio.to_thread(create(corral).openapi))["paths"]
+
+    assert _documented("Management") == {(verb.upper(), path) for path, verbs in described.items() for verb in verbs}
+
+
+def test_every_field_of_a_model() -> None:
+    text = PAGE.section("Management")
+
+    assert [name for name in ModelState.model_fields if f"`{name}`" not in text] == []
