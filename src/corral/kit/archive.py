@@ -166,11 +166,11 @@ async def _run(web: Web, url: str, wanted: str) -> tuple[int, bytes, int]:
             )
 
 
-async def inflate(archive: Path, member: str, into: PartFile, held: int, report: Report) -> None:
+async def inflate(archive: Path, member: str, into: PartFile, held: int, report: Report, *, most: int) -> None:
     """Append `member` of the archive to `into`, less its first `held` bytes, which `into` has already.
 
-    The archive's own checksum is verified on the way, over the whole member. At most the size that the archive's
-    directory names is written, however far the data would inflate.
+    The archive's own checksum is verified on the way, over the whole member. The member must have `most` bytes: however
+    far the data would inflate, no more is written.
 
     Raises:
         DigestMismatch: the member is damaged.
@@ -183,6 +183,10 @@ async def inflate(archive: Path, member: str, into: PartFile, held: int, report:
             info = opened.getinfo(member)
         except KeyError as error:
             raise SourceError(f"{archive.name} has no {member}.", "The package has changed; try again.") from error
+        if info.file_size != most:
+            raise DigestMismatch(f"{member} would be {info.file_size} bytes; promised were {most}.", "Try again.")
+        if info.file_size != most:
+            raise DigestMismatch(f"{member} would be {info.file_size} bytes; promised were {most}.", "Try again.")
         with _sound(member, damaged=True):
             stream = opened.open(info)
         with stream:

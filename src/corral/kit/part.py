@@ -117,7 +117,8 @@ class Part:
     async def publish(self, target: Path) -> None:
         """Make the part, whole and on disk, appear at `target`, read-only; its scratch is removed.
 
-        The lock is kept until `close`, now on `target`.
+        The lock is kept until `close`, on `target` now and shared: other readers may hold it too, but nobody may remove
+        the file under it.
 
         Raises:
             StoreError: it could not be moved; the part is kept.
@@ -168,6 +169,7 @@ class Part:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path.rename(target)
             sync_folder(target.parent)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
             self._sweep()
 
     def _sweep(self) -> None:
