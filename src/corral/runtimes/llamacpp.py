@@ -283,11 +283,11 @@ def diagnose(title: str, reason: str, log: Sequence[str]) -> EngineStartFailed:
     if not errors:
         tail = [line for line in log if line.strip()][-2:]
         errors = dict.fromkeys(tail)
-    said = "; ".join(list(errors)[:3])
+    said = "; ".join(list(errors)[:3]) or "it printed nothing"
     for pattern, hint in _HINTS:
         if re.search(pattern, f"{reason} {said}"):
             return EngineStartFailed(f"{title} {reason}: {said}.", hint)
-    return EngineStartFailed(f"{title} {reason}: {said or 'it printed nothing'}.", "Its log may say more.")
+    return EngineStartFailed(f"{title} {reason}: {said}.", "Its log may say more.")
 
 
 plugin = LlamaCpp

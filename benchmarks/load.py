@@ -1,0 +1,114 @@
+"""Load to first token: through Corral's `llamacpp` runtime, over xllamacpp loaded directly in a script.
+
+    python benchmarks/load.py [MODEL.gguf] [--rounds N]      without a file: the installed smollm2
+
+Each measurement is a fresh process, the two kinds in turn after one round that is not counted. Both load the same file
+with the same context, slots and threads and send the same streaming request. The clock starts when a process decides to load (its
+own imports are behind it; xllamacpp's are not) and stops at the first token. Target: a ratio of medians of at most 1.25.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from corral.domain.ports import LaunchSpec, silent
+from corral.runtimes.llamacpp import DEFAULT_CONTEXT, DEFAULT_SLOTS, LlamaCpp, LlamaCppOptions
+
+TARGET = 1.25
+KEY = "benchmark"
+
+
+def first_token(address: str, authorization: str) -> None:
+    """Ask for a stream and return when its first token is here."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0, "stream": True}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Authorization": authorization})
+    answer = connection.getresponse()
+    while line := answer.readline():
+        if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+            connection.close()
+            return
+    raise SystemExit(f"no token came: status {answer.status}")
+
+
+def bare(model: Path) -> float:
+    """Seconds with xllamacpp alone."""
+    start = time.perf_counter()
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.n_ctx = DEFAULT_CONTEXT * DEFAULT_SLOTS
+    params.n_parallel = DEFAULT_SLOTS
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [KEY]
+    server = xllamacpp.Server(params)
+    first_token(server.listening_address, f"Bearer {KEY}")
+    return time.perf_counter() - start
+
+
+async def through_corral(model: Path) -> float:
+    """Seconds with Corral's runtime."""
+    runtime = LlamaCpp(os.environ)
+    start = time.perf_counter()
+    session = await runtime.start(LaunchSpec("model", LlamaCppOptions(), {"model": model}), silent)
+    try:
+        await asyncio.to_thread(first_token, session.endpoint.url, session.endpoint.headers["Authorization"])
+        return time.perf_counter() - start
+    finally:
+        await session.stop(5)
+
+
+def measure(kind: str, model: Path) -> float:
+    """Seconds of one kind in a fresh process."""
+    command = [sys.executable, __file__, "--once", kind, str(model)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=300)
+    if done.returncode:
+        raise SystemExit(f"{kind} failed:\n{done.stderr[-2000:]}")
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def installed() -> Path:
+    """The file of the installed smollm2."""
+    from corral.app import App
+
+    return asyncio.run(_installed(App()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--once", choices=["bare", "corral"], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    model = given.model or installed()
+    if given.once:
+        seconds = bare(model) if given.once == "bare" else asyncio.run(through_corral(model))
+        print(seconds, flush=True)
+        os._exit(0)  # closing the C++ server is not what is measured
+    taken: dict[str, list[float]] = {"bare": [], "corral": []}
+    for number in range(given.rounds + 1):
+        for kind, times in taken.items():
+            seconds = measure(kind, model)
+            if number:
+                times.append(seconds)
+    for kind, times in taken.items():
+        print(f"{kind:7} median {statistics.median(times):.3f} s  from {min(times):.3f} to {max(times):.3f}")
+    ratio = statistics.median(taken["corral"]) / statistics.median(taken["bare"])
+    print(f"ratio   {ratio:.2f}  (target: at most {TARGET})")
+    raise SystemExit(ratio > TARGET)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Every runtime keeps the port's promises. Runtimes are discovered; one without an example launch fails the build.
+
+An example is `runtime_examples/KIND.yaml`: `options`, `files` (role: fixture that gives the path), `env`, and
+`remote: true` where nothing is started on this machine.
+"""
+
+import asyncio
+import dataclasses
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+import yaml
+
+import corral
+import corral.runtimes
+from corral.domain.models import Capability
+from corral.domain.options import parse_options
+from corral.domain.ports import LaunchSpec, Runtime, Session, silent
+from corral.errors import UnknownOption
+from corral.kit.clock import SystemClock
+from corral.plugins import Plugins
+
+EXAMPLES = Path(__file__).parent / "runtime_examples"
+KINDS = [module.name for module in pkgutil.iter_modules(corral.runtimes.__path__) if not module.name.startswith("_")]
+CHAT = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+
+
+def built(kind: str, env: dict[str, str], home: Path) -> Runtime:
+    ports = {"env": {**os.environ, **env}, "clock": SystemClock(), "home": home}
+    return Plugins[Runtime]("corral.runtimes", ports)[kind]
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@dataclasses.dataclass
+class Example:
+    runtime: Runtime
+    spec: LaunchSpec
+    remote: bool
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def runtime(kind, tmp_path):
+    return built(kind, {}, tmp_path)
+
+
+@pytest.fixture
+async def upstream(tmp_path):
+    """A server of OpenAI's dialect for runtimes that only reach one."""
+    fake = built("fake", {}, tmp_path)
+    session = await fake.start(LaunchSpec("upstream", fake.options(reply="hello")), silent)
+    key = session.endpoint.headers["Authorization"].removeprefix("Bearer ")
+    yield {"{upstream}": session.endpoint.url, "{upstream_key}": key}
+    await session.stop(5)
+
+
+def filled(value: Any, with_: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: filled(item, with_) for key, item in value.items()}
+    return with_.get(value, value) if isinstance(value, str) else value
+
+
+@pytest.fixture
+async def example(kind, request, tmp_path, upstream):
+    path = EXAMPLES / f"{kind}.yaml"
+    if not path.exists():
+        pytest.fail(f"the runtime {kind!r} has no example launch: write {path.name}")
+    data = filled(yaml.safe_load(path.read_text()), upstream)
+    runtime = built(kind, data.get("env", {}), tmp_path)
+    options = parse_options(runtime.options, data.get("options", {}), kind)
+    files = {role: request.getfixturevalue(fixture) for role, fixture in data.get("files", {}).items()}
+    return Example(runtime, LaunchSpec("contract", options, files), data.get("remote", False))
+
+
+@pytest.fixture
+async def session(example):
+    session = await example.runtime.start(example.spec, silent)
+    yield session
+    await session.stop(5)
+
+
+def test_an_example_belongs_to_a_runtime():
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == set(KINDS)
+
+
+def test_it_is_what_the_port_asks(kind, runtime):
+    assert isinstance(runtime, Runtime)
+    assert runtime.kind == kind
+    assert isinstance(runtime.formats, frozenset)
+    assert runtime.capabilities
+    assert runtime.capabilities <= frozenset(Capability)
+
+
+def test_its_options_are_frozen_and_closed(kind, runtime):
+    assert dataclasses.is_dataclass(runtime.options)
+    assert runtime.options.__dataclass_params__.frozen
+    with pytest.raises(UnknownOption, match="no_such_option") as caught:
+        parse_options(runtime.options, {"no_such_option": 1}, kind)
+    assert caught.value.hint
+
+
+async def test_a_probe_answers_without_starting_anything(runtime):
+    availability = await runtime.probe()
+    assert availability.usable or (availability.reason and availability.hint)
+    assert children() == []
+
+
+async def test_an_engine_answers_and_tells_of_itself(example, session):
+    assert isinstance(session, Session)
+    assert await session.healthy()
+    assert not session.endpoint.url.endswith("/")
+    assert session.endpoint.dialect == "openai"
+    for secret in session.endpoint.headers.values():
+        assert secret.removeprefix("Bearer ") not in repr(session.endpoint)
+        assert not any(secret.removeprefix("Bearer ") in line for line in session.log())
+    async with (
+        aiohttp.ClientSession(headers=session.endpoint.headers) as client,
+        client.post(f"{session.endpoint.url}/chat/completions", json=CHAT) as answer,
+    ):
+        assert answer.status == 200
+        assert (await answer.json())["choices"][0]["message"]["content"]
+    footprint = await session.footprint()
+    assert bool(footprint.devices) is not example.remote
+    assert all(size > 0 for size in footprint.devices.values())
+
+
+async def test_an_engine_that_is_stopped_is_gone(example, upstream):
+    before = children()
+    session = await example.runtime.start(example.spec, silent)
+    waiting = asyncio.ensure_future(session.ended())
+    await asyncio.gather(session.stop(5), session.stop(5))
+    await session.stop(5)
+    assert children() == before
+    if example.remote:
+        assert not waiting.done()
+        waiting.cancel()
+        return
+    assert await waiting == await session.ended() == "was stopped"
+    assert not await session.healthy()
+    assert (await session.footprint()).devices == {}
+
+
+async def test_a_wait_for_the_end_may_be_given_up(session):
+    waiting = asyncio.ensure_future(session.ended())
+    await asyncio.wait({waiting}, timeout=0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await session.healthy()
+
+
+async def test_a_cancelled_start_leaves_nothing(example, upstream):
+    before, begun = children(), asyncio.Event()
+    starting = asyncio.ensure_future(example.runtime.start(example.spec, lambda _: begun.set()))
+    begin = asyncio.ensure_future(begun.wait())
+    await asyncio.wait({starting, begin}, return_when=asyncio.FIRST_COMPLETED)
+    begin.cancel()
+    if example.remote:
+        await (await starting).stop(0)
+        return
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert children() == before
+
+
+NEWCOMER = """
+from dataclasses import dataclass
+from corral.domain.ports import Availability
+
+@dataclass(frozen=True)
+class Options:
+    colour: str = "red"
+
+class Newcomer:
+    kind = "newcomer"
+    options = Options
+    formats = frozenset()
+    capabilities = frozenset()
+    def __init__(self, clock): ...
+    async def probe(self): return Availability(usable=True, version="found")
+    async def start(self, spec, report): ...
+
+plugin = Newcomer
+"""
+FIND = """
+import asyncio
+from corral.plugins import Plugins
+found = Plugins("corral.runtimes", {"clock": object()})
+assert "newcomer" in list(found)
+print(asyncio.run(found["newcomer"].probe()).version)
+"""
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package with one file more."""
+    package = tmp_path / "corral"
+    shutil.copytree(Path(corral.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "runtimes" / "newcomer.py").write_text(NEWCOMER)
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+def test_a_new_file_is_found_with_no_other_edit(copy):
+    found = subprocess.run([sys.executable, "-P", "-c", FIND], env=copy, capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "found", found.stderr
+
+
+def test_a_new_file_without_an_example_fails_the_build(copy, tmp_path):
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "newcomer or belongs",
+    ]
+    run = subprocess.run(command, env=copy, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "test_an_example_belongs_to_a_runtime" in run.stdout
+    assert "the runtime 'newcomer' has no example launch: write newcomer.yaml" in run.stdout

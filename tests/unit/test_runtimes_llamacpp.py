@@ -1,0 +1,224 @@
+"""The decisions of the llama.cpp runtime: options, context, forced tool calls, facts and diagnoses."""
+
+from pathlib import Path
+
+import pytest
+
+from corral.domain.models import Capability, FileEntry, Revision
+from corral.domain.options import parse_options
+from corral.domain.ports import LaunchSpec
+from corral.errors import InvalidRequest
+from corral.runtimes.llamacpp import (
+    LlamaCppOptions,
+    _launch_data,
+    diagnose,
+    read_facts,
+    slot_context,
+    tool_adapter,
+)
+
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
+
+
+def spec(options=None, **facts):
+    revision = Revision("file:a.gguf", "gguf", (FileEntry("a.gguf", 1, "00"),), facts=facts)
+    return LaunchSpec("m", options or LlamaCppOptions(), {"model": Path("/models/a.gguf")}, revision)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"context": 0},
+        {"slots": 0},
+        {"threads": -1},
+        {"gpu_layers": -1},
+        {"batch": 0},
+        {"micro_batch": 0},
+        {"prompt_cache_mib": -1},
+        {"cache_type_k": "q3"},
+        {"pooling": "mean"},
+        {"pooling": "median", "embeddings": True},
+    ],
+)
+def test_a_bad_option_is_refused_by_name(values):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_options(LlamaCppOptions, values, "llamacpp")
+    assert caught.value.param == next(iter(values))
+
+
+@pytest.mark.parametrize(
+    ("asked", "trained", "context"),
+    [
+        (None, None, 4096),
+        (None, 2048, 2048),
+        (None, 32768, 4096),
+        (16384, 32768, 16384),
+        (16384, 8192, 8192),
+        (512, None, 512),
+        (None, 0, 4096),
+        (None, "unknown", 4096),
+    ],
+)
+def test_a_slot_never_holds_more_than_the_model_was_trained_for(asked, trained, context):
+    options = LlamaCppOptions(context=asked)
+    facts = {} if trained is None else {"context_length": trained}
+    assert slot_context(options, spec(options, **facts)) == context
+
+
+def test_a_model_of_unknown_training_gets_what_was_asked():
+    assert slot_context(LlamaCppOptions(), LaunchSpec("m", LlamaCppOptions())) == 4096
+
+
+def test_the_child_is_told_all_it_needs(tmp_path):
+    template, adapter, projector = tmp_path / "chat.jinja", tmp_path / "style.gguf", tmp_path / "eyes.gguf"
+    template.write_text("{{ messages }}")
+    adapter.touch()
+    projector.touch()
+    options = LlamaCppOptions(chat_template=str(template), lora={str(adapter): 0.5}, mmproj=projector, slots=2)
+    data = _launch_data(spec(options, context_length=1024), "key")
+    assert data["chat_template"] == "{{ messages }}"
+    assert data["lora"] == {str(adapter): 0.5}
+    assert data["mmproj"] == str(projector)
+    assert (data["model"], data["context"], data["slots"], data["key"]) == ("/models/a.gguf", 1024, 2, "key")
+
+
+def test_a_template_may_be_given_as_text():
+    assert _launch_data(spec(LlamaCppOptions(chat_template="{{ x }}")), "key")["chat_template"] == "{{ x }}"
+    assert _launch_data(spec(), "key")["chat_template"] is None
+
+
+def test_the_installed_projector_is_used(tmp_path):
+    projector = tmp_path / "eyes.gguf"
+    projector.touch()
+    launch = LaunchSpec("m", LlamaCppOptions(), {"model": Path("a"), "mmproj": projector})
+    assert _launch_data(launch, "key")["mmproj"] == str(projector)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        (LlamaCppOptions(chat_template="no/such/file"), "chat_template"),
+        (LlamaCppOptions(lora={"no/such/file": 1.0}), "lora"),
+        (LlamaCppOptions(mmproj=Path("no/such/file")), "mmproj"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named_before_anything_starts(options, param):
+    with pytest.raises(InvalidRequest, match="no/such/file") as caught:
+        _launch_data(spec(options), "key")
+    assert caught.value.param == param
+
+
+def body(choice, **more):
+    return {"messages": [], "tools": [TIME, WEATHER], "tool_choice": choice, **more}
+
+
+def test_a_required_call_opens_with_the_call():
+    asked = body("required")
+    assert tool_adapter("{% if forced_tool %}")("/chat/completions", asked)
+    assert asked["chat_template_kwargs"] == {"forced_tool": True}
+    assert asked["tool_choice"] == "required"
+    assert asked["parallel_tool_calls"] is False
+    assert asked["tools"] == [TIME, WEATHER]
+
+
+def test_a_named_function_is_the_only_one_on_offer():
+    asked = body({"type": "function", "function": {"name": "get_weather"}}, parallel_tool_calls=True)
+    assert tool_adapter("forced_tool")("/chat/completions", asked)
+    assert asked["tools"] == [WEATHER]
+    assert asked["tool_choice"] == "required"
+    assert asked["parallel_tool_calls"] is True
+
+
+def test_a_template_that_does_not_know_the_word_is_not_given_it():
+    asked = body("required", chat_template_kwargs={"a": 1})
+    assert tool_adapter("{{ messages }}")("/chat/completions", asked)
+    assert asked["chat_template_kwargs"] == {"a": 1}
+
+
+def test_the_clients_template_variables_are_kept():
+    asked = body("required", chat_template_kwargs={"a": 1})
+    tool_adapter("forced_tool")("/chat/completions", asked)
+    assert asked["chat_template_kwargs"] == {"a": 1, "forced_tool": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/chat/completions", body("auto")),
+        ("/chat/completions", body("none")),
+        ("/chat/completions", {"messages": [], "tools": [TIME]}),
+        ("/chat/completions", {"messages": [], "tool_choice": "required"}),
+        ("/chat/completions", {"messages": [], "tool_choice": "required", "tools": []}),
+        ("/chat/completions", {"messages": [], "tool_choice": "required", "tools": "x"}),
+        ("/completions", body("required")),
+    ],
+)
+def test_everything_else_passes_untouched(path, asked):
+    before = repr(asked)
+    assert not tool_adapter("forced_tool")(path, asked)
+    assert repr(asked) == before
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ({"type": "function", "function": {"name": "get_wether"}}, "'get_wether', which is not among the tools"),
+        ({"type": "function"}, "names no function"),
+        ({"type": "function", "function": {"name": 3}}, "names no function"),
+        ({"type": "other", "function": {"name": "get_time"}}, "names no function"),
+    ],
+)
+def test_a_choice_that_cannot_be_met_is_refused(choice, says):
+    asked = body(choice)
+    asked["tools"].append("not a tool")
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        tool_adapter("forced_tool")("/chat/completions", asked)
+    assert caught.value.param == "tool_choice"
+
+
+def test_facts_are_what_the_engine_says():
+    props = {
+        "default_generation_settings": {"n_ctx": 2048},
+        "total_slots": 4,
+        "modalities": {"vision": True},
+        "chat_template_caps": {"supports_tools": True, "supports_tool_calls": True, "supports_system_role": True},
+    }
+    facts = read_facts(props, "CUDA0", LlamaCppOptions(embeddings=True))
+    assert (facts.context, facts.slots, facts.device) == (2048, 4, "CUDA0")
+    assert facts.capabilities == frozenset(Capability)
+
+
+def test_an_engine_that_says_little_is_not_credited_with_more():
+    facts = read_facts({"chat_template_caps": {"supports_tools": True}}, "cpu", LlamaCppOptions())
+    assert (facts.context, facts.slots) == (None, None)
+    assert facts.capabilities == {Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}
+
+
+CORRUPT = [
+    "0.00.002 I srv    load_model: loading model '/blobs/ab'",
+    "0.00.026 E llama_model_load: error loading model: tensor 'x' data is not within the file bounds, corrupted",
+    "0.00.026 E llama_model_load_from_file_impl: failed to load model",
+    "0.00.040 E srv    load_model: failed to load model, '/blobs/ab'",
+    "0.00.040 E srv          init: exiting due to model loading error",
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "log", "says", "hint"),
+    [
+        ("failed", CORRUPT, "failed: error loading model: tensor 'x' data", "install it again"),
+        ("failed", ["0.1 E gguf_init: invalid magic characters: '8?o?'"], "failed: invalid magic", "damaged"),
+        ("failed", ["0.1 E llama: error loading model: unknown model architecture: 'new'"], "'new'", "--upgrade"),
+        ("failed", ["0.1 E ggml: failed to allocate buffer of 9 bytes"], "allocate", "fewer slots"),
+        ("failed", ["0.1 E llama_init: V cache quantization requires flash_attn"], "V cache", "flash_attention"),
+        ("was killed by SIGKILL, perhaps by the system for want of memory", ["loading"], "loading", "fewer slots"),
+        ("was ended by SIGILL", [], "it printed nothing", "AVX2"),
+        ("exited with code 1", ["Traceback", "ImportError: no"], "Traceback; ImportError: no", "log"),
+    ],
+)
+def test_a_failed_start_names_the_cause_and_the_cure(reason, log, says, hint):
+    error = diagnose("The engine of 'm'", reason, log)
+    assert says in error.message
+    assert hint in error.hint
+    assert "/blobs/" not in error.message
