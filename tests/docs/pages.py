@@ -44,11 +44,9 @@ class Page:
 
     def table(self, heading: str) -> list[list[str]]:
         """The rows below the head of the first table of a section, cell by cell."""
-        lines = [line for line in self.section(heading).splitlines() if line.startswith("|")]
-        rows = [[cell.strip() for cell in _CELL.split(line.strip().strip("|"))] for line in lines]
-        rules = [index for index, row in enumerate(rows) if all(set(cell) <= set("-: ") for cell in row)]
-        assert rules, f"{self.path} has no table below {heading!r}"
-        return rows[rules[0] + 1 :]
+        found = re.search(r"^\|[^\n]*\|\n\|[-:| ]+\|\n((?:\|[^\n]*\|\n)*)", self.section(heading), re.MULTILINE)
+        assert found is not None, f"{self.path} has no table below {heading!r}"
+        return [[cell.strip() for cell in _CELL.split(line[1:-1])] for line in found[1].splitlines()]
 
     def blocks(self, *languages: str) -> list[str]:
         """The fenced blocks of these languages, in order."""
