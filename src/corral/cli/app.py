@@ -1,0 +1,121 @@
+"""The commands put together, and the one place where errors become exit codes.
+
+    run, serve      run.py, chat/, serve.py
+    pull, list|ls, show, rm                 models.py
+    ps, load, unload|stop, logs             engines.py
+    doctor, config, config path             doctor.py, configuration.py
+
+Importing this module imports Typer and little else: what a command needs it imports when it runs.
+"""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+from corral import __version__
+from corral.cli import configuration, doctor, engines, models, serve
+from corral.cli import run as chat
+from corral.cli.invocation import flag, group
+from corral.cli.output import INTERRUPTED, NO_READER, USAGE, Mode, Output, exit_code
+from corral.errors import CorralError, InvalidRequest
+
+app = typer.Typer(
+    name="corral",
+    help="Corral: one yard for every language model you run.",
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_TALK, _MODELS, _ENGINES, _MACHINE = "Run and serve", "Models", "In memory", "This machine"
+
+
+def _version(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        output = Output(Mode.JSON if "--json" in sys.argv else Mode.HUMAN)
+        output.result({"version": __version__}, lambda: output.say(f"corral {__version__}"))
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+@group
+def corral(
+    context: typer.Context,
+    version: Annotated[
+        bool, flag("--version", "-V", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """One yard for every language model you run."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for name, function, panel in (
+    ("run", chat.run, _TALK),
+    ("serve", serve.serve, _TALK),
+    ("pull", models.pull, _MODELS),
+    ("list", models.list_models, _MODELS),
+    ("show", models.show_model, _MODELS),
+    ("rm", models.remove, _MODELS),
+    ("ps", engines.ps, _ENGINES),
+    ("load", engines.load, _ENGINES),
+    ("unload", engines.unload, _ENGINES),
+    ("logs", engines.logs, _ENGINES),
+    ("doctor", doctor.doctor, _MACHINE),
+):
+    app.command(name, rich_help_panel=panel)(function)
+for alias, function in (("ls", models.list_models), ("stop", engines.unload)):
+    app.command(alias, hidden=True)(function)
+app.add_typer(configuration.app, name="config", rich_help_panel=_MACHINE)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; what it says has been said when this returns the exit code."""
+    if "--debug" not in arguments:
+        sys.excepthook = _unexpected
+    mode = Mode.JSON if "--json" in arguments else Mode.QUIET if {"-q", "--quiet"} & set(arguments) else Mode.HUMAN
+    output = Output(mode)
+    try:
+        # Not `app(…)`, which would put Typer's own hook for unexpected errors in the place of ours.
+        result = typer.main.get_command(app).main(arguments, prog_name="corral", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        output.fail(_usage(error))
+        return USAGE
+    except CorralError as error:
+        output.fail(error)
+        return exit_code(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone; what the interpreter still flushes at its end must not complain of that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: typer.TyperException) -> CorralError:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "corral"
+    message = error.format_message()
+    return InvalidRequest(
+        message.removesuffix("?.") + "?" if message.endswith("?.") else message, f"See: {path} --help"
+    )
+
+
+def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The interpreter's last word on an error that is not ours."""
+    place = ""
+    while trace is not None:
+        place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    reason = f": {error}" if str(error) else ""
+    failure = CorralError(
+        f"Unexpected {kind.__name__}{reason}{place}. This is a fault of Corral.",
+        "Run it again with --debug, and report what that shows together with the output of: corral doctor",
+    )
+    Output(Mode.JSON if "--json" in sys.argv else Mode.HUMAN).fail(failure)

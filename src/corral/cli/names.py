@@ -1,0 +1,49 @@
+"""Model names for shell completion: quick, and silent whatever happens."""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+import typer
+
+from corral.config import load
+from corral.errors import CorralError
+
+
+def known() -> list[str]:
+    """Every name that can be asked for here; nothing when they cannot be found out."""
+    from corral.app import Corral
+
+    try:
+        return Corral(load()).names()
+    except (CorralError, OSError):
+        return []
+
+
+def pullable() -> list[str]:
+    """Every name of the library."""
+    from corral.app import Corral
+
+    try:
+        return sorted(Corral(load()).registry.library.names())
+    except (CorralError, OSError):
+        return []
+
+
+def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The model's name: see corral list.", autocompletion=_completion(known))
+]
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        help="A library name (smollm2), a reference (file:./model.gguf) or a model of corral.yaml.",
+        autocompletion=_completion(pullable),
+    ),
+]

@@ -1,0 +1,79 @@
+"""`corral serve`: the server in the foreground, and what to try once it answers."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corral import __version__
+from corral.cli.invocation import Invocation, command
+
+
+@command
+def serve(
+    invocation: Invocation,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on (server.host).")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", "-p", help="Port; 0 lets the system choose (server.port).")
+    ] = None,
+    models_dir: Annotated[
+        Path | None, typer.Option("--models-dir", metavar="DIR", help="Folder of the models (store.models_dir).")
+    ] = None,
+    idle_timeout: Annotated[
+        str | None,
+        typer.Option("--idle-timeout", metavar="TIME", help="30s, 5m, never: when an unused model leaves memory."),
+    ] = None,
+) -> None:
+    """Serve the models at one address, until Ctrl-C."""
+    invocation.here_only("serve")
+    settings = invocation.settings(
+        {
+            "server.host": host,
+            "server.port": port,
+            "store.models_dir": None if models_dir is None else str(models_dir),
+            "engines.idle_timeout": idle_timeout,
+        }
+    )
+    import asyncio
+
+    import uvloop
+
+    from corral.gateway.server import serve as run
+
+    names = invocation.corral().names()
+    output = invocation.output
+
+    def ready(url: str) -> None:
+        data = {"event": "ready", "url": url, "pid": os.getpid(), "version": __version__}
+        output.result(data, lambda: output.say(welcome(url, names, keyed=settings.api_key is not None)), [url])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings, ready))
+    output.note("Corral has stopped.")
+
+
+def welcome(url: str, names: list[str], *, keyed: bool) -> str:
+    """What a person reads when the server answers: the address, and lines to try that work as they stand."""
+    model = "smollm2" if "smollm2" in names or not names else names[0]
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
+    login = ' -H "authorization: Bearer $CORRAL_API_KEY"' if keyed else ""
+    key = "os.environ['CORRAL_API_KEY']" if keyed else "'none'"
+    python = (
+        f"import os, openai; c = openai.OpenAI(base_url='{url}/v1', api_key={key}); "
+        f"print(c.chat.completions.create(model='{model}', messages=[{{'role': 'user', 'content': 'Hello!'}}])"
+        ".choices[0].message.content)"
+    )
+    lines = [
+        f"Corral {__version__} serves at {url}",
+        "",
+        *([] if names else ["No model is installed yet. In another terminal: corral pull smollm2", ""]),
+        "Try it:",
+        f"  curl {url}/v1/chat/completions -H 'content-type: application/json'{login} -d '{body}'",
+        "",
+        f'  python -c "{python if keyed else python.replace("import os, openai", "import openai")}"',
+        "",
+        f"Any OpenAI client works with the base URL {url}/v1. Ctrl-C stops.",
+    ]
+    return "\n".join(lines)

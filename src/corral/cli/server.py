@@ -1,0 +1,166 @@
+"""A running Corral server, as the commands ask it: over HTTP, by Corral's own client, which is quick to import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from corral.errors import CorralError, ServerNotRunning, UpstreamError
+from corral.kit.sse import Reader
+from corral.kit.upstream import Response, Target, Timeouts, Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+    from corral.cli.invocation import Invocation
+
+_PATIENCE = Timeouts(connect=5.0, first_byte=3600.0, between=600.0)
+_MODELS = "/api/v1/runtime/models"
+
+
+def kinds(root: type[CorralError] = CorralError) -> Iterator[type[CorralError]]:
+    """Every class of error, the general before the special."""
+    yield root
+    for kind in root.__subclasses__():
+        yield from kinds(kind)
+
+
+def error_of(content: Mapping[str, Any]) -> CorralError:
+    """The error that a server described: of the class with that code, so that it ends in the same exit code here."""
+    code = content.get("code")
+    kind = next((kind for kind in kinds() if kind.code == code), CorralError)
+    return kind(str(content.get("message") or "The server gave no reason."), str(content.get("hint") or ""))
+
+
+class Server:
+    """The server at `url`. Use it inside one event loop, and close it.
+
+    Raises (every method):
+        ServerNotRunning: nobody answers there, or it is not a Corral.
+        CorralError: what the server said.
+    """
+
+    def __init__(self, url: str, key: str | None = None, env: Mapping[str, str] | None = None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._target = Target.of(self.url, headers)
+        self._upstream = Upstream(env)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._upstream.close()
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Every model it knows."""
+        return list(await self._call("GET", _MODELS, "models"))
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """One model."""
+        return dict(await self._call("GET", f"{_MODELS}/{quote(name)}", "model"))
+
+    async def load(self, name: str) -> dict[str, Any]:
+        """Bring a model into memory; returns when it is ready."""
+        return dict(await self._call("POST", f"{_MODELS}/load?{urlencode({'model_name': name})}", "model"))
+
+    async def unload(self, name: str, *, force: bool = False, drain: float | None = None) -> dict[str, Any]:
+        """Take a model out of memory. `drain`: seconds that answers under way may still take."""
+        query = {"model_name": name, "force": str(force).lower()} | ({} if drain is None else {"drain": f"{drain:g}"})
+        return dict(await self._call("POST", f"{_MODELS}/unload?{urlencode(query)}", "model"))
+
+    async def log(self, name: str) -> list[str]:
+        """The last lines of a model's engine."""
+        return list(await self._call("GET", f"{_MODELS}/{quote(name)}/log", "lines"))
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks that answer a chat-completions body with `stream` set. Leaving early cancels the answer."""
+        response = await self._ask("POST", "/v1/chat/completions", body)
+        try:
+            if response.status >= 400:
+                raise self._refusal(await self._document(response))
+            async for data in self._events(response):
+                if data == "[DONE]":
+                    return
+                chunk = self._parse(data)
+                if "error" in chunk:
+                    raise self._refusal(chunk)
+                yield chunk
+        finally:
+            response.close()
+
+    async def _events(self, response: Response) -> AsyncIterator[str]:
+        reader = Reader()
+        try:
+            async for chunk in response:
+                for data in reader.feed(chunk):
+                    yield data
+        except UpstreamError as error:
+            raise type(error)(
+                f"The answer broke off: {error.message}", "Is the server still there? corral ps"
+            ) from error
+
+    async def _call(self, method: str, path: str, field: str) -> Any:
+        response = await self._ask(method, path)
+        try:
+            document = await self._document(response)
+        finally:
+            response.close()
+        if response.status >= 400 or field not in document:
+            raise self._refusal(document)
+        return document[field]
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = [(b"content-type", b"application/json")] if content else []
+        try:
+            return await self._upstream.request(
+                self._target, method, path, headers=headers, body=content, timeouts=_PATIENCE
+            )
+        except UpstreamError as error:
+            raise ServerNotRunning(
+                f"No Corral server answers at {self.url}: {error.message}", "Start one with: corral serve"
+            ) from error
+
+    async def _document(self, response: Response) -> dict[str, Any]:
+        try:
+            content = await response.read()
+        except UpstreamError as error:
+            raise ServerNotRunning(
+                f"The server at {self.url} went away: {error.message}", "Start it: corral serve"
+            ) from error
+        return self._parse(content.decode("utf-8", "replace"))
+
+    def _parse(self, text: str) -> dict[str, Any]:
+        try:
+            document = json.loads(text)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise self._stranger()
+        return document
+
+    def _stranger(self) -> ServerNotRunning:
+        return ServerNotRunning(f"What answers at {self.url} is not a Corral server.", "Check --url and CORRAL_URL.")
+
+    def _refusal(self, document: Mapping[str, Any]) -> CorralError:
+        content = document.get("error")
+        if isinstance(content, Mapping):
+            return error_of(content)
+        if isinstance(content, str):
+            return error_of({"message": content})
+        return self._stranger()
+
+
+def connect(invocation: Invocation) -> Server:
+    """The server to ask; it is for the caller to close.
+
+    Raises:
+        ServerNotRunning: there is none.
+    """
+    where = invocation.running()
+    if where is None:
+        raise ServerNotRunning(
+            f"No Corral server runs for {invocation.settings().home}.", "Start one in another terminal: corral serve"
+        )
+    return Server(where.url, invocation.settings().api_key, invocation.env)
