@@ -4,13 +4,15 @@
     ├── InvalidRequest               invalid_request    400
     │   ├── InvalidName              invalid_name       400
     │   ├── UnknownOption            unknown_option     400
+    │   ├── MethodNotAllowed         method_not_allowed 405
     │   ├── BodyTooLarge             body_too_large     413
     │   └── NotSupported             not_supported      400
     ├── Unauthorized                 unauthorized       401
     ├── HostRefused                  host_refused       403
     ├── NotFound                     not_found          404
     │   ├── ModelNotFound            model_not_found    404
-    │   └── SourceNotFound           source_not_found   404
+    │   ├── SourceNotFound           source_not_found   404
+    │   └── UnknownPlugin            unknown_plugin     404
     ├── Conflict                     conflict           409
     │   └── ModelBusy                model_busy         409
     ├── ConfigError                  config_error       500
@@ -32,10 +34,12 @@
     └── ServerError                  server_error       500
         ├── AddressInUse             address_in_use     500
         ├── UnsafeBind               unsafe_bind        500
-        └── ServerRunning            server_running     409
+        ├── ServerRunning            server_running     409
+        └── ServerNotRunning         server_not_running 503
 
 An error says what happened, to which thing, and what to type next (`hint`). Surfaces render from these four values and
-from nothing else: the gateway writes them in the client's dialect, the management API as JSON, the terminal as two lines.
+from nothing else: the gateway writes them in the client's dialect, the management API as JSON, the terminal as two
+lines.
 """
 
 from __future__ import annotations
@@ -90,11 +94,18 @@ class UnknownOption(InvalidRequest):
 
     @classmethod
     def among(cls, name: str, known: Iterable[str], where: str) -> UnknownOption:
-        """The error for `name`, unknown in `where`, with the nearest of the `known` names or all of them as the hint."""
+        """The error for `name`, unknown in `where`; its hint is the nearest of the `known` names, or all of them."""
         options = sorted(known)
         close = nearest(name, options, 1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(options) or 'none'}."
         return cls(f"Unknown option {name!r} for {where}.", hint, param=name)
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, and takes another method."""
+
+    code = "method_not_allowed"
+    http_status = 405
 
 
 class BodyTooLarge(InvalidRequest):
@@ -154,6 +165,12 @@ class SourceNotFound(NotFound):
     """A source does not have what the reference names."""
 
     code = "source_not_found"
+
+
+class UnknownPlugin(NotFound):
+    """No runtime or source has that name."""
+
+    code = "unknown_plugin"
 
 
 class Conflict(CorralError):
@@ -298,3 +315,10 @@ class ServerRunning(ServerError):
 
     code = "server_running"
     http_status = 409
+
+
+class ServerNotRunning(ServerError):
+    """No Corral server answers where one is needed."""
+
+    code = "server_not_running"
+    http_status = 503

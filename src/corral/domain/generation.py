@@ -13,8 +13,8 @@ from corral.domain.receipts import Receipt
 class ModelConfig:
     """A model to register under a name.
 
-    `model_id` says where it comes from: a reference (`file:./a.gguf`, `pypi:…`), a library name, or for a remote runtime the
-    vendor's own name. `runtime_type` None chooses by the files. `options` are the runtime's own.
+    `model_id` says where it comes from: a reference (`file:./a.gguf`, `pypi:…`), a library name, or for a remote
+    runtime the vendor's own name. `runtime_type` None chooses by the files. `options` are the runtime's own.
     """
 
     model_id: str

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from corral.errors import InvalidName
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _NAME = re.compile(r"^[\w\-.:/]+$", re.ASCII)
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.\-]*):(.+)$", re.DOTALL)
@@ -34,7 +32,8 @@ def check_name(name: str) -> str:
     """`name` itself, when it may name a model.
 
     Raises:
-        InvalidName: empty, over 200 characters, other characters than letters, digits and `_-.:/`, or a path that climbs.
+        InvalidName: empty, over 200 characters, a path that climbs, or characters that are not letters, digits or
+        `_-.:/`.
     """
     if not _NAME.match(name) or len(name) > 200 or name.startswith("/") or ".." in name.split("/"):
         raise InvalidName(
@@ -61,7 +60,9 @@ class ModelRef:
         """
         match = _SCHEME.match(text)
         if match is None:
-            raise InvalidName(f"{text!r} is not a reference.", "Write it as SOURCE:NAME, for example file:./model.gguf.")
+            raise InvalidName(
+                f"{text!r} is not a reference.", "Write it as SOURCE:NAME, for example file:./model.gguf."
+            )
         return cls(match[1], match[2])
 
     def __str__(self) -> str:
@@ -72,8 +73,8 @@ class ModelRef:
 class RemotePart:
     """A run of bytes at an address: the whole of what lies there, or one member of the zip archive that lies there.
 
-    `size` (bytes) and `sha256` (hex) are of what lies at `url`, where known. `length` is the bytes that this part adds to the
-    file, which for a member of an archive is its own size.
+    `size` (bytes) and `sha256` (hex) are of what lies at `url`, where known. `length` is the bytes that this part adds
+    to the file, which for a member of an archive is its own size.
     """
 
     url: str
@@ -85,7 +86,7 @@ class RemotePart:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a listing: the bytes of its parts, joined in order. `size` in bytes and `sha256` in hex, where known."""
+    """A file of a listing: the bytes of its parts, joined in order. `size` in bytes, `sha256` in hex, where known."""
 
     name: str
     parts: tuple[RemotePart, ...]
@@ -106,7 +107,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of an installed revision. `size` in bytes; `sha256` in hex names the blob. `role` is `model`, `mmproj`, …"""
+    """One file of an installed revision.
+
+    `size` in bytes; `sha256` in hex names the blob; `role` is `model`, `mmproj`, ….
+    """
 
     name: str
     size: int

@@ -1,8 +1,9 @@
 """The seams of Corral: what a runtime, an engine's session and a source must do.
 
-A runtime's only job is to make an endpoint exist and to take it away again; everything else about a request is done once,
-elsewhere, for all runtimes. A plugin is one file in `runtimes/` or `sources/` (or an entry point) ending in `plugin = …`;
-its constructor names the ports it needs, and `app` passes them by name: `clock`, `settings`, `processes`, ….
+A runtime's only job is to make an endpoint exist and to take it away again; everything else about a request is done
+once, elsewhere, for all runtimes. A plugin is one file in `runtimes/` or `sources/` (or an entry point) ending in
+`plugin = …`; its constructor names the ports it needs, and `app` passes them by name: `clock`, `settings`,
+`processes`, ….
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Clock(Protocol):
 class Endpoint:
     """An address that speaks a dialect: all the relay needs to know of an engine.
 
-    `url` has no trailing slash and ends where the dialect's own paths begin (`http://127.0.0.1:4711/v1`). `headers` carry
-    the credentials and are never shown. `model` is the engine's own name for what it serves; None passes the client's name.
-    `adapt`, where an engine needs it, changes a parsed request body in place into what this engine understands and says
-    whether it did; `path` is the dialect's path (`/chat/completions`).
+    `url` has no trailing slash and ends where the dialect's own paths begin (`http://127.0.0.1:4711/v1`). `headers`
+    carry the credentials and are never shown. `model` is the engine's own name for what it serves; None passes the
+    client's name. `adapt`, where an engine needs it, changes a parsed request body in place into what this engine
+    understands and says whether it did; `path` is the dialect's path (`/chat/completions`).
     """
 
     url: str
@@ -81,7 +82,10 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes an engine takes on each device, as measured (`{"cpu": 253072000}`). A device not listed is unknown, not zero."""
+    """Bytes an engine takes on each device, as measured (`{"cpu": 253072000}`).
+
+    A device not listed is unknown, not zero.
+    """
 
     devices: Mapping[str, int] = field(default_factory=dict)
 
@@ -103,7 +107,11 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """What an engine said of itself when it became ready; None is unknown. `context` in tokens, for one slot."""
+    """What an engine said of itself when it became ready; None is unknown.
+
+    `context` in tokens, for one slot. `device` is `cpu`, `cuda:0`, … or `remote` for an engine that is no process of
+    ours.
+    """
 
     context: int | None = None
     slots: int | None = None
@@ -150,8 +158,8 @@ class Session(Protocol):
 class Runtime(Protocol):
     """What can run a revision, or reach a vendor.
 
-    `kind` is the file's stem. `options` is a frozen dataclass; `formats` names the file formats it runs and is empty when
-    it needs no files.
+    `kind` is the file's stem. `options` is a frozen dataclass; `formats` names the file formats it runs and is empty
+    when it needs no files.
     """
 
     kind: str
@@ -179,8 +187,8 @@ class Runtime(Protocol):
 class PartFile(Protocol):
     """A file that is being put together beside its final place; owned by one writer, kept when the writer dies.
 
-    `size` is the bytes held so far, already hashed. `scratch` names a file of this writer's own for material that is not
-    part of the result, such as an archive; it too survives, and is removed with the part.
+    `size` is the bytes held so far, already hashed. `scratch` names a file of this writer's own for material that is
+    not part of the result, such as an archive; it too survives, and is removed with the part.
     """
 
     @property

@@ -1,0 +1,165 @@
+"""The composition root: the only place where the parts of Corral meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from corral.catalog.registry import Registry
+from corral.config import ModelSettings, Settings, load, model_settings
+from corral.domain.models import Installed, check_name
+from corral.domain.options import parse_options
+from corral.domain.ports import Clock, LaunchSpec, Report, Runtime, silent
+from corral.errors import ModelNotFound, RuntimeUnavailable
+from corral.kit.clock import SystemClock
+from corral.kit.upstream import Timeouts, Upstream
+from corral.lifecycle.supervisor import Engine, Launch, Supervisor
+from corral.plugins import Plugins, runtimes, sources
+from corral.routing.dispatch import Dispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a name stands for: the runtime, its options, and the installed revision where it runs one."""
+
+    name: str
+    runtime: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    installed: Installed | None = None
+    idle_timeout: float = 300.0
+
+
+class Corral:
+    """Everything, put together from one configuration. Creating it does no I/O beyond noticing which plugins exist.
+
+    Args:
+        settings: the configuration; read from the usual places when None.
+        env: the environment, for keys of vendors and the package index.
+        clock: time.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, env: Mapping[str, str] | None = None, clock: Clock | None = None
+    ) -> None:
+        self.env = os.environ if env is None else env
+        self.settings = settings or load(self.env)
+        self.clock = clock or SystemClock()
+        ports = {"clock": self.clock, "env": self.env, "home": self.settings.home}
+        self.runtimes: Plugins[Runtime] = runtimes(ports)
+        self.registry = Registry(self.settings.models_dir, sources(ports), self.clock)
+        self.upstream = Upstream(self.env, limit=self.settings.upstream.max_connections)
+        self.timeouts = Timeouts(
+            connect=self.settings.upstream.connect_timeout,
+            first_byte=self.settings.upstream.first_byte_timeout,
+            between=self.settings.upstream.between_timeout,
+            total=self.settings.upstream.total_timeout,
+        )
+        self.models: dict[str, ModelSettings] = dict(self.settings.models)
+        self.supervisor = Supervisor(
+            self.plan, self.clock, stop_grace=self.settings.engines.stop_grace, on_gone=self._forget
+        )
+        self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.timeouts, self.clock, self.canonical)
+
+    def register(self, name: str, content: Mapping[str, Any]) -> None:
+        """Add or replace a model as if `models.NAME` stood in the configuration file; lasts as long as this object."""
+        self.models[check_name(name)] = model_settings(content, f"the registration of {name}")
+
+    def names(self) -> list[str]:
+        """Every name that can be asked for: configured models that can run, and installed ones; sorted."""
+        configured = (name for name in self.models if self._exists(name))
+        return sorted({*configured, *self.registry.names()})
+
+    def canonical(self, name: str) -> str:
+        """The one name of a model that has several: an alias of the library becomes the installed model's own name."""
+        if name in self.models or name in self.registry.names():
+            return name
+        entry = self.registry.library.find(name)
+        return name if entry is None else entry.name
+
+    def definition(self, name: str) -> Definition:
+        """What `name` stands for.
+
+        Raises:
+            ModelNotFound: nothing; names the nearest names and the command that installs it.
+            RuntimeUnavailable: no runtime here runs its files.
+        """
+        name = self.canonical(check_name(name))
+        entry = self.models.get(name, ModelSettings())
+        installed = self._installed(name, entry)
+        if installed is None and (entry.runtime is None or self.runtimes[entry.runtime].formats):
+            raise ModelNotFound.among(name, self.names(), [*self.registry.library.names(), *self._pullable()])
+        kind = entry.runtime or self._runtime_for(name, installed)
+        options = {**self._defaults(kind, installed), **self.settings.runtimes.get(kind, {}), **entry.options}
+        idle = self.settings.engines.idle_timeout if entry.idle_timeout is None else entry.idle_timeout
+        return Definition(name, kind, options, installed, idle)
+
+    async def plan(self, name: str) -> Launch:
+        """How to start `name`: the supervisor's question.
+
+        Raises:
+            CorralError: as `definition`, and when options are wrong or files are missing.
+        """
+        definition = self.definition(name)
+        runtime = self.runtimes[definition.runtime]
+        options = parse_options(runtime.options, definition.options, f"model {name!r} (runtime {definition.runtime})")
+        installed = definition.installed
+        spec = LaunchSpec(
+            model=name,
+            options=options,
+            files={} if installed is None else {f.role: self.registry.path(f) for f in installed.revision.files},
+            revision=installed.revision if installed else None,
+            load_timeout=self.settings.engines.load_timeout,
+        )
+        return Launch(runtime, spec, definition.idle_timeout)
+
+    async def install(self, what: str, *, name: str | None = None, report: Report = silent) -> Installed:
+        """Install a library name, a reference, or a configured model's source; at once when it is there already."""
+        entry = self.models.get(what)
+        if entry is not None and entry.source is not None and ":" in entry.source:
+            return await self.registry.install(entry.source, name=name or what, report=report)
+        return await self.registry.install(what, name=name, report=report)
+
+    def preloads(self) -> list[str]:
+        """The models to load when the server starts."""
+        return [name for name, entry in self.models.items() if entry.preload]
+
+    async def close(self) -> None:
+        """Stop every engine and close every connection."""
+        await self.supervisor.close()
+        await self.upstream.close()
+
+    def _forget(self, engine: Engine) -> None:
+        self.upstream.forget(engine.target)
+
+    def _exists(self, name: str) -> bool:
+        entry = self.models[name]
+        if self._installed(name, entry) is not None:
+            return True
+        return entry.runtime is not None and not self.runtimes[entry.runtime].formats
+
+    def _installed(self, name: str, entry: ModelSettings) -> Installed | None:
+        for candidate in (name, entry.source):
+            if candidate is not None and self.canonical(candidate) in self.registry.names():
+                return self.registry.get(candidate)
+        return None
+
+    def _pullable(self) -> Iterable[str]:
+        return (name for name, entry in self.models.items() if entry.source is not None)
+
+    def _runtime_for(self, name: str, installed: Installed | None) -> str:
+        wanted = installed.revision.format if installed else "?"
+        for kind in self.runtimes:
+            if wanted in self.runtimes[kind].formats:
+                return kind
+        raise RuntimeUnavailable(
+            f"No runtime here runs {wanted} files, as {name!r} is.", f"Runtimes: {', '.join(self.runtimes)}."
+        )
+
+    def _defaults(self, kind: str, installed: Installed | None) -> dict[str, Any]:
+        """The revision's own options, as far as this runtime knows them: they are advice, not orders."""
+        if installed is None:
+            return {}
+        known = {f.name for f in fields(self.runtimes[kind].options)}
+        return {key: value for key, value in installed.revision.defaults.items() if key in known}

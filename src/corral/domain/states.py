@@ -1,0 +1,26 @@
+"""The states of a model in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a model stands. `cold` → `loading` → `ready` → `stopping` → `cold`; `failed` is cold with a reason."""
+
+    COLD = "cold"
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A model changed state. `at` is Unix seconds; `reason` says why, for a person."""
+
+    model: str
+    state: State
+    at: float
+    reason: str

@@ -1,0 +1,61 @@
+"""The management API: FastAPI over the same parts as the inference routes. Errors have one shape everywhere."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import ORJSONResponse
+from starlette.exceptions import HTTPException
+
+from corral import __version__
+from corral.app import Corral
+from corral.errors import CorralError, InvalidRequest, NotFound
+from corral.gateway.api import runtime
+
+
+def create(corral: Corral) -> FastAPI:
+    """The application; authentication has been done before it is called."""
+    api = FastAPI(
+        title="Corral",
+        version=__version__,
+        summary="Management of models and engines. Inference is at /v1, in OpenAI's dialect.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    api.include_router(runtime.router(corral))
+    api.add_exception_handler(CorralError, _corral_error)
+    api.add_exception_handler(RequestValidationError, _validation_error)
+    api.add_exception_handler(HTTPException, _http_error)
+    return api
+
+
+def envelope(error: CorralError) -> dict[str, object]:
+    """An error as the management API writes it."""
+    return {"success": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
+
+
+def _corral_error(_: Request, error: Exception) -> ORJSONResponse:
+    if not isinstance(error, CorralError):
+        raise error
+    return ORJSONResponse(envelope(error), error.http_status)
+
+
+def _validation_error(_: Request, error: Exception) -> ORJSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return ORJSONResponse(
+        envelope(InvalidRequest(f"{place}: {first['msg']}.", "See /docs for what this route takes.")), 400
+    )
+
+
+def _http_error(request: Request, error: Exception) -> ORJSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 404:
+        missing = NotFound(f"There is nothing at {request.url.path}.", "See /docs for the routes.")
+        return ORJSONResponse(envelope(missing), 404)
+    content = {"success": False, "error": {"code": "http_error", "message": str(error.detail), "hint": "See /docs."}}
+    return ORJSONResponse(content, error.status_code, headers=error.headers)

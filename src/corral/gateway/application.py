@@ -1,0 +1,200 @@
+"""The ASGI application: routes to inference, operations and management, and the border where errors become answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import orjson
+
+from corral import __version__
+from corral.domain.states import State
+from corral.errors import CorralError, MethodNotAllowed, NotFound
+from corral.gateway.api.application import create, envelope
+from corral.gateway.auth import Gate, Head
+from corral.gateway.body import ClientLeft
+from corral.gateway.inference import openai
+from corral.gateway.inference.answers import Answers
+from corral.kit.identity import request_ids
+from corral.kit.relay import Message, Receive, Send, respond
+
+if TYPE_CHECKING:
+    from corral.app import Corral
+
+Scope = MutableMapping[str, Any]
+
+_access = logging.getLogger("corral.access")
+_log = logging.getLogger("corral.server")
+
+
+class Gateway:
+    """Corral over HTTP: raw ASGI for inference and operations, FastAPI below `/api/v1`.
+
+    It owns the `Corral` it is given: its start and end are the lifespan's.
+    """
+
+    def __init__(self, corral: Corral) -> None:
+        self.corral = corral
+        self._gate = Gate(corral.settings)
+        self._answers = Answers(corral)
+        self._management = create(corral)
+        self._ids = request_ids()
+        self._logs = corral.settings.log.requests
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loading: set[str] = set()
+        self._started = int(corral.clock.wall())
+        # Path → (needs no key, what answers it). `/v1/models/{id}` and the management routes are matched by prefix.
+        self._pages: dict[str, tuple[bool, Callable[[], Awaitable[tuple[int, Any]]]]] = {
+            "/": (True, self._root),
+            "/health": (True, self._health),
+            "/healthz": (True, self._health),
+            "/readyz": (True, self._ready),
+            "/version": (True, self._version),
+            "/v1/models": (False, self._models),
+        }
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """Every method and path outside the management API."""
+        pages = [("GET", path) for path in (*self._pages, "/v1/models/{id}")]
+        return [*pages, *(("POST", path) for path in openai.CALLS)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or live through the server's start and end."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = next(self._ids).encode()
+        path: str = scope["path"]
+        call = openai.CALLS.get(path)
+        status = 0
+        try:
+            head = Head(scope["headers"])
+            if call is not None:
+                self._gate.admit(head)
+                _allow(scope, "POST")
+                outcome = await self._answers.answer(call, head.length, request_id, receive, send)
+                status = 499 if outcome.client_gone else outcome.status
+            else:
+                status = await self._other(scope, head, request_id, receive, send)
+        except CorralError as error:
+            status = error.http_status
+            await _refuse(send, path, error, request_id)
+        except ClientLeft:
+            status = 499
+        except Exception:
+            status = 500
+            crash = CorralError("Corral failed while it answered this request.", "The server's log says more.")
+            await _refuse(send, path, crash, request_id)
+            raise
+        finally:
+            if self._logs:
+                _access.info("%s %s %s %d", request_id.decode(), scope["method"], path, status)
+
+    async def _other(self, scope: Scope, head: Head, request_id: bytes, receive: Receive, send: Send) -> int:
+        path: str = scope["path"]
+        page = self._pages.get(path)
+        if page is not None:
+            public, answer = page
+            self._gate.admit(head, public=public)
+            _allow(scope, "GET", "HEAD")
+            status, content = await answer()
+        elif path.startswith("/v1/models/"):
+            self._gate.admit(head)
+            _allow(scope, "GET", "HEAD")
+            status, content = 200, self._model(path.removeprefix("/v1/models/"))
+        elif path.startswith("/api/v1/") or path == "/docs":
+            self._gate.admit(head)
+            return await self._manage(scope, request_id, receive, send)
+        else:
+            self._gate.admit(head, public=True)
+            raise NotFound(f"There is nothing at {path[:200]}.", "See /docs for the routes.")
+        await respond(send, status, orjson.dumps(content), [(b"x-request-id", request_id)])
+        return status
+
+    async def _manage(self, scope: Scope, request_id: bytes, receive: Receive, send: Send) -> int:
+        status = 0
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+            await send(message)
+
+        await self._management(scope, receive, tagged)
+        return status
+
+    async def _root(self) -> tuple[int, Any]:
+        return 200, {
+            "name": "Corral",
+            "version": __version__,
+            "openai": "/v1",
+            "management": "/api/v1",
+            "docs": "/docs",
+        }
+
+    async def _health(self) -> tuple[int, Any]:
+        return 200, {"status": "ok"}
+
+    async def _version(self) -> tuple[int, Any]:
+        return 200, {"version": __version__}
+
+    async def _ready(self) -> tuple[int, Any]:
+        if self._loading:
+            return 503, {"status": "loading", "waiting_for": sorted(self._loading)}
+        return 200, {"status": "ready"}
+
+    async def _models(self) -> tuple[int, Any]:
+        return 200, {"object": "list", "data": [self._model(name) for name in self.corral.names()]}
+
+    def _model(self, name: str) -> dict[str, Any]:
+        definition = self.corral.definition(unquote(name))
+        installed = definition.installed
+        created = installed.installed_at if installed else self._started
+        states = {s.model: s.state for s in self.corral.supervisor.statuses()}
+        extra = {"runtime": definition.runtime, "state": states.get(definition.name, State.COLD)}
+        return openai.model_entry(definition.name, created, "corral", extra)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._spawn(self.corral.supervisor.run())
+        for name in self.corral.preloads():
+            self._loading.add(name)
+            self._spawn(self._preload(name))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for task in self._tasks:
+            task.cancel()
+        await self.corral.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _preload(self, name: str) -> None:
+        try:
+            await self.corral.supervisor.load(name)
+        except CorralError as error:
+            _log.error("cannot load %s at start: %s", name, error)
+        finally:
+            self._loading.discard(name)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _allow(scope: Scope, *methods: str) -> None:
+    if scope["method"] not in methods:
+        raise MethodNotAllowed(f"{scope['path']} takes {' or '.join(methods)}, not {scope['method']}.")
+
+
+async def _refuse(send: Send, path: str, error: CorralError, request_id: bytes) -> None:
+    """Answer with an error, in the dialect of the path it was asked on."""
+    body = openai.render(error) if path.startswith("/v1/") else orjson.dumps(envelope(error))
+    await respond(send, error.http_status, body, [(b"x-request-id", request_id)])

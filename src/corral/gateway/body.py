@@ -1,0 +1,53 @@
+"""A request's body, read whole and never beyond the limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corral.errors import BodyTooLarge, InvalidRequest
+
+if TYPE_CHECKING:
+    from corral.kit.relay import Receive
+
+
+class ClientLeft(Exception):
+    """The client went away before its request was whole; there is nobody to answer."""
+
+
+async def read_body(receive: Receive, declared: bytes | None, limit: int) -> bytes:
+    """The whole body. `declared` is the Content-Length header, `limit` is in bytes.
+
+    Raises:
+        BodyTooLarge: it is, or says it is, over the limit.
+        InvalidRequest: the declared length is no number.
+        ClientLeft: the connection was lost.
+    """
+    if declared is not None:
+        if not declared.isdigit():
+            raise InvalidRequest("Content-Length is not a number.")
+        if int(declared) > limit:
+            raise _too_large(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    pieces = [body]
+    size = len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        piece: bytes = message.get("body", b"")
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit} bytes.", "Send less, or raise server.max_body.")

@@ -1,0 +1,112 @@
+"""OpenAI's dialect at the door: what a request must be, and what an error looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from corral.domain.models import Capability
+from corral.errors import CorralError, InvalidRequest
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_NAMES: dict[Any, str] = {
+    str: "a string",
+    bool: "a boolean",
+    list: "an array",
+    dict: "an object",
+    (int, float): "a number",
+    int: "an integer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One of the dialect's calls: its path below the engine's base, what it needs of the model, and its main field."""
+
+    path: str
+    capability: Capability
+    field: str
+    kinds: tuple[type, ...]
+
+
+CALLS = {
+    "/v1/chat/completions": Call("/chat/completions", Capability.CHAT, "messages", (list,)),
+    "/v1/completions": Call("/completions", Capability.COMPLETION, "prompt", (str, list)),
+    "/v1/embeddings": Call("/embeddings", Capability.EMBEDDINGS, "input", (str, list)),
+}
+
+_OPTIONAL: tuple[tuple[str, Any], ...] = (
+    ("stream", bool),
+    ("max_tokens", int),
+    ("max_completion_tokens", int),
+    ("n", int),
+    ("temperature", (int, float)),
+    ("top_p", (int, float)),
+    ("tools", list),
+    ("response_format", dict),
+    ("stream_options", dict),
+)
+
+
+def parse(body: bytes, call: Call) -> dict[str, Any]:
+    """The request in `body`, with what routing and the engine rely on checked; the rest is the engine's to judge.
+
+    Raises:
+        InvalidRequest: not JSON, not an object, or a field of the wrong type; names the field.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid JSON: {error}.", "Check quotes, commas and the encoding (UTF-8)."
+        ) from error
+    if type(document) is not dict:
+        raise InvalidRequest("The body is not a JSON object.")
+    model = document.get("model")
+    if type(model) is not str or not model:
+        raise InvalidRequest("`model` is missing or not a string.", "Name a model: see GET /v1/models.", param="model")
+    main = document.get(call.field)
+    if type(main) not in call.kinds or not main:
+        expected = " or ".join(_NAMES[kind] for kind in call.kinds)
+        raise InvalidRequest(f"`{call.field}` must be {expected} that is not empty.", param=call.field)
+    if call.field == "messages":
+        _check_messages(main)
+    for name, kind in _OPTIONAL:
+        if name in document:
+            value = document[name]
+            if value is not None and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
+                raise InvalidRequest(f"`{name}` must be {_NAMES[kind]}.", param=name)
+    return document
+
+
+def _check_messages(messages: list[Any]) -> None:
+    for index, message in enumerate(messages):
+        if type(message) is not dict or type(message.get("role")) is not str:
+            raise InvalidRequest(f"`messages[{index}]` must be an object with a `role`.", param=f"messages[{index}]")
+
+
+def render(error: CorralError) -> bytes:
+    """`error` as OpenAI's clients expect it."""
+    kind = _TYPES.get(error.http_status, "server_error")
+    return orjson.dumps({"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}})
+
+
+def render_event(error: CorralError) -> bytes:
+    """`error` as the last event of a stream; OpenAI's clients raise it."""
+    return b"data: " + render(error) + b"\n\n"
+
+
+def model_entry(name: str, created: float, owner: str, extra: dict[str, Any]) -> dict[str, Any]:
+    """One model as `GET /v1/models` lists it. `created` is Unix seconds."""
+    return {"id": name, "object": "model", "created": int(created), "owned_by": owner, **extra}

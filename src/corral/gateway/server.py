@@ -1,0 +1,149 @@
+"""The server: Corral's own loop under uvicorn, on a socket that was bound, checked and claimed first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from corral import __version__
+from corral.app import Corral
+from corral.errors import AddressInUse, ServerError, UnsafeBind
+from corral.gateway.application import Gateway
+from corral.gateway.presence import Presence, claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from corral.config import Settings
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket at `host`:`port`.
+
+    Raises:
+        AddressInUse: another program listens there.
+        ServerError: the address is not this machine's, or not allowed to us.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ServerError(
+            f"{host!r} is not an address of this machine: {error.strerror}.", "Check server.host."
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"Port {port} of {host} is in use by another program.", f"Take another: corral serve --port {port + 1}"
+            ) from error
+        raise ServerError(
+            f"Cannot listen on {host}:{port}: {error.strerror}.", "Check server.host and server.port."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def check_bind(listener: socket.socket, settings: Settings) -> None:
+    """Refuse an address that others can reach, unless a key is set.
+
+    Raises:
+        UnsafeBind: it is not loopback and there is no key.
+    """
+    address = listener.getsockname()[0]
+    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback and not settings.api_key:
+        raise UnsafeBind(
+            f"Listening on {settings.server.host} would let anyone who reaches this machine use it.",
+            "Set a key in the environment first: export CORRAL_API_KEY=…",
+        )
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a listening socket is reached, as a URL without a trailing slash."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, telling when it is up, and ending by return instead of by raising the signal once more."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        taken = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Only the main thread may; elsewhere whoever started the loop ends the server by cancelling it.
+            with contextlib.suppress(ValueError, RuntimeError):
+                loop.add_signal_handler(number, self._stop, number)
+                taken.append(number)
+        try:
+            yield
+        finally:
+            for number in taken:
+                loop.remove_signal_handler(number)
+
+    def _stop(self, number: int, frame: FrameType | None = None) -> None:
+        self.handle_exit(number, frame)
+
+
+async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: None, **parts: Any) -> None:
+    """Serve until SIGINT, SIGTERM or cancellation, then stop every engine. `on_ready` gets the URL once it answers.
+
+    Args:
+        settings: the configuration.
+        on_ready: called once, in the loop.
+        parts: `env` and `clock` for `Corral`.
+
+    Raises:
+        AddressInUse, UnsafeBind, ServerRunning, NoPermission, ServerError: nothing was started.
+    """
+    with (
+        claim(settings.home) as presence,
+        contextlib.closing(listen(settings.server.host, settings.server.port)) as listener,
+    ):
+        check_bind(listener, settings)
+        url = url_of(listener)
+
+        def ready() -> None:
+            presence.announce(Presence(url, os.getpid(), __version__))
+            on_ready(url)
+
+        config = uvicorn.Config(
+            Gateway(Corral(settings, **parts)),
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=2048,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, round(min(settings.server.shutdown_grace, 3600))),
+        )
+        await _Server(config, ready).serve(sockets=[listener])

@@ -1,0 +1,153 @@
+"""One request to one model: have its engine ready, ask it in its own terms, and once more if it died before that."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from corral.domain.models import Capability
+from corral.domain.ports import Clock, Report, silent
+from corral.errors import CorralError, EngineDied, UpstreamUnreachable
+from corral.kit.upstream import Block, Response, Timeouts, Upstream, block
+from corral.lifecycle.supervisor import Engine, Supervisor
+
+_ATTEMPTS = 2
+_GONE_WITHIN = 1.0
+"""Seconds in which a lost connection is taken for the sign of an engine that is ending."""
+
+_JSON: Block = block([(b"content-type", b"application/json")])
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """A request: the model's name, the dialect's path, the parsed body and the bytes it came as.
+
+    Counts its `attempts`, and the time it waited for an engine, in milliseconds.
+    """
+
+    model: str
+    path: str
+    document: dict[str, Any]
+    body: bytes | None = None
+    attempts: int = 0
+    wait_ms: float = 0.0
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """An engine's answer, its head there and its body coming. Whoever has one must `close` it, read or not."""
+
+    engine: Engine
+    response: Response
+    supervisor: Supervisor
+    closed: bool = False
+
+    def close(self) -> None:
+        """Let the engine know that nobody reads on, and count the request as done. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self.response.close()
+            self.supervisor.end(self.engine)
+
+
+class Dispatcher:
+    """Sends requests to the engines that a supervisor keeps.
+
+    Args:
+        supervisor: has the engines.
+        upstream: makes the calls.
+        timeouts: for each call.
+        clock: measures the wait.
+        canonical: gives a model's own name for any name it is asked by; may raise CorralError.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        upstream: Upstream,
+        timeouts: Timeouts,
+        clock: Clock,
+        canonical: Callable[[str], str] = str,
+    ) -> None:
+        self._supervisor = supervisor
+        self._upstream = upstream
+        self._timeouts = timeouts
+        self._clock = clock
+        self._canonical = canonical
+
+    async def open(self, ask: Ask, report: Report = silent) -> Answer:
+        """The engine's answer to `ask`, loading the model first where needed.
+
+        A local engine that turns out to have died before a byte of its answer came is loaded again and asked once more.
+
+        Raises:
+            CorralError: there is no such model, it cannot be loaded, or its engine does not answer.
+        """
+        while True:
+            ask.attempts += 1
+            engine = self._supervisor.begin(ask.model) or await self._wait(ask, report)
+            response = None
+            try:
+                payload = _payload(ask, engine)
+                response = await self._upstream.request(
+                    engine.target, "POST", ask.path, headers=_JSON, body=payload, timeouts=self._timeouts
+                )
+                return Answer(engine, response, self._supervisor)
+            except UpstreamUnreachable as error:
+                failure = error
+            finally:
+                if response is None:
+                    self._supervisor.end(engine)
+            if not await self.may_retry(ask, engine):
+                raise await self.explain(engine, failure) from failure
+
+    async def may_retry(self, ask: Ask, engine: Engine) -> bool:
+        """Whether `ask`, which failed before anything reached the client, should be sent again: its engine is gone."""
+        return ask.attempts < _ATTEMPTS and await self._is_gone(engine)
+
+    async def explain(self, engine: Engine, error: CorralError) -> CorralError:
+        """`error`, or that the engine died where that is the reason."""
+        if not isinstance(error, UpstreamUnreachable) or not await self._is_gone(engine):
+            return error
+        return EngineDied(
+            f"The engine of {engine.model!r} ended while it was answering.",
+            f"Ask again: it is loaded anew. See why: corral show {engine.model}",
+        )
+
+    async def _wait(self, ask: Ask, report: Report) -> Engine:
+        started = self._clock.now()
+        engine = await self._supervisor.acquire(self._canonical(ask.model), report)
+        ask.wait_ms += (self._clock.now() - started) * 1000
+        return engine
+
+    async def _is_gone(self, engine: Engine) -> bool:
+        """Whether a local engine has ended. Its process may be noticed a moment after its connections break."""
+        if engine.remote or engine.gone.is_set():
+            return engine.gone.is_set()
+        try:
+            async with asyncio.timeout(_GONE_WITHIN):
+                await engine.gone.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _payload(ask: Ask, engine: Engine) -> bytes:
+    """The request's bytes for this engine: as they came, unless it needs another model name or wants them adapted."""
+    endpoint = engine.session.endpoint
+    document = ask.document
+    capabilities = engine.session.facts.capabilities
+    changed = ask.body is None
+    if endpoint.model is not None and endpoint.model != document.get("model"):
+        document = {**document, "model": endpoint.model}
+        changed = True
+    if endpoint.adapt is not None and "tool_choice" in document:
+        document = dict(document)
+        changed = endpoint.adapt(ask.path, document) or changed
+    if capabilities is not None and Capability.TOOLS not in capabilities and document.get("tools"):
+        ask.ignored = ("tools",)
+    return orjson.dumps(document) if changed or ask.body is None else ask.body

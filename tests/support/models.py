@@ -1,0 +1,103 @@
+"""Small GGUF files and wheels that carry them, made on the spot."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def value(item: Any) -> bytes:
+    """A metadata value with its type in front."""
+    if isinstance(item, bool):
+        return struct.pack("<I?", 7, item)
+    if isinstance(item, int):
+        return struct.pack("<II", 4, item)
+    if isinstance(item, float):
+        return struct.pack("<If", 6, item)
+    if isinstance(item, str):
+        return struct.pack("<I", 8) + text(item)
+    if item and isinstance(item[0], str):
+        return struct.pack("<IIQ", 9, 8, len(item)) + b"".join(map(text, item))
+    return struct.pack("<IIQ", 9, 5, len(item)) + struct.pack(f"<{len(item)}i", *item)
+
+
+def tensor(name: str, shape: Iterable[int], kind: int, offset: int) -> bytes:
+    shape = tuple(shape)
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+METADATA: dict[str, Any] = {
+    "general.architecture": "llama",
+    "general.name": "Tiny",
+    "general.file_type": 0,
+    "general.license": "mit",
+    "llama.context_length": 128,
+    "llama.block_count": 1,
+    "llama.embedding_length": 8,
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.tokens": ["<s>", "a", "b"],
+    "tokenizer.chat_template": CHATML,
+}
+
+
+def gguf(elements: int = 256, seed: int = 0, *, version: int = 3, drop: Iterable[str] = (), **changes: Any) -> bytes:
+    """A sound file of `elements` 32-bit floats; `changes` replace metadata, with `__` for a dot; `drop` leaves some out."""
+    metadata = METADATA | {key.replace("__", "."): item for key, item in changes.items()}
+    metadata = {key: item for key, item in metadata.items() if key not in set(drop)}
+    head = b"GGUF" + struct.pack("<IQQ", version, 1, len(metadata))
+    head += b"".join(text(key) + value(item) for key, item in metadata.items())
+    head += tensor("weights", (elements,), 0, 0)
+    head += b"\0" * (-len(head) % 32)
+    return head + random.Random(seed).randbytes(4 * elements)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def wheel(name: str, version: str, members: Mapping[str, bytes], requires: Iterable[str] = ()) -> tuple[str, bytes]:
+    """File name and bytes of a wheel with those members in its package."""
+    package = name.replace("-", "_").replace(".", "_")
+    metadata = (
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense: MIT\nHome-page: https://example.org/\n"
+    )
+    metadata += "".join(f"Requires-Dist: {item}\n" for item in requires)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for member, data in members.items():
+            archive.writestr(f"{package}/{member}", data)
+        archive.writestr(f"{package}-{version}.dist-info/METADATA", metadata)
+        archive.writestr(f"{package}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    return f"{package}-{version}-py3-none-any.whl", out.getvalue()
+
+
+def folder_index(root: Path, *wheels: tuple[str, bytes], digests: bool = True) -> str:
+    """Lay the wheels out as a local index under `root`; its `file:` URL."""
+    files = root / "files"
+    files.mkdir(parents=True, exist_ok=True)
+    for filename, data in wheels:
+        (files / filename).write_bytes(data)
+        page = root / "simple" / filename.split("-")[0].replace("_", "-") / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        fragment = f"#sha256={sha256(data)}" if digests else ""
+        old = page.read_text() if page.exists() else "<!DOCTYPE html>"
+        page.write_text(f'{old}<a href="../../files/{filename}{fragment}">{filename}</a>\n')
+    return (root / "simple").as_uri()
+
+
+def only(index: str, **more: str) -> dict[str, str]:
+    """An environment in which that index is the only one, whatever this machine's pip is told."""
+    return {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index, "PIP_RETRIES": "2", "HOME": "/nonexistent", **more}

@@ -1,0 +1,72 @@
+"""Decisions about engines, from values alone."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral.domain.states import State
+from corral.lifecycle.scheduler import AwaitStop, EngineView, Join, Load, Use, admit, idle, next_check
+
+
+@pytest.mark.parametrize(
+    ("state", "effect"),
+    [
+        (State.COLD, Load),
+        (State.FAILED, Load),
+        (State.LOADING, Join),
+        (State.READY, Use),
+        (State.STOPPING, AwaitStop),
+    ],
+)
+def test_each_state_has_its_effect(state: State, effect: type) -> None:
+    decision = admit("a", {"a": EngineView("a", state)})
+    assert type(decision) is effect
+    assert "a" in decision.reason
+
+
+def test_a_model_never_seen_is_loaded() -> None:
+    assert isinstance(admit("a", {"b": EngineView("b", State.READY)}), Load)
+
+
+def engines() -> st.SearchStrategy[EngineView]:
+    seconds = st.floats(0, 1000)
+    return st.builds(
+        EngineView,
+        st.uuids().map(str),
+        st.sampled_from(State),
+        st.integers(0, 3),
+        seconds,
+        st.one_of(seconds, st.just(inf)),
+    )
+
+
+@given(st.lists(engines()), st.floats(1000, 3000))
+def test_idle_names_exactly_the_free_engines_past_their_time(views: list[EngineView], now: float) -> None:
+    named = {effect.model for effect in idle(views, now)}
+    for view in views:
+        due = view.state is State.READY and view.in_flight == 0 and now - view.last_used >= view.idle_timeout
+        assert (view.model in named) == due
+
+
+@given(st.lists(engines()), st.floats(1000, 3000))
+def test_nothing_becomes_idle_before_the_next_check(views: list[EngineView], now: float) -> None:
+    wait = next_check(views, now)
+    assert wait >= 0
+    before = {effect.model for effect in idle(views, now)}
+    if wait == 0:
+        return
+    assert not before
+    if wait < inf:
+        early = now + wait * 0.999
+        assert not idle(views, early)
+    else:
+        assert not idle(views, now + 1e12)
+
+
+def test_the_longest_unused_engine_goes_first() -> None:
+    views = [EngineView("new", State.READY, 0, 50, 10), EngineView("old", State.READY, 0, 5, 10)]
+    assert [effect.model for effect in idle(views, 100)] == ["old", "new"]

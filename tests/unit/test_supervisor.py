@@ -1,0 +1,312 @@
+"""The one writer of what is in memory, over an in-memory runtime and a clock moved by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+import pytest
+from support.clocks import HandClock, settle
+
+from corral.domain.ports import Availability, Endpoint, Footprint, LaunchSpec, Progress, Report, SessionFacts
+from corral.domain.states import State
+from corral.errors import CorralError, EngineStartFailed, ModelBusy, ModelNotFound
+from corral.lifecycle.supervisor import Engine, Launch, Supervisor
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    pass
+
+
+@dataclass
+class MemorySession:
+    """An engine that is only a value; it ends when told, or when the test says so."""
+
+    facts: SessionFacts = SessionFacts(context=128)
+    endpoint: Endpoint = Endpoint("http://127.0.0.1:9/v1")
+    stops: int = 0
+    end: asyncio.Event = field(default_factory=asyncio.Event)
+    reason: str = "stopped"
+
+    async def healthy(self) -> bool:
+        return not self.end.is_set()
+
+    async def footprint(self) -> Footprint:
+        return Footprint({"cpu": 1})
+
+    async def ended(self) -> str:
+        await self.end.wait()
+        return self.reason
+
+    def log(self) -> Sequence[str]:
+        return []
+
+    async def stop(self, grace: float) -> None:
+        self.stops += 1
+        self.end.set()
+
+    def die(self, reason: str) -> None:
+        self.reason = reason
+        self.end.set()
+
+
+class MemoryRuntime:
+    """Starts sessions when the test opens the gate."""
+
+    kind = "memory"
+    options = NoOptions
+    formats: frozenset[str] = frozenset()
+    capabilities: frozenset = frozenset()
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.sessions: list[MemorySession] = []
+        self.failure: Exception | None = None
+        self.calls = 0
+
+    async def probe(self) -> Availability:
+        return Availability(usable=True)
+
+    async def start(self, spec: LaunchSpec, report: Report) -> MemorySession:
+        self.calls += 1
+        report(Progress("load", 1, 2))
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.sessions.append(MemorySession())
+        return self.sessions[-1]
+
+
+class Yard:
+    """A supervisor with its runtime, clock and the engines it gave up."""
+
+    def __init__(self, idle_timeout: float = 60.0) -> None:
+        self.runtime = MemoryRuntime()
+        self.clock = HandClock()
+        self.gone: list[Engine] = []
+        self.idle_timeout = idle_timeout
+        self.supervisor = Supervisor(self.plan, self.clock, on_gone=self.gone.append)
+
+    async def plan(self, model: str) -> Launch:
+        if model == "nobody":
+            raise ModelNotFound.among(model, ["somebody"])
+        return Launch(self.runtime, LaunchSpec(model, NoOptions()), self.idle_timeout)
+
+    def state(self, model: str = "m") -> State:
+        return next((s.state for s in self.supervisor.statuses() if s.model == model), State.COLD)
+
+
+async def test_ten_askers_cause_one_load() -> None:
+    yard = Yard()
+    askers = [asyncio.create_task(yard.supervisor.acquire("m")) for _ in range(10)]
+    await settle()
+    assert yard.runtime.calls == 1
+    assert yard.state() is State.LOADING
+    yard.runtime.gate.set()
+    engines = await asyncio.gather(*askers)
+    assert len({id(engine) for engine in engines}) == 1
+    assert engines[0].in_flight == 10
+    await yard.supervisor.close()
+
+
+async def test_progress_reaches_everyone_who_waits() -> None:
+    yard = Yard()
+    seen: list[Progress] = []
+    first = asyncio.create_task(yard.supervisor.load("m", seen.append))
+    await settle()
+    yard.runtime.gate.set()
+    await first
+    assert seen == [Progress("load", 1, 2)]
+    await yard.supervisor.close()
+
+
+async def test_a_caller_that_leaves_does_not_stop_the_load() -> None:
+    yard = Yard()
+    leaver = asyncio.create_task(yard.supervisor.acquire("m"))
+    await settle()
+    leaver.cancel()
+    await settle()
+    assert leaver.cancelled()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.acquire("m")
+    assert yard.runtime.calls == 1
+    assert engine.in_flight == 1
+    await yard.supervisor.close()
+
+
+async def test_a_failed_load_reaches_all_and_the_next_asker_tries_again() -> None:
+    yard = Yard()
+    yard.runtime.failure = EngineStartFailed("no good")
+    askers = [asyncio.create_task(yard.supervisor.acquire("m")) for _ in range(3)]
+    await settle()
+    yard.runtime.gate.set()
+    results = await asyncio.gather(*askers, return_exceptions=True)
+    assert [str(r) for r in results] == ["no good"] * 3
+    assert yard.state() is State.FAILED
+    yard.runtime.failure = None
+    assert (await yard.supervisor.load("m")).model == "m"
+    assert yard.state() is State.READY
+    await yard.supervisor.close()
+
+
+async def test_an_unknown_model_fails_with_its_hint() -> None:
+    yard = Yard()
+    with pytest.raises(ModelNotFound, match="somebody"):
+        await yard.supervisor.acquire("nobody")
+
+
+async def test_a_bug_in_a_runtime_is_shown_and_leaves_no_loading_model() -> None:
+    yard = Yard()
+    yard.runtime.failure = ZeroDivisionError("oops")
+    yard.runtime.gate.set()
+    with pytest.raises(ZeroDivisionError):
+        await yard.supervisor.load("m")
+    status = yard.supervisor.statuses()[0]
+    assert (status.state, status.reason) == (State.FAILED, "ZeroDivisionError: oops")
+
+
+async def test_an_idle_model_leaves_after_its_time_and_a_busy_one_stays() -> None:
+    yard = Yard(idle_timeout=60)
+    yard.runtime.gate.set()
+    runner = asyncio.create_task(yard.supervisor.run())
+    await settle()
+    engine = await yard.supervisor.acquire("m")
+    await yard.clock.advance(600)
+    assert yard.state() is State.READY
+    yard.supervisor.end(engine)
+    await yard.clock.advance(59)
+    assert yard.state() is State.READY
+    await yard.clock.advance(2)
+    assert yard.state() is State.COLD
+    assert yard.runtime.sessions[0].stops == 1
+    assert yard.gone == [engine]
+    runner.cancel()
+    await asyncio.wait([runner])
+
+
+async def test_a_model_without_time_out_stays() -> None:
+    yard = Yard(idle_timeout=inf)
+    yard.runtime.gate.set()
+    runner = asyncio.create_task(yard.supervisor.run())
+    await yard.supervisor.load("m")
+    await yard.clock.advance(1e9)
+    assert yard.state() is State.READY
+    assert yard.supervisor.statuses()[0].idle_left is None
+    runner.cancel()
+    await asyncio.wait([runner])
+    await yard.supervisor.close()
+
+
+async def test_an_engine_that_dies_is_forgotten_and_loaded_again() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.load("m")
+    yard.runtime.sessions[0].die("killed by SIGKILL")
+    await settle()
+    assert engine.gone.is_set()
+    assert yard.gone == [engine]
+    status = yard.supervisor.statuses()[0]
+    assert status.state is State.FAILED
+    assert "SIGKILL" in status.reason
+    again = await yard.supervisor.load("m")
+    assert again is not engine
+    await yard.supervisor.close()
+
+
+async def test_unload_waits_for_answers_under_way() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.acquire("m")
+    leaving = asyncio.create_task(yard.supervisor.unload("m", drain=30))
+    await settle()
+    assert yard.state() is State.STOPPING
+    waiting = asyncio.create_task(yard.supervisor.acquire("m"))
+    await settle()
+    assert not waiting.done()
+    yard.supervisor.end(engine)
+    assert await leaving is True
+    assert (await waiting) is not engine
+    await yard.supervisor.close()
+
+
+async def test_unload_of_a_busy_model_is_refused_and_leaves_it_usable() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.acquire("m")
+    leaving = asyncio.create_task(yard.supervisor.unload("m", drain=30))
+    await settle()
+    waiting = asyncio.create_task(yard.supervisor.acquire("m"))
+    await yard.clock.advance(31)
+    with pytest.raises(ModelBusy):
+        await leaving
+    assert (await waiting) is engine
+    assert yard.state() is State.READY
+    await yard.supervisor.close()
+
+
+async def test_unload_by_force_does_not_wait_longer_than_told() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    await yard.supervisor.acquire("m")
+    leaving = asyncio.create_task(yard.supervisor.unload("m", drain=5, force=True))
+    await settle()
+    assert not leaving.done()
+    await yard.clock.advance(6)
+    assert await leaving is True
+    assert yard.state() is State.COLD
+
+
+async def test_unload_while_loading_calls_the_load_off() -> None:
+    yard = Yard()
+    asker = asyncio.create_task(yard.supervisor.acquire("m"))
+    await settle()
+    assert await yard.supervisor.unload("m") is True
+    with pytest.raises(EngineStartFailed, match="called off"):
+        await asker
+    assert yard.state() is State.COLD
+    assert await yard.supervisor.unload("m") is False
+
+
+async def test_an_engine_that_dies_while_draining_is_gone_not_back() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    await yard.supervisor.acquire("m")
+    leaving = asyncio.create_task(yard.supervisor.unload("m", drain=30))
+    await settle()
+    yard.runtime.sessions[0].die("crashed")
+    await settle()
+    await yard.clock.advance(31)
+    assert await leaving is True
+    assert yard.state() is State.COLD
+
+
+async def test_events_tell_the_whole_story_in_order() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    seen = []
+
+    async def listen() -> None:
+        async for change in yard.supervisor.events():
+            seen.append(change.state)
+
+    listener = asyncio.create_task(listen())
+    await settle()
+    await yard.supervisor.load("m")
+    await yard.supervisor.unload("m", reason="enough")
+    await settle()
+    assert seen == [State.LOADING, State.READY, State.STOPPING, State.COLD]
+    listener.cancel()
+    await asyncio.wait([listener])
+
+
+async def test_after_close_nothing_is_loaded() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    await yard.supervisor.load("m")
+    await yard.supervisor.close()
+    assert yard.runtime.sessions[0].stops == 1
+    with pytest.raises(CorralError, match="stopping"):
+        await yard.supervisor.acquire("m")
