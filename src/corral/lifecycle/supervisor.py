@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from corral.domain.ports import Clock, LaunchSpec, Progress, Report, Runtime, Session, silent
 from corral.domain.states import State, Transition
-from corral.errors import CorralError, EngineStartFailed, ModelBusy
+from corral.errors import CorralError, EngineStartFailed, ModelBusy, NotFound
 from corral.kit.upstream import Target
 from corral.lifecycle import scheduler
 from corral.lifecycle.scheduler import EngineView
@@ -320,7 +320,9 @@ class Supervisor:
     def _settle(self, model: str, slot: _Slot, task: asyncio.Task[Engine]) -> None:
         if task.cancelled():
             self._set(model, slot, State.COLD, "the load was called off")
-        elif error := task.exception():
+        elif isinstance(error := task.exception(), NotFound):
+            self._set(model, slot, State.COLD, error.message)  # a name that nobody has is no model that failed
+        elif error:
             reason = error.message if isinstance(error, CorralError) else f"{type(error).__name__}: {error}"
             self._set(model, slot, State.FAILED, reason)
         else:
