@@ -136,6 +136,22 @@ def test_a_template_that_does_not_know_the_word_is_not_given_it():
     assert asked["chat_template_kwargs"] == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"), [({}, []), ({"stop": "a"}, ["a"]), ({"stop": ["a", "b"]}, ["a", "b"]), ({"stop": None}, [])]
+)
+def test_a_single_call_ends_the_answer(given, sent):
+    for choice in ("required", "auto"):
+        asked = body(choice, parallel_tool_calls=False, **given)
+        assert tool_adapter("… </tool_call>")("/chat/completions", asked)
+        assert asked["stop"] == [*sent, "</tool_call>"]
+
+
+def test_many_calls_may_be_asked_for():
+    asked = body("required", parallel_tool_calls=True)
+    assert tool_adapter("… </tool_call>")("/chat/completions", asked)
+    assert "stop" not in asked
+
+
 def test_the_clients_template_variables_are_kept():
     asked = body("required", chat_template_kwargs={"a": 1})
     tool_adapter("forced_tool")("/chat/completions", asked)
@@ -152,11 +168,13 @@ def test_the_clients_template_variables_are_kept():
         ("/chat/completions", {"messages": [], "tool_choice": "required", "tools": []}),
         ("/chat/completions", {"messages": [], "tool_choice": "required", "tools": "x"}),
         ("/completions", body("required")),
+        ("/chat/completions", body("none", parallel_tool_calls=False)),
+        ("/chat/completions", body("auto", parallel_tool_calls=True)),
     ],
 )
 def test_everything_else_passes_untouched(path, asked):
     before = repr(asked)
-    assert not tool_adapter("forced_tool")(path, asked)
+    assert not tool_adapter("forced_tool </tool_call>")(path, asked)
     assert repr(asked) == before
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 4096
 DEFAULT_SLOTS = 4
 FORCED_TOOL = "forced_tool"
+END_OF_CALL = "</tool_call>"
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
@@ -134,25 +135,30 @@ class LlamaCpp:
 def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
     """A function for `Endpoint.adapt` that makes llama.cpp keep OpenAI's promise about forced tool calls.
 
-    llama.cpp takes `tool_choice: required` and yet lets the model write prose first, and does not read the form that
-    names one function. Where the chat `template` knows the variable `forced_tool`, it opens the answer with the call
-    itself; a named function becomes the only one on offer. See docs/decisions/0006.
+    llama.cpp takes `tool_choice: required` and yet lets the model write prose first; it does not read the form that
+    names one function; and its grammar allows more calls where `parallel_tool_calls` is false. Where the chat `template`
+    knows the variable `forced_tool`, the template opens the answer with the call itself; a named function becomes the
+    only one on offer; and where it ends a call with `</tool_call>`, the answer ends there too. See docs/decisions/0006.
     """
-    opens_call = FORCED_TOOL in template
+    opens_call, ends_call = FORCED_TOOL in template, END_OF_CALL in template
 
     def adapt(path: str, body: dict[str, Any]) -> bool:
         choice, tools = body.get("tool_choice"), body.get("tools")
         if path != "/chat/completions" or not isinstance(tools, list) or not tools:
             return False
+        forced = isinstance(choice, dict) or choice == "required"
         if isinstance(choice, dict):
             body["tools"] = [_named_tool(choice, tools)]
-        elif choice != "required":
-            return False
-        body["tool_choice"] = "required"
-        body.setdefault("parallel_tool_calls", False)
-        if opens_call:
+        if forced:
+            body["tool_choice"] = "required"
+            body.setdefault("parallel_tool_calls", False)
+        if forced and opens_call:
             body["chat_template_kwargs"] = {**(body.get("chat_template_kwargs") or {}), FORCED_TOOL: True}
-        return True
+        single = ends_call and choice != "none" and body.get("parallel_tool_calls") is False
+        if single:
+            stop = body.get("stop") or []
+            body["stop"] = [*([stop] if isinstance(stop, str) else stop), END_OF_CALL]
+        return forced or single
 
     return adapt
 
@@ -256,7 +262,7 @@ def read_facts(props: Mapping[str, Any], device: str | None, options: LlamaCppOp
 
 
 _STAMP = re.compile(r"^[\d.]+ E +(?:\w+ +)?[\w:()]+: ?")
-_NOISE = re.compile(r"exiting due to|failed to load model(,? '| from|$)|common_fit_params")
+_NOISE = re.compile(r"exiting due to|failed to (load|create \w+ with) model(,? '| from|$)|common_fit_params")
 _HINTS = (
     (r"SIGILL", "This build of xllamacpp needs a processor with AVX2."),
     (r"unknown model architecture", "A newer llama.cpp may know it: pip install --upgrade xllamacpp"),
@@ -264,7 +270,7 @@ _HINTS = (
         r"alloc|out of memory|want of memory|SIGKILL",
         "Give it less to hold: fewer slots, a smaller context, cache_type_k and cache_type_v q8_0, fewer gpu_layers.",
     ),
-    (r"V cache quantization", "Set flash_attention: true, or cache_type_v: f16."),
+    (r"V cache.*flash_attn|flash_attn.*V cache", "Set flash_attention: true, or cache_type_v: f16."),
     (r"template", "Check the option chat_template."),
     (r"lora|adapter", "Check the option lora: an adapter fits only the model it was made from."),
     (
