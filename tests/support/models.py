@@ -54,7 +54,7 @@ METADATA: dict[str, Any] = {
 
 
 def gguf(elements: int = 256, seed: int = 0, *, version: int = 3, drop: Iterable[str] = (), **changes: Any) -> bytes:
-    """A sound file of `elements` 32-bit floats; `changes` replace metadata, with `__` for a dot; `drop` leaves some out."""
+    """A sound file of `elements` floats; `changes` replace metadata, with `__` for a dot; `drop` leaves some out."""
     metadata = METADATA | {key.replace("__", "."): item for key, item in changes.items()}
     metadata = {key: item for key, item in metadata.items() if key not in set(drop)}
     head = b"GGUF" + struct.pack("<IQQ", version, 1, len(metadata))

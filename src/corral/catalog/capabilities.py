@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.models import Capability
@@ -17,6 +18,7 @@ _ENCODERS = frozenset(
 )
 _PROJECTORS = frozenset({"clip", "mmproj"})
 _NO_POOLING = 0
+_PRINTS_ROLE = re.compile(r"\{\{[^}]*\brole\b")
 
 
 def is_projector(header: Header) -> bool:
@@ -47,7 +49,7 @@ def _of_template(template: str) -> set[Capability]:
     # A template that prints each role as it comes (ChatML) takes a system message without naming it; one that names
     # the role only to refuse it does not.
     refuses = "raise_exception" in template and "system role not supported" in template.lower()
-    if not refuses and ("system" in template or "message.role" in template or "message['role']" in template):
+    if not refuses and ("system" in template or _PRINTS_ROLE.search(template)):
         able.add(Capability.SYSTEM_ROLE)
     if "tools" in template or "tool_calls" in template:
         able.add(Capability.TOOLS)

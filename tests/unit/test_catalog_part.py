@@ -1,0 +1,208 @@
+"""Parts: what is appended is held and hashed, survives its writer, and appears whole or not at all."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from corral.domain.ports import Progress
+from corral.errors import NoPermission, StoreError
+from corral.kit import disk
+from corral.kit.part import Part
+from support.clocks import HandClock, settle
+from support.models import sha256
+
+DATA = bytes(range(256)) * 40
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+async def test_a_part_holds_and_hashes(tmp_path, clock):
+    part = await Part.open(tmp_path / "new" / "a.part", clock)
+    await part.append(DATA[:100])
+    await part.append(DATA[100:])
+    assert (part.size, part.digest(), part.path.read_bytes()) == (len(DATA), sha256(DATA), DATA)
+    await part.restart()
+    assert (part.size, part.digest(), part.path.read_bytes()) == (0, sha256(b""), b"")
+    await part.append(b"x")
+    assert part.path.read_bytes() == b"x"
+    part.close()
+    part.close()
+
+
+async def test_what_a_dead_writer_left_is_taken_up(tmp_path, clock):
+    (tmp_path / "a.part").write_bytes(DATA[:5000])
+    part = await Part.open(tmp_path / "a.part", clock)
+    assert (part.size, part.digest()) == (5000, sha256(DATA[:5000]))
+    await part.append(DATA[5000:])
+    assert (part.digest(), part.path.read_bytes()) == (sha256(DATA), DATA)
+    part.close()
+
+
+async def test_publishing_moves_and_seals(tmp_path, clock):
+    part = await Part.open(tmp_path / "a.part", clock)
+    await part.append(DATA)
+    part.scratch("wheel").write_bytes(b"zip")
+    (tmp_path / "b~wheel").write_bytes(b"somebody else's")
+    target = tmp_path / "blobs" / "x"
+    await part.publish(target)
+    assert target.read_bytes() == DATA
+    assert target.stat().st_mode & 0o777 == 0o444
+    assert names_in(tmp_path) == {"b~wheel", "blobs"}
+    part.close()
+
+
+async def test_a_published_file_can_be_shared_but_not_locked_alone(tmp_path, clock):
+    part = await Part.open(tmp_path / "a.part", clock)
+    await part.publish(tmp_path / "x")
+    with (tmp_path / "x").open("rb") as other:
+        assert not disk.try_lock(other.fileno())
+        assert disk.try_lock(other.fileno(), shared=True)
+    part.close()
+
+
+async def test_a_part_that_somebody_else_wrote_to_is_not_published(tmp_path, clock):
+    part = await Part.open(tmp_path / "a.part", clock)
+    await part.append(DATA)
+    with part.path.open("ab") as other:
+        other.write(b"more")
+    with pytest.raises(StoreError, match="changed by somebody else"):
+        await part.publish(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    part.close()
+
+
+async def test_discarding_takes_the_scratch_along(tmp_path, clock):
+    part = await Part.open(tmp_path / "a.part", clock)
+    part.scratch("wheel").write_bytes(b"zip")
+    await part.discard()
+    part.close()
+    assert names_in(tmp_path) == set()
+
+
+async def test_scratch_stays_beside_the_part(tmp_path, clock):
+    part = await Part.open(tmp_path / "a.part", clock)
+    with pytest.raises(ValueError, match="not a file name"):
+        part.scratch("../b")
+    part.close()
+
+
+async def test_cloning_holds_the_other_file_and_nothing_else(tmp_path, clock):
+    original = tmp_path / "original"
+    original.write_bytes(DATA)
+    part = await Part.open(tmp_path / "a.part", clock)
+    await part.append(b"old")
+    seen: list[Progress] = []
+    await part.clone(original, seen.append)
+    assert (part.digest(), part.path.read_bytes()) == (sha256(DATA), DATA)
+    assert seen[-1] == Progress("download", len(DATA), len(DATA))
+    with original.open("r+b") as edited:
+        edited.write(b"edited in place")
+    assert part.path.read_bytes() == DATA
+    part.close()
+
+
+async def test_the_second_writer_waits_and_gets_a_new_file(tmp_path, clock):
+    first = await Part.open(tmp_path / "a.part", clock)
+    await first.append(DATA)
+    told: list[bool] = []
+    second = asyncio.ensure_future(Part.open(tmp_path / "a.part", clock, lambda: told.append(True)))
+    while not told:
+        await settle()
+    await clock.advance(1)
+    assert told == [True]
+    assert not second.done()
+    await first.publish(tmp_path / "x")
+    first.close()
+    while not second.done():
+        await clock.advance(1)
+    part = await second
+    assert part.size == 0
+    assert (tmp_path / "x").read_bytes() == DATA
+    part.close()
+
+
+async def test_a_cancelled_wait_leaves_nothing_open(tmp_path, clock):
+    first = await Part.open(tmp_path / "a.part", clock)
+    before = len(names_in(Path("/dev/fd")))
+    told: list[bool] = []
+    second = asyncio.ensure_future(Part.open(tmp_path / "a.part", clock, lambda: told.append(True)))
+    while not told:
+        await settle()
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert len(names_in(Path("/dev/fd"))) == before
+    first.close()
+
+
+async def test_a_cancelled_thread_is_waited_for():
+    release, entered = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    done: list[str] = []
+
+    def work():
+        loop.call_soon_threadsafe(entered.set)
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
+        done.append("work")
+
+    task = asyncio.ensure_future(disk.in_thread(work))
+    await entered.wait()
+    task.cancel()
+    await settle()
+    task.cancel()
+    await settle()
+    assert not task.done()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == ["work"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (98362432, "98.4 MB"),
+        (253113024, "253 MB"),
+        (8 * 10**12, "8.0 TB"),
+    ],
+)
+def test_sizes_are_told_as_people_write_them(size, text):
+    assert disk.human(size) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(13, NoPermission), (30, NoPermission), (28, disk.DiskFull), (122, disk.DiskFull), (5, StoreError)],
+)
+def test_the_systems_errors_become_the_stores(tmp_path, number, kind):
+    with pytest.raises(kind, match="writing") as caught, disk.translated("writing", tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+    assert type(caught.value) is kind
+    assert caught.value.hint
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "deep" / "a.json"
+    disk.write_whole(path, b"one")
+    disk.write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert names_in(path.parent) == {"a.json"}
+
+
+def test_a_failed_replacement_leaves_what_was_there(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        disk.write_whole(tmp_path / "a.json", b"two")
+    assert names_in(tmp_path) == {"a.json"}
