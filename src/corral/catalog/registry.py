@@ -125,7 +125,7 @@ class Registry:
         report(Progress("resolve", detail=str(ref)))
         listing = await source.resolve(ref)
         files = files_of(listing)
-        called = name or _name_of(ref)
+        called = name or _name_of(listing.ref)
         before = self._free_for(called, str(listing.ref))
         if before is not None and _is_still(before.revision, listing) and self._all_whole(before.revision):
             return before

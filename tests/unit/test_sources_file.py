@@ -1,0 +1,103 @@
+"""Models that lie on this machine."""
+
+import pytest
+
+from corral.catalog.library import Library
+from corral.catalog.registry import Registry
+from corral.domain.models import ModelRef
+from corral.domain.ports import Query
+from corral.errors import CorruptModel, NotSupported, SourceError, SourceNotFound
+from corral.kit.clock import SystemClock
+from corral.sources.file import File
+from support import models
+
+TINY = models.gguf(seed=1)
+
+
+@pytest.fixture
+def original(tmp_path):
+    path = tmp_path / "home" / "My Model.gguf"
+    path.parent.mkdir()
+    path.write_bytes(TINY)
+    return path
+
+
+@pytest.fixture
+def registry(tmp_path):
+    source = File({"HOME": str(tmp_path / "home")})
+    return Registry(tmp_path / "models", {"file": source}, SystemClock(), Library(()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file:{0}/My Model.gguf",
+        "file://{0}/My%20Model.gguf",
+        "file://localhost{0}/My%20Model.gguf",
+        "file:~/My Model.gguf",
+    ],
+)
+async def test_a_file_is_installed_by_any_of_its_names(registry, original, text):
+    installed = await registry.install(text.format(original.parent))
+    assert (installed.name, installed.revision.source) == ("my-model", f"file:{original}")
+    assert registry.path(installed.revision.files[0]).read_bytes() == TINY
+
+
+async def test_what_is_installed_does_not_change_with_the_original(registry, original):
+    first = await registry.install(f"file:{original}")
+    path = registry.path(first.revision.files[0])
+    changed = models.gguf(seed=2)
+    with original.open("r+b") as edited:
+        edited.write(changed)
+    assert path.read_bytes() == TINY
+    assert not path.samefile(original)
+    second = await registry.install(f"file:{original}")
+    assert registry.path(second.revision.files[0]).read_bytes() == changed
+    assert not path.exists()
+
+
+async def test_an_unchanged_file_is_not_read_again(registry, original):
+    first = await registry.install(f"file:{original}")
+    seen = []
+    assert await registry.install(f"file:{original}", report=seen.append) == first
+    assert [item.phase for item in seen] == ["resolve"]
+
+
+@pytest.mark.parametrize("cut", [1, 500])
+async def test_a_truncated_file_is_refused(registry, original, cut):
+    original.write_bytes(TINY[:-cut])
+    with pytest.raises(CorruptModel, match=r"truncated|ends in"):
+        await registry.install(f"file:{original}")
+    assert registry.names() == []
+
+
+async def test_what_is_no_model_is_refused_at_once(registry, original):
+    original.write_bytes(b"\x80\x04 a pickle")
+    with pytest.raises(SourceError, match="not a GGUF file"):
+        await registry.install(f"file:{original}")
+    with pytest.raises(SourceError, match="is a folder"):
+        await registry.install(f"file:{original.parent}")
+
+
+@pytest.mark.parametrize("text", ["/nowhere/x.gguf", "x\0y.gguf"])
+async def test_what_is_not_there_is_not_found(registry, text):
+    with pytest.raises(SourceNotFound):
+        await registry.install(f"file:{text}")
+
+
+async def test_a_file_that_changes_while_it_is_read_is_refused(registry, original):
+    def write(progress):
+        if progress.phase == "download":
+            original.write_bytes(TINY + b"more")
+
+    with pytest.raises(SourceError, match="changed while it was read"):
+        await registry.install(f"file:{original}", report=write)
+    assert registry.names() == []
+
+
+async def test_a_listing_of_something_else_is_refused(tmp_path, original):
+    source = File({})
+    listing = await source.resolve(ModelRef("file", str(original)))
+    assert listing.files[0].size == len(TINY)
+    with pytest.raises(NotSupported):
+        await source.search(Query("model"))
