@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Corral: one yard for every language model you run.",
     no_args_is_help=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    add_help_option=False,
 )
 
 _TALK, _MODELS, _ENGINES, _MACHINE = "Run and serve", "Models", "In memory", "This machine"
@@ -67,9 +67,9 @@ for name, function, panel in (
     ("logs", engines.logs, _ENGINES),
     ("doctor", doctor.doctor, _MACHINE),
 ):
-    app.command(name, rich_help_panel=panel)(function)
+    app.command(name, rich_help_panel=panel, add_help_option=False)(function)
 for alias, function in (("ls", models.list_models), ("stop", engines.unload)):
-    app.command(alias, hidden=True)(function)
+    app.command(alias, hidden=True, add_help_option=False)(function)
 app.add_typer(configuration.app, name="config", rich_help_panel=_MACHINE)
 
 
@@ -81,7 +81,9 @@ def run(arguments: list[str]) -> int:
     output = Output(mode)
     try:
         # Not `app(…)`, which would put Typer's own hook for unexpected errors in the place of ours.
-        result = typer.main.get_command(app).main(arguments, prog_name="corral", standalone_mode=False)
+        root = typer.main.get_command(app)
+        _lighten(root)
+        result = root.main(arguments, prog_name="corral", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         output.fail(_usage(error))
@@ -96,6 +98,31 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     return result if isinstance(result, int) else 0
+
+
+class _AsGiven:
+    """A text, path or flag of the command line, taken as it is."""
+
+    def __init__(self, kind: type[str | Path | bool]) -> None:
+        self._kind = kind
+
+    def coerce(self, value: Any, **_: Any) -> Any:
+        """As Typer's own: None stays None."""
+        return None if value is None else self._kind(value)
+
+
+def _lighten(command: Any) -> None:
+    """Keep Typer from converting texts and paths by pydantic, whose import takes longer than all that `list` does.
+
+    Typer builds a converter when a parameter has none yet. Should a later Typer do otherwise, this does nothing.
+    """
+    for parameter in command.params:
+        known = getattr(parameter, "type_descriptor", None)
+        kind = getattr(known, "annotation", None)
+        if kind in (str, Path, bool) and not getattr(parameter, "multiple", False) and parameter.nargs == 1:
+            parameter._runtime_param = _AsGiven(kind)  # noqa: SLF001 — see above; there is no public way
+    for inner in getattr(command, "commands", {}).values():
+        _lighten(inner)
 
 
 def _usage(error: typer.TyperException) -> CorralError:

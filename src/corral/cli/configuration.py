@@ -7,7 +7,7 @@ import typer
 from corral.cli.invocation import Invocation, command, group, invocation
 from corral.cli.output import Column, Painted, plain
 
-app = typer.Typer(invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True, add_help_option=False)
 
 
 @app.callback()
@@ -48,7 +48,7 @@ def _origin(origin: str) -> Painted:
     return Painted(origin, "dim" if origin == "default" else "green")
 
 
-@app.command("path")
+@app.command("path", add_help_option=False)
 @command
 def path(given: Invocation) -> None:
     """Show which configuration file is read, and where one would be."""

@@ -66,6 +66,16 @@ _OPTIONS: tuple[tuple[str, Any, Any], ...] = (
 )
 
 
+def _help(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+_HELP = Annotated[bool, flag("--help", "-h", help="Show this and stop.", is_eager=True, callback=_help)]
+"""Typer's own shows a type, and takes pydantic to read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """One run of `corral`."""
@@ -154,7 +164,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """A Typer command out of a function whose first argument is the Invocation: adds the options that all have."""
 
     @wraps(function)
-    def run(*, context: typer.Context, **values: Any) -> None:
+    def run(*, context: typer.Context, help: bool, **values: Any) -> None:  # noqa: A002 — the option's name
+        del help  # it has been given already
         given = {name: values.pop(name) for name, _, _ in _OPTIONS}
         function(invocation(context, given), **values)
 
@@ -168,7 +179,8 @@ def group(function: Callable[..., None]) -> Callable[..., None]:
     """
 
     @wraps(function)
-    def run(*, context: typer.Context, **values: Any) -> None:
+    def run(*, context: typer.Context, help: bool, **values: Any) -> None:  # noqa: A002 — the option's name
+        del help  # it has been given already
         inherited = context.obj if isinstance(context.obj, dict) else {}
         given = {name: values.pop(name) for name, _, _ in _OPTIONS}
         context.obj = {name: given[name] or inherited.get(name) for name in given}
@@ -183,6 +195,7 @@ def _signed(run: Callable[..., None], own: list[inspect.Parameter]) -> Callable[
     parameters = [
         inspect.Parameter("context", kind, annotation=typer.Context),
         *(parameter.replace(kind=kind) for parameter in own),
+        inspect.Parameter("help", kind, default=False, annotation=_HELP),
         *(inspect.Parameter(name, kind, default=default, annotation=hint) for name, hint, default in _OPTIONS),
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # any function takes attributes

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Model, What
-from corral.cli.output import Column, Output, line, painted_state, size_text
+from corral.cli.output import Column, Output, line, painted_state, size_text, time_text
 from corral.cli.progress import Watch, shown
 from corral.domain.models import Installed, Revision
 from corral.domain.options import parse_options
@@ -103,9 +103,9 @@ def _cells(model: Mapping[str, Any], *, stated: bool) -> list[object]:
     return [
         model["name"],
         size_text(model["size"]) if model["size"] else "-",
-        model["format"] or f"({model['runtime']})",
+        model["format"] or "-",
         ", ".join(capabilities) or "-",
-        model["source"] or "-",
+        model["source"] or (f"(runtime {model['runtime']})" if model["runtime"] else "-"),
         *state,
     ]
 
@@ -157,8 +157,8 @@ def describe(corral: "Corral", definition: "Definition", state: str | None = Non
         "state": state,
         "runtime": definition.runtime,
         "idle_timeout": definition.idle_timeout,
-        "options": {key: value for key, value in _values(options).items() if key in definition.options},
-        "defaults": {key: value for key, value in _values(options).items() if key not in definition.options},
+        "options": asdict(options),
+        "options_given": sorted(definition.options),
     }
     if definition.installed is None:
         return found
@@ -169,10 +169,6 @@ def describe(corral: "Corral", definition: "Definition", state: str | None = Non
         | _installed(definition.installed)
         | {"name": definition.name, "facts": dict(revision.facts), "files": files}
     )
-
-
-def _values(options: object) -> dict[str, Any]:
-    return asdict(options) if is_dataclass(options) and not isinstance(options, type) else {}
 
 
 def _installed(installed: Installed) -> dict[str, Any]:
@@ -192,11 +188,12 @@ def _installed(installed: Installed) -> dict[str, Any]:
 
 def _show(output: Output, facts: Mapping[str, Any]) -> None:
     output.fields(_pairs({key: value for key, value in facts.items() if key not in _SECTIONS}))
-    for title, key in (("Facts", "facts"), ("Options in effect", "options")):
-        if facts.get(key):
+    given = {name: facts["options"][name] for name in facts["options_given"]}
+    for title, values in (("Facts", facts.get("facts")), ("Options, where not the default", given)):
+        if values:
             output.say()
             output.say(title, "bold")
-            output.fields([(f"  {line(name)}", _shown(value)) for name, value in sorted(facts[key].items())])
+            output.fields([(f"  {line(name)}", _shown(value)) for name, value in sorted(values.items())])
     if facts.get("files"):
         output.say()
         output.say("Files", "bold")
@@ -205,7 +202,7 @@ def _show(output: Output, facts: Mapping[str, Any]) -> None:
             output.say(f"    sha256:{entry['sha256']}", "dim")
 
 
-_SECTIONS = ("facts", "options", "defaults", "files")
+_SECTIONS = ("facts", "options", "options_given", "files")
 _LABELS = {"idle_timeout": "idle time-out", "installed_at": "installed"}
 
 
@@ -221,8 +218,6 @@ def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _shown(value: Any, key: str = "") -> object:
-    from corral.cli.output import time_text
-
     if key in ("installed_at", "loaded_at"):
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
     if key == "size":
@@ -235,8 +230,10 @@ def _shown(value: Any, key: str = "") -> object:
         return ", ".join(f"{size_text(count)} on {device}" for device, count in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if value >= 10_000 else value
     text = str(value)
-    return text if len(text) <= 400 else f"{text[:400]}… ({len(text):,} characters; all with --json)"
+    return text if len(text) <= 200 else f"{len(text):,} characters; see --json"
 
 
 @command

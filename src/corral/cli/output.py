@@ -110,6 +110,8 @@ def time_text(seconds: float | None) -> str:
         return "-"
     if isinf(seconds):
         return "never"
+    if 0 < seconds < 0.9995:
+        return f"{seconds * 1000:.3g}ms"
     if seconds < 10:
         return f"{seconds:.1f}".removesuffix(".0") + "s"
     whole = round(seconds)

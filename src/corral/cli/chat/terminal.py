@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import ExitStack, asynccontextmanager, suppress
+import sys
+import termios
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -25,7 +28,7 @@ from corral.cli.output import Output, size_text, time_text
 from corral.errors import CorralError, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from prompt_toolkit.document import Document
     from prompt_toolkit.input import Input
@@ -33,6 +36,12 @@ if TYPE_CHECKING:
 
 _PATIENCE = 0.4
 """Seconds without a token after which the chat says that it waits."""
+
+_REMARKS = {
+    "stopped": "(stopped)",
+    "length": "(cut off at the limit of tokens; see /set max_tokens)",
+    "empty": "(the model said nothing)",
+}
 
 
 class Chat:
@@ -101,24 +110,24 @@ class Chat:
 
     async def _answer(self, body: Mapping[str, Any]) -> None:
         answer = Answer()
-        task = self._answering = asyncio.create_task(self._receive(body, answer))
-        try:
-            await asyncio.wait([task])
-        finally:
-            self._answering = None
-            task.cancel()
-        ended = answer.text or answer.reasoning
-        if ended and not ended.endswith("\n"):
+        with _no_echo():
+            task = self._answering = asyncio.create_task(self._receive(body, answer))
+            try:
+                await asyncio.wait([task])
+            finally:
+                self._answering = None
+                task.cancel()
+        shown = answer.text or answer.reasoning
+        if shown and not shown.endswith("\n"):
             self._output.say()
-        self._conversation.answered(answer)
         if task.cancelled():
-            self._output.note("(stopped)")
-        elif error := task.exception():
+            answer.finish_reason = "stopped"
+        self._conversation.answered(answer)
+        if not task.cancelled() and (error := task.exception()):
             raise error
-        elif answer.finish_reason == "length":
-            self._output.note("(cut off at the limit of tokens; see /set max_tokens)")
-        elif not ended:
-            self._output.note("(the model said nothing)")
+        if remark := _REMARKS.get("empty" if not shown and not task.cancelled() else answer.finish_reason or ""):
+            self._output.note(remark)
+        self._output.say()
 
     async def _receive(self, body: Mapping[str, Any], answer: Answer) -> None:
         with ExitStack() as waiting:
@@ -189,16 +198,15 @@ class Chat:
         answer = self._conversation.last
         if answer is None:
             raise InvalidRequest("There is no answer to measure yet.", "Type a message first.")
-        speed = answer.tokens_per_second
-        self._output.fields(
-            [
-                ("prompt", "unknown" if answer.prompt_tokens is None else f"{answer.prompt_tokens} tokens"),
-                ("answer", "unknown" if answer.completion_tokens is None else f"{answer.completion_tokens} tokens"),
-                ("speed", "unknown" if speed is None else f"{speed:.1f} tokens a second"),
-                ("first token", "unknown" if answer.wait is None else f"after {time_text(answer.wait)}"),
-                ("ended", answer.finish_reason or "unknown"),
-            ]
-        )
+        speed, wait = answer.tokens_per_second, answer.wait
+        pairs = [
+            ("prompt tokens", answer.prompt_tokens),
+            ("answer tokens", answer.completion_tokens),
+            ("tokens a second", speed and f"{speed:.1f}"),
+            ("first token after", wait and time_text(wait)),
+            ("ended", answer.finish_reason),
+        ]
+        self._output.fields([(name, value) for name, value in pairs if value is not None])
 
     async def _show(self) -> None:
         known = await self._talker.describe(self._conversation.model)
@@ -280,7 +288,7 @@ def prompt(
         FormattedText([("bold", "> ")]),
         multiline=True,
         prompt_continuation=FormattedText([("", ". ")]),
-        placeholder=FormattedText([("fg:ansibrightblack", "Type a message, or /help")]),
+        placeholder=_placeholder,
         history=history,
         completer=Words(models),
         complete_while_typing=True,
@@ -288,6 +296,29 @@ def prompt(
         output=screen,
         input=keyboard,
     )
+
+
+def _placeholder() -> FormattedText:
+    """A word of help in an empty prompt; it does not stay behind when the prompt is left."""
+    return FormattedText([] if get_app().is_done else [("fg:ansibrightblack", "Type a message, or /help")])
+
+
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keep what is typed during the block off the screen; the next prompt gets it. Ctrl-C still interrupts."""
+    try:
+        keyboard = sys.stdin.fileno()
+        before = termios.tcgetattr(keyboard)
+    except (OSError, ValueError, termios.error):  # not a terminal
+        yield
+        return
+    silent = list(before)
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(keyboard, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
 
 def history_in(home: Path) -> History:
