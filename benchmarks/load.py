@@ -3,8 +3,9 @@
     python benchmarks/load.py [MODEL.gguf] [--rounds N]      without a file: the installed smollm2
 
 Each measurement is a fresh process, the two kinds in turn after one round that is not counted. Both load the same file
-with the same context, slots and threads and send the same streaming request. The clock starts when a process decides to load (its
-own imports are behind it; xllamacpp's are not) and stops at the first token. Target: a ratio of medians of at most 1.25.
+with the same context, slots and threads and send the same streaming request. The clock starts when a process decides
+to load (its own imports are behind it; xllamacpp's are not) and stops at the first token. Target: a ratio of medians of
+at most 1.25.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from corral.domain.ports import LaunchSpec, silent
+from corral.errors import CorralError
 from corral.runtimes.llamacpp import DEFAULT_CONTEXT, DEFAULT_SLOTS, LlamaCpp, LlamaCppOptions
 
 TARGET = 1.25
@@ -73,7 +75,7 @@ async def through_corral(model: Path) -> float:
 def measure(kind: str, model: Path) -> float:
     """Seconds of one kind in a fresh process."""
     command = [sys.executable, __file__, "--once", kind, str(model)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         raise SystemExit(f"{kind} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.strip().splitlines()[-1])
@@ -81,9 +83,13 @@ def measure(kind: str, model: Path) -> float:
 
 def installed() -> Path:
     """The file of the installed smollm2."""
-    from corral.app import App
+    from corral.app import Corral
 
-    return asyncio.run(_installed(App()))
+    registry = Corral().registry
+    try:
+        return registry.path(registry.get("smollm2").revision.files[0])
+    except CorralError as error:
+        raise SystemExit(str(error)) from error
 
 
 def main() -> None:

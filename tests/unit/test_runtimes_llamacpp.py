@@ -21,8 +21,9 @@ WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters":
 TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
 
 
-def spec(options=None, **facts):
-    revision = Revision("file:a.gguf", "gguf", (FileEntry("a.gguf", 1, "00"),), facts=facts)
+def spec(options=None, capabilities=(), **facts):
+    files = (FileEntry("a.gguf", 1, "00"),)
+    revision = Revision("file:a.gguf", "gguf", files, capabilities=frozenset(capabilities), facts=facts)
     return LaunchSpec("m", options or LlamaCppOptions(), {"model": Path("/models/a.gguf")}, revision)
 
 
@@ -37,7 +38,7 @@ def spec(options=None, **facts):
         {"micro_batch": 0},
         {"prompt_cache_mib": -1},
         {"cache_type_k": "q3"},
-        {"pooling": "mean"},
+        {"pooling": "mean", "embeddings": False},
         {"pooling": "median", "embeddings": True},
     ],
 )
@@ -202,15 +203,49 @@ def test_facts_are_what_the_engine_says():
         "modalities": {"vision": True},
         "chat_template_caps": {"supports_tools": True, "supports_tool_calls": True, "supports_system_role": True},
     }
-    facts = read_facts(props, "CUDA0", LlamaCppOptions(embeddings=True))
+    facts = read_facts(props, "CUDA0", spec(LlamaCppOptions(embeddings=True)))
     assert (facts.context, facts.slots, facts.device) == (2048, 4, "CUDA0")
     assert facts.capabilities == frozenset(Capability)
 
 
 def test_an_engine_that_says_little_is_not_credited_with_more():
-    facts = read_facts({"chat_template_caps": {"supports_tools": True}}, "cpu", LlamaCppOptions())
+    facts = read_facts({"chat_template_caps": {"supports_tools": True}}, "cpu", spec())
     assert (facts.context, facts.slots) == (None, None)
     assert facts.capabilities == {Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}
+
+
+SAYS_ALL = {"chat_template_caps": {"supports_tools": True, "supports_tool_calls": True, "supports_system_role": True}}
+WRITES = {Capability.COMPLETION, Capability.JSON_SCHEMA}
+TALKS = {Capability.CHAT, Capability.TOOLS, Capability.SYSTEM_ROLE}
+
+
+@pytest.mark.parametrize(
+    ("known", "template", "found"),
+    [
+        ({Capability.EMBEDDINGS}, None, {Capability.EMBEDDINGS}),
+        (WRITES, None, WRITES),
+        (WRITES, "{{ mine }}", WRITES | TALKS),
+        (WRITES | {Capability.CHAT}, None, WRITES | TALKS),
+        ((), None, WRITES | TALKS),
+    ],
+)
+def test_an_engine_is_not_credited_with_what_its_model_cannot_do(known, template, found):
+    launch = spec(LlamaCppOptions(chat_template=template), known)
+    assert read_facts(SAYS_ALL, "cpu", launch).capabilities == found
+
+
+@pytest.mark.parametrize(
+    ("options", "known", "on"),
+    [
+        ({}, (), False),
+        ({}, {Capability.EMBEDDINGS}, True),
+        ({"embeddings": False}, {Capability.EMBEDDINGS}, False),
+        ({"embeddings": True}, (), True),
+        ({"pooling": "cls"}, (), True),
+    ],
+)
+def test_a_model_made_for_it_embeds_unasked(options, known, on):
+    assert _launch_data(spec(LlamaCppOptions(**options), known), "key")["embeddings"] is on
 
 
 CORRUPT = [

@@ -51,7 +51,7 @@ class LlamaCppOptions:
         cache_type_k: number format of the keys in the context cache; a smaller one takes less memory.
         cache_type_v: number format of the values; the quantised ones need flash attention.
         flash_attention: None lets llama.cpp decide.
-        embeddings: answer `/v1/embeddings` too.
+        embeddings: answer `/v1/embeddings` too; None does where the model is made for it, or `pooling` is given.
         pooling: how token vectors become one; None is the model's own, or `mean` where it has none.
         chat_template: a Jinja text, or the path of one, in place of the model's own.
         lora: adapter files and the scale of each.
@@ -68,7 +68,7 @@ class LlamaCppOptions:
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
     flash_attention: bool | None = None
-    embeddings: bool = False
+    embeddings: bool | None = None
     pooling: Pooling | None = None
     chat_template: str | None = None
     lora: Mapping[str, float] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class LlamaCppOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InvalidRequest(f"Option {name!r} for llamacpp must be at least {least}, not {value}.", param=name)
-        if self.pooling is not None and not self.embeddings:
+        if self.pooling is not None and self.embeddings is False:
             raise InvalidRequest(
                 "Option 'pooling' for llamacpp says how to embed, and 'embeddings' is off.",
                 "Set embeddings: true.",
@@ -136,9 +136,10 @@ def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
     """A function for `Endpoint.adapt` that makes llama.cpp keep OpenAI's promise about forced tool calls.
 
     llama.cpp takes `tool_choice: required` and yet lets the model write prose first; it does not read the form that
-    names one function; and its grammar allows more calls where `parallel_tool_calls` is false. Where the chat `template`
-    knows the variable `forced_tool`, the template opens the answer with the call itself; a named function becomes the
-    only one on offer; and where it ends a call with `</tool_call>`, the answer ends there too. See docs/decisions/0006.
+    names one function; and its grammar allows more calls where `parallel_tool_calls` is false. Where the chat
+    `template` knows the variable `forced_tool`, the template opens the answer with the call itself; a named function
+    becomes the only one on offer; and where it ends a call with `</tool_call>`, the answer ends there too.
+    See docs/decisions/0006.
     """
     opens_call, ends_call = FORCED_TOOL in template, END_OF_CALL in template
 
@@ -202,6 +203,7 @@ def _launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
         "name": spec.model,
         "model": str(spec.files["model"]),
         "context": slot_context(options, spec),
+        "embeddings": embeds(spec),
         "chat_template": _template_text(options.chat_template),
         "mmproj": str(mmproj.expanduser()) if mmproj else None,
         "lora": {str(Path(path).expanduser()): scale for path, scale in options.lora.items()},
@@ -213,6 +215,13 @@ def slot_context(options: LlamaCppOptions, spec: LaunchSpec) -> int:
     trained = spec.revision.facts.get("context_length") if spec.revision else None
     asked = options.context or DEFAULT_CONTEXT
     return min(asked, trained) if isinstance(trained, int) and trained > 0 else asked
+
+
+def embeds(spec: LaunchSpec) -> bool:
+    """Whether the engine answers `/v1/embeddings`."""
+    options: LlamaCppOptions = spec.options
+    made_for_it = spec.revision is not None and Capability.EMBEDDINGS in spec.revision.capabilities
+    return made_for_it or options.pooling is not None if options.embeddings is None else options.embeddings
 
 
 def _template_text(option: str | None) -> str | None:
@@ -240,18 +249,23 @@ async def _session(child: process.Child, spec: LaunchSpec, key: str) -> ChildSes
     endpoint = Endpoint(
         url=f"{address}/v1", headers=headers, model=spec.model, adapt=tool_adapter(props.get("chat_template") or "")
     )
-    facts = read_facts(props, child.facts["device"], spec.options)
+    facts = read_facts(props, child.facts["device"], spec)
     return ChildSession(child, endpoint, facts, health=f"{address}/health")
 
 
-def read_facts(props: Mapping[str, Any], device: str | None, options: LlamaCppOptions) -> SessionFacts:
-    """What `/props` says, in Corral's words."""
+def read_facts(props: Mapping[str, Any], device: str | None, spec: LaunchSpec) -> SessionFacts:
+    """What `/props` says, in Corral's words. A model known to write no text is not credited with any."""
     caps = props.get("chat_template_caps") or {}
     found = {Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA}
     found |= {Capability.TOOLS} if caps.get("supports_tools") and caps.get("supports_tool_calls") else set()
     found |= {Capability.SYSTEM_ROLE} if caps.get("supports_system_role") else set()
     found |= {Capability.VISION} if (props.get("modalities") or {}).get("vision") else set()
-    found |= {Capability.EMBEDDINGS} if options.embeddings else set()
+    known = spec.revision.capabilities if spec.revision else frozenset()
+    if known and Capability.COMPLETION not in known:
+        found = set()
+    elif known and Capability.CHAT not in known and spec.options.chat_template is None:
+        found -= {Capability.CHAT, Capability.TOOLS, Capability.SYSTEM_ROLE}
+    found |= {Capability.EMBEDDINGS} if embeds(spec) else set()
     context = (props.get("default_generation_settings") or {}).get("n_ctx")
     return SessionFacts(
         context=context if isinstance(context, int) and context > 0 else None,

@@ -95,7 +95,7 @@ class OpenAI:
         if options.api_key_env is not None:
             headers["Authorization"] = f"Bearer {self._key(options.api_key_env, spec.model)}"
         endpoint = Endpoint(url=options.base_url.rstrip("/"), headers=headers, model=options.upstream_model)
-        return OpenAISession(endpoint, SessionFacts(context=options.context))
+        return OpenAISession(endpoint, SessionFacts(context=options.context, device="remote"))
 
     def _key(self, variable: str, model: str) -> str:
         key = self._env.get(variable, "").strip()
