@@ -172,8 +172,7 @@ class ModelManager:
             try:
                 return self._reply(ask, answer.engine, _document(answer.response.status, await answer.response.read()))
             except UpstreamUnreachable as error:
-                if not await self._dispatcher.may_retry(ask, answer.engine):
-                    raise await self._dispatcher.explain(answer.engine, error) from error
+                await self._dispatcher.recover(ask, answer.engine, error)
             finally:
                 answer.close()
 

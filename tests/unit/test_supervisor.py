@@ -310,3 +310,16 @@ async def test_after_close_nothing_is_loaded() -> None:
     assert yard.runtime.sessions[0].stops == 1
     with pytest.raises(CorralError, match="stopping"):
         await yard.supervisor.acquire("m")
+
+
+async def test_close_does_not_wait_for_an_engine_that_never_ends() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.load("m")
+
+    async def stays(grace: float) -> None:
+        """As a remote engine: stopping it ends nothing."""
+
+    engine.session.stop = stays  # type: ignore[method-assign]
+    await yard.supervisor.close()
+    assert yard.state() is State.COLD

@@ -69,6 +69,11 @@ class Engine:
         return self.session.facts.device == "remote"
 
     @property
+    def idle_timeout(self) -> float:
+        """Seconds it may be unused; without end for what takes no memory here."""
+        return inf if self.remote else self.launch.idle_timeout
+
+    @property
     def revision(self) -> str | None:
         """The revision's identifier, for an engine that runs one."""
         return self.launch.spec.revision.id if self.launch.spec.revision else None
@@ -94,6 +99,7 @@ class _Slot:
     engine: Engine | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     reports: list[Report] = field(default_factory=list)
+    watch: asyncio.Task[None] | None = None
     reason: str = ""
 
     def tell(self, progress: Progress) -> None:
@@ -128,7 +134,7 @@ class Supervisor:
         self._ready: dict[str, Engine] = {}
         self._failures: dict[str, str] = {}
         self._listeners: set[asyncio.Queue[Transition]] = set()
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._count = 0
         self._closing = False
@@ -219,8 +225,8 @@ class Supervisor:
         for model, slot in self._slots.items():
             engine = slot.engine
             left = None
-            if engine is not None and not engine.in_flight and engine.launch.idle_timeout < inf:
-                left = max(0.0, engine.last_used + engine.launch.idle_timeout - now)
+            if engine is not None and not engine.in_flight and engine.idle_timeout < inf:
+                left = max(0.0, engine.last_used + engine.idle_timeout - now)
             found.append(Status(model, slot.state, slot.reason, engine, left))
         found += [Status(m, State.FAILED, why, None, None) for m, why in self._failures.items() if m not in self._slots]
         return found
@@ -253,8 +259,8 @@ class Supervisor:
         await asyncio.gather(
             *(self.unload(model, force=True, reason="Corral is stopping") for model in list(self._slots))
         )
-        if self._watchers:
-            await asyncio.wait(self._watchers)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _views(self) -> dict[str, EngineView]:
         views = {}
@@ -264,7 +270,7 @@ class Supervisor:
                 views[model] = EngineView(model, slot.state)
             else:
                 views[model] = EngineView(
-                    model, slot.state, engine.in_flight, engine.last_used, engine.launch.idle_timeout
+                    model, slot.state, engine.in_flight, engine.last_used, engine.idle_timeout
                 )
         return views
 
@@ -328,7 +334,7 @@ class Supervisor:
         else:
             slot.engine = engine = task.result()
             self._set(model, slot, State.READY, f"loaded in {engine.load_seconds:.1f} s")
-            self._spawn(self._watch(model, slot, engine))
+            slot.watch = self._spawn(self._watch(model, slot, engine))
 
     async def _loaded(self, slot: _Slot, report: Report) -> None:
         if slot.task is None:
@@ -370,13 +376,16 @@ class Supervisor:
         try:
             await engine.session.stop(self._stop_grace)
         finally:
+            if slot.watch is not None:
+                slot.watch.cancel()  # a remote engine never ends by itself
             self._on_gone(engine)
             self._set(model, slot, State.COLD, reason)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _pause(self, seconds: float) -> None:
         """Wait until a state changes, or for `seconds`."""

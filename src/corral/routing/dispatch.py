@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,8 +14,11 @@ from corral.errors import CorralError, EngineDied, UpstreamUnreachable
 from corral.kit.upstream import Block, Response, Timeouts, Upstream, block
 from corral.lifecycle.supervisor import Engine, Supervisor
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _ATTEMPTS = 2
-_GONE_WITHIN = 1.0
+_GONE_WITHIN = 0.25
 """Seconds in which a lost connection is taken for the sign of an engine that is ending."""
 
 _JSON: Block = block([(b"content-type", b"application/json")])
@@ -102,21 +105,25 @@ class Dispatcher:
             finally:
                 if response is None:
                     self._supervisor.end(engine)
-            if not await self.may_retry(ask, engine):
-                raise await self.explain(engine, failure) from failure
+            await self.recover(ask, engine, failure)
 
-    async def may_retry(self, ask: Ask, engine: Engine) -> bool:
-        """Whether `ask`, which failed before anything reached the client, should be sent again: its engine is gone."""
-        return ask.attempts < _ATTEMPTS and await self._is_gone(engine)
+    async def recover(self, ask: Ask, engine: Engine, error: CorralError) -> None:
+        """Return when `ask`, of which nothing has reached the client, should be sent again: its engine is gone.
+
+        Raises:
+            EngineDied: the engine is gone, and this was the last attempt.
+            CorralError: `error`, which has another reason.
+        """
+        if not isinstance(error, UpstreamUnreachable) or not await self._is_gone(engine):
+            raise error
+        if ask.attempts >= _ATTEMPTS:
+            raise _died(engine) from error
 
     async def explain(self, engine: Engine, error: CorralError) -> CorralError:
         """`error`, or that the engine died where that is the reason."""
-        if not isinstance(error, UpstreamUnreachable) or not await self._is_gone(engine):
-            return error
-        return EngineDied(
-            f"The engine of {engine.model!r} ended while it was answering.",
-            f"Ask again: it is loaded anew. See why: corral show {engine.model}",
-        )
+        if isinstance(error, UpstreamUnreachable) and await self._is_gone(engine):
+            return _died(engine)
+        return error
 
     async def _wait(self, ask: Ask, report: Report) -> Engine:
         started = self._clock.now()
@@ -134,6 +141,13 @@ class Dispatcher:
         except TimeoutError:
             return False
         return True
+
+
+def _died(engine: Engine) -> EngineDied:
+    return EngineDied(
+        f"The engine of {engine.model!r} ended while it was answering.",
+        f"Ask again: it is loaded anew. See why: corral logs {engine.model}",
+    )
 
 
 def _payload(ask: Ask, engine: Engine) -> bytes:

@@ -72,8 +72,7 @@ class Answers:
                 return
             finally:
                 answer.close()
-            if not await self._dispatcher.may_retry(ask, engine):
-                raise await self._dispatcher.explain(engine, failure) from failure
+            await self._dispatcher.recover(ask, engine, failure)
 
     def _headers(self, ask: Ask, engine: Engine, request_id: bytes) -> Sequence[Header]:
         facts = self._facts.get(engine.id)
