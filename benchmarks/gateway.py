@@ -106,7 +106,8 @@ wrk.body = [==[{request}]==]
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format('RESULT {{"requests":%d,"micros":%d,"p50":%f,"p99":%f,"failed":%d}}\\n', summary.requests,
-    summary.duration, latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+    summary.duration, latency:percentile(50), latency:percentile(99),
+    e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
 
@@ -143,6 +144,7 @@ class Stage:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, core: int, command: Sequence[str], env: dict[str, str] | None = None) -> None:
+        """Start a process on a core, its output in a file of its name."""
         log = (self.folder / f"{name}.log").open("wb")
         with log:
             process = subprocess.Popen(
@@ -157,6 +159,7 @@ class Stage:
         self._processes.append(process)
 
     def nginx(self, name: str, core: int, http: str) -> None:
+        """Start an nginx of the invoking user's own, with no path outside the stage's folder."""
         folder = self.folder / name
         folder.mkdir()
         user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
@@ -174,6 +177,7 @@ class Stage:
             time.sleep(0.1)
 
     def close(self) -> None:
+        """End every process that was started."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             for process in self._processes:
                 with contextlib.suppress(ProcessLookupError):
@@ -330,7 +334,8 @@ def main() -> int:
     arguments = parser.parse_args()
     missing = [tool for tool in ("nginx", "wrk", "taskset") if shutil.which(tool) is None]
     if missing:
-        print(f"Not installed: {', '.join(missing)}. On Debian: apt-get install nginx-light wrk util-linux", file=sys.stderr)
+        print(f"Not installed: {', '.join(missing)}.", file=sys.stderr)
+        print("On Debian: apt-get install nginx-light wrk util-linux", file=sys.stderr)
         return 2
     try:
         with staged(arguments.peers.split(",")) as (stage, peers):

@@ -136,7 +136,7 @@ def _excepted(environ: Mapping[str, str], host: str, port: int) -> bool:
         if name == "*":
             return True
         bare, _, wanted = name.rpartition(":")
-        if wanted.isdigit() and ":" not in bare.strip("[]").removesuffix("]") and bare:
+        if wanted.isdigit() and bare and (":" not in bare or bare.endswith("]")):
             if int(wanted) != port:
                 continue
             name = bare
