@@ -40,3 +40,20 @@ async def settle() -> None:
     """Let everything that can run without time passing run."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+class Restless:
+    """A clock that notes how long it was asked to sleep, and does not."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return sum(self.slept)
+
+    def wall(self) -> float:
+        return 1_700_000_000.0 + self.now()
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)

@@ -100,4 +100,6 @@ def folder_index(root: Path, *wheels: tuple[str, bytes], digests: bool = True) -
 
 def only(index: str, **more: str) -> dict[str, str]:
     """An environment in which that index is the only one, whatever this machine's pip is told."""
-    return {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index, "PIP_RETRIES": "2", "HOME": "/nonexistent", **more}
+    nothing = dict.fromkeys(("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"), "")
+    env = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index, "PIP_RETRIES": "2", "HOME": "/nonexistent"}
+    return {**nothing, **env, **more}

