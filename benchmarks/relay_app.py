@@ -15,6 +15,7 @@ import orjson
 import uvicorn
 
 from corral.errors import CorralError
+from corral.gateway.wire import Protocol
 from corral.kit.relay import Clients, Outcome, Receive, Send, relay, respond
 from corral.kit.upstream import Target, Upstream, block
 
@@ -70,7 +71,7 @@ def main() -> None:
         host="127.0.0.1",
         port=int(sys.argv[1]),
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",
         access_log=False,

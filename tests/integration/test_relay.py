@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 
 from corral.errors import CorralError
+from corral.gateway.wire import Protocol
 from corral.kit.relay import WHOLE_LIMIT, Clients, Outcome, relay, respond
 from corral.kit.sse import HOLD_LIMIT
 from corral.kit.upstream import Target, Timeouts, Upstream
@@ -108,7 +109,7 @@ class Stage:
         engine = await asyncio.start_server(self.play, "127.0.0.1", 0)
         self._target = Target.of(f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}")
         config = uvicorn.Config(
-            self.app, http="httptools", ws="none", lifespan="off", interface="asgi3", log_level="critical"
+            self.app, http=Protocol, ws="none", lifespan="off", interface="asgi3", log_level="critical"
         )
         server = uvicorn.Server(config)
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -18,6 +18,7 @@ from corral.app import Corral
 from corral.errors import AddressInUse, ServerError, UnsafeBind
 from corral.gateway.application import Gateway
 from corral.gateway.presence import Presence, claim
+from corral.gateway.wire import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,8 +137,10 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
 
         config = uvicorn.Config(
             Gateway(Corral(settings, **parts)),
-            http="httptools",
+            http=Protocol,
+            interface="asgi3",
             ws="none",
+            proxy_headers=False,
             lifespan="on",
             log_config=None,
             access_log=False,
