@@ -305,7 +305,7 @@ class Output:
         return Console(
             file=stream,
             width=None if stream.isatty() else 10_000,
-            no_color=None if self.coloured(stream) else True,
+            color_system="auto" if self.coloured(stream) else None,
             highlight=False,
             markup=False,
             emoji=False,
