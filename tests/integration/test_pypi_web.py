@@ -18,7 +18,7 @@ from support.origin import Origin, Reply, html
 
 TINY = models.gguf(60_000, seed=1)
 NAME, WHEEL = models.wheel("tiny", "1.0", {"Tiny.gguf": TINY})
-LOGIN = "Basic " + base64.b64encode(b"me:hunter2").decode()
+LOGIN = "Basic " + base64.b64encode(b"me:pass-hunter").decode()
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def guard(origin, expected=LOGIN):
 async def test_logins_in_the_address_are_used_and_never_shown(origin, tmp_path, caplog):
     guard(origin)
     caplog.set_level(logging.DEBUG)
-    url = f"http://me:hunter2@{origin.host}/simple"
+    url = f"http://me:pass-hunter@{origin.host}/simple"
     source = PyPI(SystemClock(), models.only(url))
     listing = await source.resolve(ModelRef("pypi", "tiny"))
     reg = Registry(tmp_path, {"pypi": source}, SystemClock(), Library(()))
@@ -114,21 +114,21 @@ async def test_logins_in_the_address_are_used_and_never_shown(origin, tmp_path, 
     assert {asked.headers["authorization"] for asked in origin.asked} == {LOGIN}
     files = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json"))
     for text in (repr(listing), repr(installed), repr(progress), caplog.text, files.decode()):
-        assert "hunter2" not in text
-        assert base64.b64encode(b"me:hunter2").decode() not in text
+        assert "pass-hunter" not in text
+        assert base64.b64encode(b"me:pass-hunter").decode() not in text
 
 
 async def test_a_refused_login_is_not_shown_either(origin, tmp_path):
     guard(origin, "Basic somebody else")
     with pytest.raises(SourceError, match="wants a login") as caught:
-        await registry(tmp_path, f"http://me:hunter2@{origin.host}/simple").install("pypi:tiny")
+        await registry(tmp_path, f"http://me:pass-hunter@{origin.host}/simple").install("pypi:tiny")
     text = f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
-    assert "hunter2" not in text
+    assert "pass-hunter" not in text
 
 
 async def test_logins_from_netrc(origin, tmp_path):
     guard(origin)
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password pass-hunter\n")
     (tmp_path / ".netrc").chmod(0o600)
     reg = registry(tmp_path / "models", f"{origin.url}/simple", HOME=str(tmp_path))
     assert (await reg.install("pypi:tiny")).name == "tiny"
@@ -138,7 +138,7 @@ async def test_a_login_stays_with_its_host(origin, tmp_path):
     async with Origin(origin.files) as elsewhere:
         origin.files["/simple/tiny/"] = html((NAME, WHEEL), host=elsewhere.url, digest=models.sha256)["/simple/tiny/"]
         guard(origin)
-        await registry(tmp_path, f"http://me:hunter2@{origin.host}/simple").install("pypi:tiny")
+        await registry(tmp_path, f"http://me:pass-hunter@{origin.host}/simple").install("pypi:tiny")
         assert elsewhere.asked
         assert all("authorization" not in asked.headers for asked in elsewhere.asked)
 
@@ -147,7 +147,7 @@ async def test_proxies_are_used(tmp_path):
     async with Origin() as proxy:
         target = "http://index.test"
         proxy.files = {f"{target}{path}": data for path, data in html((NAME, WHEEL), digest=models.sha256).items()}
-        env = {"HTTP_PROXY": f"http://me:hunter2@{proxy.host}", "PIP_TRUSTED_HOST": "index.test"}
+        env = {"HTTP_PROXY": f"http://me:pass-hunter@{proxy.host}", "PIP_TRUSTED_HOST": "index.test"}
         reg = registry(tmp_path, f"{target}/simple", **env)
         assert (await reg.install("pypi:tiny")).name == "tiny"
         assert {asked.headers["proxy-authorization"] for asked in proxy.asked} == {LOGIN}
@@ -156,10 +156,10 @@ async def test_proxies_are_used(tmp_path):
 async def test_a_proxy_that_is_not_there(tmp_path):
     async with Origin() as gone:
         host = gone.host
-    env = {"HTTP_PROXY": f"http://me:hunter2@{host}", "PIP_TRUSTED_HOST": "index.test"}
+    env = {"HTTP_PROXY": f"http://me:pass-hunter@{host}", "PIP_TRUSTED_HOST": "index.test"}
     with pytest.raises(SourceError, match=r"proxy for http://index\.test") as caught:
         await registry(tmp_path, "http://index.test/simple", **env).install("pypi:tiny")
-    assert "hunter2" not in str(caught.value)
+    assert "pass-hunter" not in str(caught.value)
 
 
 async def test_one_index_down_is_no_matter_while_another_has_it(origin, tmp_path):
