@@ -76,15 +76,22 @@ def filled(value: Any, with_: dict[str, str]) -> Any:
 
 
 @pytest.fixture
-async def example(kind, request, tmp_path, upstream):
+def launch(kind, request):
+    """The example launch of the runtime, with paths for its files."""
     path = EXAMPLES / f"{kind}.yaml"
     if not path.exists():
         pytest.fail(f"the runtime {kind!r} has no example launch: write {path.name}")
-    data = filled(yaml.safe_load(path.read_text()), upstream)
-    runtime = built(kind, data.get("env", {}), tmp_path)
-    options = parse_options(runtime.options, data.get("options", {}), kind)
+    data = yaml.safe_load(path.read_text())
     files = {role: request.getfixturevalue(fixture) for role, fixture in data.get("files", {}).items()}
-    return Example(runtime, LaunchSpec("contract", options, files), data.get("remote", False))
+    return {"options": {}, "env": {}, "remote": False, **data, "files": files}
+
+
+@pytest.fixture
+def example(kind, launch, tmp_path, upstream):
+    data = filled(launch, upstream)
+    runtime = built(kind, data["env"], tmp_path)
+    options = parse_options(runtime.options, data["options"], kind)
+    return Example(runtime, LaunchSpec("contract", options, data["files"]), data["remote"])
 
 
 @pytest.fixture

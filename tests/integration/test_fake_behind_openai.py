@@ -24,7 +24,7 @@ async def reach():
 
     yield start
     for engine in started:
-        await engine.stop(0)
+        await engine.stop(5)
 
 
 async def test_a_server_that_answers_is_well(reach):

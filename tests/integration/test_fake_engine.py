@@ -58,7 +58,7 @@ async def engine():
     yield start
     for session, http in open_:
         await http.close()
-        await session.stop(0)
+        await session.stop(5)
 
 
 def events(raw):

@@ -60,8 +60,7 @@ def attach() -> Parent:
 
 
 def rest() -> NoReturn:
-    """Keep the main thread out of the way while other threads serve; SIGTERM ends the process at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Keep the main thread out of the way while others serve, until SIGTERM ends the process as it does by default."""
     while True:
         signal.pause()
 
