@@ -118,9 +118,11 @@ class Meter:
     def feed(self, chunk: bytes) -> None:
         """Look at bytes on their way past: whole events, or a whole JSON answer."""
         # OpenAI writes "usage":null into every chunk but the last, and "finish_reason":null into most.
-        if b'"usage"' in chunk and _USAGE.search(chunk):
+        at = chunk.find(b'"usage"')
+        if at >= 0 and _USAGE.search(chunk, at):
             self._usage = chunk
-        if b'"finish_reason"' in chunk and _FINISH.search(chunk):
+        at = chunk.find(b'"finish_reason"')
+        if at >= 0 and _FINISH.search(chunk, at):
             self._finish = chunk
 
     @property
