@@ -1,11 +1,13 @@
 """The library that ships: sound, pinned, and without surprises."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from corral.catalog.library import shipped
 from corral.domain.models import check_name
+from corral.kit.disk import human
 
 ENTRIES = list(shipped())
 
@@ -39,3 +41,10 @@ def test_no_name_is_taken_twice():
 
 def test_templates_are_read_in():
     assert "<tools>" in shipped().find("smollm2").defaults["chat_template"]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_documentation_lists_it(entry):
+    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    names = ", ".join(f"`{name}`" for name in (entry.name, *entry.aliases))
+    assert f"| {names} | {entry.description} | {human(entry.size)} | {entry.licence} |" in page

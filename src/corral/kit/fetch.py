@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from corral.domain.models import RemotePart
 from corral.domain.ports import Progress, Report, silent
 from corral.errors import DigestMismatch, SourceError, SourceNotFound
 from corral.kit.web import Transient, judge, local_path, shown
@@ -13,7 +14,6 @@ from corral.kit.web import Transient, judge, local_path, shown
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
-    from corral.domain.models import RemotePart
     from corral.domain.ports import PartFile
     from corral.kit.web import Web
 
