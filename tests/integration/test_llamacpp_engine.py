@@ -128,13 +128,15 @@ async def test_a_forced_tool_call_is_a_call_and_nothing_else(ask, choice, stream
     assert json.loads(arguments)["city"]
 
 
-async def test_a_schema_binds_the_answer(ask):
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    form = {"type": "json_schema", "json_schema": {"name": "number", "schema": schema, "strict": True}}
-    _, text = await ask(
-        "/chat/completions", messages=user("Pick a number."), response_format=form, max_tokens=64, temperature=0
-    )
-    assert isinstance(json.loads(json.loads(text)["choices"][0]["message"]["content"])["n"], int)
+async def test_a_schema_binds_the_answer_from_the_first_token(ask):
+    properties = {"name": {"type": "string"}, "age": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
+    question = user("Describe Alice, aged 30.")
+    _, text = await ask("/chat/completions", messages=question, response_format=form, max_tokens=100, temperature=0)
+    message = json.loads(text)["choices"][0]["message"]
+    assert isinstance(json.loads(message["content"])["age"], int)
+    assert not message.get("reasoning_content"), "it was free to ramble before the answer"
 
 
 async def test_two_are_answered_at_the_same_time(session):

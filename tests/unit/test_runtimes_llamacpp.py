@@ -159,6 +159,27 @@ def test_the_clients_template_variables_are_kept():
     assert asked["chat_template_kwargs"] == {"a": 1, "forced_tool": True}
 
 
+@pytest.mark.parametrize("form", ["json_object", "json_schema"])
+def test_an_answer_bound_to_json_does_not_think_first(form):
+    asked = {"messages": [], "response_format": {"type": form}}
+    assert tool_adapter("forced_tool")("/chat/completions", asked)
+    assert asked["chat_template_kwargs"] == {"enable_thinking": False}
+    assert not tool_adapter("another template")("/chat/completions", {"response_format": {"type": form}})
+
+
+def test_a_client_that_wants_the_thinking_gets_it():
+    asked = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
+    tool_adapter("forced_tool")("/chat/completions", asked)
+    assert asked["chat_template_kwargs"] == {"enable_thinking": True}
+
+
+@pytest.mark.parametrize("form", [None, "json_object", {"type": "text"}])
+def test_a_free_answer_may_think(form):
+    asked = {"messages": [], "response_format": form}
+    assert not tool_adapter("forced_tool")("/chat/completions", asked)
+    assert "chat_template_kwargs" not in asked
+
+
 @pytest.mark.parametrize(
     ("path", "asked"),
     [
@@ -275,3 +296,21 @@ def test_a_failed_start_names_the_cause_and_the_cure(reason, log, says, hint):
     assert says in error.message
     assert hint in error.hint
     assert "/blobs/" not in error.message
+
+
+@pytest.mark.parametrize("kind", ["json_object", "json_schema"])
+def test_an_answer_in_json_does_not_think_where_the_template_brings_the_think_block(kind):
+    body = {"response_format": {"type": kind}}
+    assert tool_adapter("… forced_tool …")("/chat/completions", body) is True
+    assert body["reasoning_format"] == "none"
+    asked = {"response_format": {"type": kind}, "reasoning_format": "deepseek"}
+    tool_adapter("… forced_tool …")("/chat/completions", asked)
+    assert asked["reasoning_format"] == "deepseek"
+
+
+@pytest.mark.parametrize("body", [{}, {"response_format": {"type": "text"}}, {"response_format": "json"}])
+def test_other_answers_are_left_alone(body):
+    before = dict(body)
+    assert tool_adapter("… forced_tool …")("/chat/completions", body) is False
+    assert tool_adapter("plain")("/chat/completions", {"response_format": {"type": "json_object"}}) is False
+    assert body == before

@@ -145,8 +145,10 @@ def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
 
     def adapt(path: str, body: dict[str, Any]) -> bool:
         choice, tools = body.get("tool_choice"), body.get("tools")
-        if path != "/chat/completions" or not isinstance(tools, list) or not tools:
+        if path != "/chat/completions":
             return False
+        if not isinstance(tools, list) or not tools:
+            return opens_call and _think_not(body)
         forced = isinstance(choice, dict) or choice == "required"
         if isinstance(choice, dict):
             body["tools"] = [_named_tool(choice, tools)]
@@ -162,6 +164,19 @@ def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
         return forced or single
 
     return adapt
+
+
+def _think_not(body: dict[str, Any]) -> bool:
+    """Keep an answer that must be JSON from thinking first; true if it would have been allowed to.
+
+    The think block of a template that can open a call is there for the call's sake: the model was never taught to close
+    one, and would ramble in it until its tokens are spent.
+    """
+    wanted = body.get("response_format")
+    if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
+        return False
+    body.setdefault("reasoning_format", "none")
+    return True
 
 
 def _named_tool(choice: Mapping[str, Any], tools: Sequence[object]) -> object:
