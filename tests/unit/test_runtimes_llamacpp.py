@@ -159,14 +159,6 @@ def test_the_clients_template_variables_are_kept():
     assert asked["chat_template_kwargs"] == {"a": 1, "forced_tool": True}
 
 
-@pytest.mark.parametrize("form", ["json_object", "json_schema"])
-def test_an_answer_bound_to_json_does_not_think_first(form):
-    asked = {"messages": [], "response_format": {"type": form}}
-    assert tool_adapter("forced_tool")("/chat/completions", asked)
-    assert asked["chat_template_kwargs"] == {"enable_thinking": False}
-    assert not tool_adapter("another template")("/chat/completions", {"response_format": {"type": form}})
-
-
 def test_a_client_that_wants_the_thinking_gets_it():
     asked = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
     tool_adapter("forced_tool")("/chat/completions", asked)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from math import inf
 
 import pytest
-from support.clocks import HandClock, settle
 
 from corral.domain.ports import Availability, Endpoint, Footprint, LaunchSpec, Progress, Report, SessionFacts
 from corral.domain.states import State
 from corral.errors import CorralError, EngineStartFailed, ModelBusy, ModelNotFound
 from corral.lifecycle.supervisor import Engine, Launch, Supervisor
+from support.clocks import HandClock, settle
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class NoOptions:
 class MemorySession:
     """An engine that is only a value; it ends when told, or when the test says so."""
 
-    facts: SessionFacts = SessionFacts(context=128)
-    endpoint: Endpoint = Endpoint("http://127.0.0.1:9/v1")
+    facts: SessionFacts = field(default_factory=lambda: SessionFacts(context=128))
+    endpoint: Endpoint = field(default_factory=lambda: Endpoint("http://127.0.0.1:9/v1"))
     stops: int = 0
     end: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = "stopped"
@@ -286,11 +286,11 @@ async def test_an_engine_that_dies_while_draining_is_gone_not_back() -> None:
 async def test_events_tell_the_whole_story_in_order() -> None:
     yard = Yard()
     yard.runtime.gate.set()
-    seen = []
+    seen: list[State] = []
 
     async def listen() -> None:
         async for change in yard.supervisor.events():
-            seen.append(change.state)
+            seen.append(change.state)  # noqa: PERF401 — it never ends, so nothing would come of a comprehension
 
     listener = asyncio.create_task(listen())
     await settle()

@@ -159,7 +159,7 @@ def _payload(ask: Ask, engine: Engine) -> bytes:
     if endpoint.model is not None and endpoint.model != document.get("model"):
         document = {**document, "model": endpoint.model}
         changed = True
-    if endpoint.adapt is not None and "tool_choice" in document:
+    if endpoint.adapt is not None:
         document = dict(document)
         changed = endpoint.adapt(ask.path, document) or changed
     if capabilities is not None and Capability.TOOLS not in capabilities and document.get("tools"):

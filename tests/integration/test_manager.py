@@ -1,0 +1,129 @@
+"""The Python API, in this process's loop, over `fake` engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from corral import GenerationConfig, ModelConfig, ModelManager
+from corral.config import Settings, load
+from corral.errors import (
+    EngineDied,
+    InvalidRequest,
+    ModelNotFound,
+    NotSupported,
+    UnknownPlugin,
+    UpstreamError,
+    UpstreamProtocol,
+)
+
+CONFIG = """
+models:
+  robot: {runtime: fake, options: {reply: "one two three"}}
+  cut: {runtime: fake, options: {fault: cut, fault_after: 2}}
+  dies: {runtime: fake, options: {fault: crash, fault_after: 1}}
+  sick: {runtime: fake, options: {fault: "status:500"}}
+  fussy: {runtime: fake, options: {fault: "status:400"}}
+  garbled: {runtime: fake, options: {fault: garbage_event, fault_after: 1}}
+  caller: {runtime: fake, options: {tool_calls: [{name: f, arguments: {x: 1}}]}}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "corral.yaml"
+    file.write_text(CONFIG)
+    return load({"HOME": str(tmp_path)}, file=file)
+
+
+async def test_load_generate_stream_and_unload(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        assert "robot" in manager.models()
+        model, info = await manager.load_model("robot")
+        assert (info.name, info.runtime, info.local, info.context_length) == ("robot", "fake", True, 4096)
+        reply = await model.generate(prompt="hi", max_tokens=50, temperature=0.7)
+        assert str(reply) == reply.text == "one two three"
+        assert reply.tokens == 3
+        assert (reply.receipt.model, reply.receipt.attempts, reply.receipt.finish_reason) == ("robot", 1, "stop")
+        assert [piece async for piece in model.generate_stream(prompt="hi")] == ["one ", "two ", "three"]
+        assert await manager.unload_model("robot") is True
+        assert await manager.unload_model("robot") is False
+        again = await manager.generate("robot", GenerationConfig("hello", system="be brief"))
+        assert again.receipt.wait_ms > 0
+
+
+async def test_nothing_is_left_when_the_block_ends(settings: Settings) -> None:
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    async with ModelManager(settings=settings) as manager:
+        await manager.load_model("robot")
+        assert {p.pid for p in psutil.Process().children(recursive=True)} > before
+    assert {p.pid for p in psutil.Process().children(recursive=True)} == before
+
+
+async def test_a_stream_left_early_frees_the_engine(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        model, _ = await manager.load_model("robot")
+        stream = model.generate_stream(prompt="hi", extra={"fake": {"tokens": 50, "hold_after": 1}})
+        assert await anext(stream)
+        await stream.aclose()
+        assert await manager.unload_model("robot") is True
+
+
+async def test_models_are_registered_from_python(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        manager.register_model(ModelConfig("whatever", "mine", runtime_type="fake", options={"reply": "yes"}))
+        assert (await manager.generate("mine", GenerationConfig("?"))).text == "yes"
+        vendor = {"base_url": "http://127.0.0.1:9/v1"}
+        manager.register_model(ModelConfig("gpt-x", "cloud", runtime_type="openai", options=vendor))
+        _, info = await manager.load_model("cloud")
+        assert info.local is False
+        with pytest.raises(UnknownPlugin):
+            manager.register_model(ModelConfig("google/gemma-2b", "Gemma-2B", runtime_type="transformerz"))
+        with pytest.raises(NotSupported, match="quantization"):
+            manager.register_model(ModelConfig("m", "m", runtime_type="fake", quantization="int8"))
+        with pytest.raises(NotSupported, match="runtime_type"):
+            manager.register_model(ModelConfig("m", "m", quantization="int8"))
+        manager.register_model(ModelConfig("smollm2", "small", options={"context": 512}))
+        with pytest.raises(ModelNotFound, match="corral pull"):
+            await manager.load_model("small")
+
+
+async def test_tool_calls_come_back_as_values(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+        reply = await manager.generate("caller", GenerationConfig("go", extra={"tools": tools}))
+        assert reply.tool_calls[0]["function"]["name"] == "f"
+        assert reply.receipt.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [("sick", UpstreamError), ("fussy", InvalidRequest), ("dies", EngineDied), ("nobody", ModelNotFound)],
+)
+async def test_failures_are_errors_of_the_tree(settings: Settings, model: str, error: type[Exception]) -> None:
+    async with ModelManager(settings=settings) as manager:
+        with pytest.raises(error):
+            await manager.generate(model, GenerationConfig("hi"))
+        assert (await manager.generate("robot", GenerationConfig("hi"))).text == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("model", "error"), [("cut", UpstreamError), ("dies", EngineDied), ("garbled", UpstreamProtocol)]
+)
+async def test_a_stream_that_breaks_gives_what_came_and_then_the_reason(
+    settings: Settings, model: str, error: type[Exception]
+) -> None:
+    async with ModelManager(settings=settings) as manager:
+        pieces = manager.generate_stream(model, GenerationConfig("a b c d e"))
+        assert await anext(pieces)
+        with pytest.raises(error):
+            [piece async for piece in pieces]
+
+
+async def test_the_managers_own_flags_win(tmp_path: Path, settings: Settings) -> None:
+    manager = ModelManager(settings.file, flags={"store.models_dir": str(tmp_path / "m")}, env={"HOME": str(tmp_path)})
+    assert manager.corral.settings.models_dir == tmp_path / "m"
+    assert "robot" in manager.models()
+    await manager.close()

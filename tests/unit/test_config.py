@@ -1,0 +1,195 @@
+"""One configuration: precedence, origins, and what is refused with which words."""
+
+from __future__ import annotations
+
+from math import inf
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral.config import duration, load, reference, size, variable
+from corral.errors import ConfigError, UnknownOption
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "corral.yaml"
+    path.write_text(text)
+    return path
+
+
+def env(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {"HOME": str(tmp_path), **more}
+
+
+def test_defaults_need_nothing(tmp_path: Path) -> None:
+    settings = load(env(tmp_path), cwd=tmp_path)
+    assert settings.home == tmp_path / ".corral"
+    assert settings.models_dir == tmp_path / ".corral" / "models"
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 7860)
+    assert settings.origin("server.port") == "default"
+    assert settings.api_key is None
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    write(tmp_path, "server:\n  port: 1\n  host: 127.0.0.2\nengines:\n  idle_timeout: 1m\n")
+    settings = load(
+        env(tmp_path, CORRAL_SERVER_PORT="2", CORRAL_ENGINES_IDLE_TIMEOUT="2m"), {"server.port": 3}, cwd=tmp_path
+    )
+    assert settings.server.port == 3
+    assert settings.engines.idle_timeout == 120
+    assert settings.server.host == "127.0.0.2"
+    assert settings.origin("server.port") == "flag --port"
+    assert settings.origin("engines.idle_timeout") == "environment CORRAL_ENGINES_IDLE_TIMEOUT"
+    assert settings.origin("server.host") == f"{tmp_path / 'corral.yaml'}:3"
+
+
+def test_the_file_is_looked_for_in_order(tmp_path: Path) -> None:
+    here, home, named = tmp_path / "here", tmp_path / ".corral", tmp_path / "named.yaml"
+    here.mkdir()
+    home.mkdir()
+    assert load(env(tmp_path), cwd=here).file is None
+    in_home = write(home, "server: {port: 1}")
+    assert load(env(tmp_path), cwd=here).file == in_home
+    local = write(here, "server: {port: 2}")
+    assert load(env(tmp_path), cwd=here).file == local
+    named.write_text("server: {port: 3}")
+    assert load(env(tmp_path, CORRAL_CONFIG=str(named)), cwd=here).server.port == 3
+    assert load(env(tmp_path, CORRAL_CONFIG=str(named)), file=local, cwd=here).server.port == 2
+
+
+def test_json_is_yaml(tmp_path: Path) -> None:
+    write(tmp_path, '{"server": {"port": 5}, "models": {"a": {"runtime": "fake"}}}')
+    settings = load(env(tmp_path), cwd=tmp_path)
+    assert settings.server.port == 5
+    assert settings.models["a"].runtime == "fake"
+
+
+def test_models_and_runtimes_are_read_with_their_places(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "runtimes:\n  llamacpp: {threads: 2}\n"
+        "models:\n  a:\n    source: smollm2\n    idle_timeout: never\n    options: {x: 1}\n",
+    )
+    settings = load(env(tmp_path), cwd=tmp_path)
+    assert settings.runtimes == {"llamacpp": {"threads": 2}}
+    model = settings.models["a"]
+    assert (model.source, model.idle_timeout, model.options) == ("smollm2", inf, {"x": 1})
+    rows = {key: (value, origin) for key, value, origin in settings.rows()}
+    assert rows["models.a.source"] == ("smollm2", f"{path}:4")
+    assert rows["runtimes.llamacpp.threads"] == (2, f"{path}:2")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("server:\n  prot: 1\n", UnknownOption, ["server.prot", "server.port", ":2"]),
+        ("sevrer: {}\n", UnknownOption, ["sevrer", "server"]),
+        ("models:\n  a: {runtme: fake}\n", UnknownOption, ["runtme", "runtime", ":2"]),
+        ("server:\n  port: many\n", ConfigError, ["server.port", "many", ":2"]),
+        ("server:\n  port: 70000\n", ConfigError, ["70000"]),
+        ("server:\n  port: true\n", ConfigError, ["server.port"]),
+        ("server:\n  host: 7\n", ConfigError, ["server.host", "text"]),
+        ("log: {level: loud}\n", ConfigError, ["log.level", "debug"]),
+        ("log: {requests: perhaps}\n", ConfigError, ["log.requests", "true or false"]),
+        ("engines: {idle_timeout: soon}\n", ConfigError, ["idle_timeout", "soon"]),
+        ("server: {max_body: big}\n", ConfigError, ["max_body", "64MiB"]),
+        ("server: [1]\n", ConfigError, ["mapping"]),
+        ("models: {a: 3}\n", ConfigError, ["mapping"]),
+        ("- a\n- b\n", ConfigError, ["mapping"]),
+        ("server: {port: 1}\nserver: {port: 2}\n", ConfigError, [":2", "second time"]),
+        ("server: {port: 1\n", ConfigError, ["not YAML"]),
+        ("api_key: hunter2\n", ConfigError, ["CORRAL_API_KEY"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_place(
+    tmp_path: Path, text: str, error: type[Exception], words: list[str]
+) -> None:
+    write(tmp_path, text)
+    with pytest.raises(error) as caught:
+        load(env(tmp_path), cwd=tmp_path)
+    for word in words:
+        assert word in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load(env(tmp_path), file=tmp_path / "absent.yaml")
+    garbage = tmp_path / "garbage.yaml"
+    garbage.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(env(tmp_path), file=garbage)
+
+
+def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:
+    write(tmp_path, "# nothing yet\n")
+    assert load(env(tmp_path), cwd=tmp_path).server.port == 7860
+
+
+def test_a_wrong_variable_is_an_error_and_an_unknown_one_a_warning(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="environment CORRAL_SERVER_PORT"):
+        load(env(tmp_path, CORRAL_SERVER_PORT="x"), cwd=tmp_path)
+    settings = load(env(tmp_path, CORRAL_SERVER_PROT="1"), cwd=tmp_path)
+    assert "CORRAL_SERVER_PORT" in settings.warnings[0]
+
+
+def test_the_key_comes_from_the_environment_and_is_never_shown(tmp_path: Path) -> None:
+    settings = load(env(tmp_path, CORRAL_API_KEY="hunter2"), cwd=tmp_path)
+    assert settings.api_key == "hunter2"
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in repr(list(settings.rows()))
+    assert settings.origin("api_key") == "environment CORRAL_API_KEY"
+    with pytest.raises(ConfigError, match="header"):
+        load(env(tmp_path, CORRAL_API_KEY="schlüssel"), cwd=tmp_path)
+
+
+def test_every_key_can_be_given_by_its_variable(tmp_path: Path) -> None:
+    samples = {
+        "home": "/h",
+        "server.host": "h",
+        "server.allowed_hosts": "a, b",
+        "log.level": "debug",
+        "log.requests": "on",
+        "store.models_dir": "/m",
+    }
+    for key, default, _ in reference():
+        text = samples.get(key, "17")
+        settings = load(env(tmp_path, **{variable(key): text}), cwd=tmp_path)
+        assert settings.value(key) != default, key
+        assert settings.origin(key) == f"environment {variable(key)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1.5s", 1.5),
+        ("5m", 300),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("250ms", 0.25),
+        (3, 3),
+        (-1, inf),
+        ("never", inf),
+    ],
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("7", 7), (8, 8), ("1kB", 1000), ("1KiB", 1024), ("64MiB", 2**26), ("50GB", 50 * 10**9)]
+)
+def test_sizes(text: object, count: int) -> None:
+    assert size(text) == count
+
+
+@given(st.one_of(st.text(), st.booleans(), st.none(), st.lists(st.integers())))
+def test_nonsense_is_refused_and_nothing_else(value: object) -> None:
+    for read in (duration, size):
+        try:
+            assert read(value) >= 0
+        except (ValueError, TypeError):
+            continue
