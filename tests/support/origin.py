@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -34,7 +35,8 @@ class Reply:
 class Origin:
     """`async with Origin(files) as origin`: serves `files` by path; `tamper` may answer a request itself."""
 
-    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, files: Mapping[str, bytes] | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.files = dict(files or {})
         self.asked: list[Asked] = []
         self.tamper: Callable[[Asked], Reply | None] = lambda _: None
@@ -43,7 +45,7 @@ class Origin:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -59,7 +61,7 @@ class Origin:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{'https' if self.tls else 'http'}://{self.host}"
 
     def asked_for(self, end: str) -> list[Asked]:
         return [item for item in self.asked if item.path.endswith(end)]

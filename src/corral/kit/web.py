@@ -275,19 +275,25 @@ _REASONS: tuple[tuple[type[Exception], type[SourceError], str, str], ...] = (
     (
         aiohttp.ClientProxyConnectionError,
         Transient,
-        "The proxy for {where} cannot be reached.",
+        "The proxy for {where} cannot be reached: {why}.",
         "Check HTTPS_PROXY or pip's proxy setting.",
     ),
     (aiohttp.ClientHttpProxyError, SourceError, "The proxy for {where} refused.", "Check the proxy's login."),
     (aiohttp.TooManyRedirects, SourceError, "{where} redirects in a circle.", "Check the address."),
-    (aiohttp.ClientConnectorError, Transient, "{where} cannot be reached.", "Check the address and the network."),
+    (
+        aiohttp.ClientConnectorError,
+        Transient,
+        "{where} cannot be reached: {why}.",
+        "Check the address and the network.",
+    ),
     (aiohttp.ClientPayloadError, Transient, "{where} broke off in the middle.", "Try again; what arrived is kept."),
 )
 
 
 def _translate(error: Exception, url: str, timeout: float) -> SourceError:
     """The error to show for a failed exchange with `url`: never the library's own text, which may carry a login."""
+    why = error.os_error.strerror or "no connection" if isinstance(error, aiohttp.ClientConnectorError) else ""
     for kind, result, text, hint in _REASONS:
         if isinstance(error, kind):
-            return result(text.format(where=shown(url), timeout=timeout), hint)
+            return result(text.format(where=shown(url), timeout=timeout, why=why), hint)
     return Transient(f"The exchange with {shown(url)} failed ({type(error).__name__}).", "Try again later.")
