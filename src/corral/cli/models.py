@@ -37,7 +37,7 @@ def pull(
     revision = installed.revision
 
     def show() -> None:
-        verb = "is installed" if watch.moved else "was installed already"
+        verb = "is installed" if watch.built else "was installed already"
         output.say(
             f"{installed.name} {verb}: {size_text(revision.size)}, {revision.format}, revision {revision.id[:12]}."
         )

@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """Keeps the last progress seen. `held` is how many bytes have arrived; `moved` whether anything was fetched."""
+    """Keeps the last progress seen. `held` is how many bytes have arrived.
+
+    `moved` says whether anything was fetched, `built` whether there was anything at all to do.
+    """
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self.held = 0
         self.moved = False
+        self.built = False
 
     def __call__(self, progress: Progress) -> None:
         """Take note and pass on."""
+        self.built = self.built or progress.phase in ("download", "unpack", "copy", "check")
         if progress.phase == "download":
             self.held = progress.done
             self.moved = True
