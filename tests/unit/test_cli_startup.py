@@ -9,20 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = set(
-    [
-        "aiohttp",
-        "fastapi",
-        "pydantic",
-        "starlette",
-        "uvicorn",
-        "uvloop",
-        "xllamacpp",
-        "prompt_toolkit",
-        "rich.live",
-        "psutil",
-    ]
-)
+HEAVY = {"aiohttp", "fastapi", "pydantic", "starlette", "uvicorn", "uvloop", "xllamacpp", "prompt_toolkit", "psutil"}
 
 
 def imported(home: Path, *arguments: str) -> set[str]:

@@ -19,7 +19,7 @@ import typer
 from corral import __version__
 from corral.cli import configuration, doctor, engines, models, serve
 from corral.cli import run as chat
-from corral.cli.invocation import flag, group
+from corral.cli.invocation import ReaderGone, flag, group
 from corral.cli.output import INTERRUPTED, NO_READER, USAGE, Mode, Output, exit_code
 from corral.errors import CorralError, InvalidRequest
 
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
         return exit_code(error)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
+    except (ReaderGone, BrokenPipeError):
         # The reader has gone; what the interpreter still flushes at its end must not complain of that.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER

@@ -76,6 +76,10 @@ _HELP = Annotated[bool, flag("--help", "-h", help="Show this and stop.", is_eage
 """Typer's own shows a type, and takes pydantic to read."""
 
 
+class ReaderGone(Exception):
+    """Whoever read the output has gone away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """One run of `corral`."""
@@ -167,7 +171,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(*, context: typer.Context, help: bool, **values: Any) -> None:  # noqa: A002 — the option's name
         del help  # it has been given already
         given = {name: values.pop(name) for name, _, _ in _OPTIONS}
-        function(invocation(context, given), **values)
+        try:
+            function(invocation(context, given), **values)
+        except BrokenPipeError as error:
+            raise ReaderGone from error  # Typer would take the plain one for a failure
 
     return _signed(run, list(inspect.signature(function).parameters.values())[1:])
 

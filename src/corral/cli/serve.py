@@ -9,6 +9,7 @@ import typer
 
 from corral import __version__
 from corral.cli.invocation import Invocation, command
+from corral.domain.models import Capability
 
 
 @command
@@ -42,7 +43,9 @@ def serve(
 
     from corral.gateway.server import serve as run
 
-    names = invocation.corral().names()
+    corral = invocation.corral()
+    installed = [model.name for model in corral.registry.all() if Capability.CHAT in model.revision.capabilities]
+    names = [*installed, *corral.names()]
     output = invocation.output
 
     def ready(url: str) -> None:
@@ -55,8 +58,11 @@ def serve(
 
 
 def welcome(url: str, names: list[str], *, keyed: bool) -> str:
-    """What a person reads when the server answers: the address, and lines to try that work as they stand."""
-    model = "smollm2" if "smollm2" in names or not names else names[0]
+    """What a person reads when the server answers: the address, and lines to try that work as they stand.
+
+    `names` are the models that there are; the first is the one to try.
+    """
+    model = names[0] if names else "smollm2"
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
     login = ' -H "authorization: Bearer $CORRAL_API_KEY"' if keyed else ""
     key = "os.environ['CORRAL_API_KEY']" if keyed else "'none'"
