@@ -15,7 +15,8 @@ SETUP := VENV='$(VENV)' PYTHON='$(PYTHON)' scripts/setup.sh
 CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup lock clean
+.NOTPARALLEL:
+.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -27,8 +28,10 @@ install:  ## Make .venv with the locked dependencies and Corral in it; nothing i
 dev:  ## The same, with what tests and checks need
 	@$(SETUP) dev
 
-run: install  ## Install a small model if it is not there, and serve until Ctrl-C
+model: install  ## Install a small model, if it is not there
 	@$(BIN)/corral pull $(MODEL)
+
+run: model  ## Serve it until Ctrl-C
 	@exec $(BIN)/corral serve $(ARGS)
 
 test: dev  ## All tests, with the import contracts, warnings as errors and 90 % branch coverage
@@ -54,10 +57,10 @@ bench: bench-startup bench-gateway bench-engine bench-load  ## Every benchmark, 
 bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx and vllm-router
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
 
-bench-engine: dev  ## Tokens a second through Corral, over the same engine asked directly
+bench-engine: dev model  ## Tokens a second through Corral, over the same engine asked directly
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
 
-bench-load: dev  ## From a cold model to its first token, over the library used directly
+bench-load: dev model  ## From a cold model to its first token, over the library used directly
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 bench-startup: dev  ## Start of the command line over an empty Python, and the server's memory
