@@ -159,17 +159,11 @@ def test_the_clients_template_variables_are_kept():
     assert asked["chat_template_kwargs"] == {"a": 1, "forced_tool": True}
 
 
-def test_a_client_that_wants_the_thinking_gets_it():
-    asked = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
-    tool_adapter("forced_tool")("/chat/completions", asked)
-    assert asked["chat_template_kwargs"] == {"enable_thinking": True}
-
-
 @pytest.mark.parametrize("form", [None, "json_object", {"type": "text"}])
 def test_a_free_answer_may_think(form):
     asked = {"messages": [], "response_format": form}
     assert not tool_adapter("forced_tool")("/chat/completions", asked)
-    assert "chat_template_kwargs" not in asked
+    assert "reasoning_format" not in asked
 
 
 @pytest.mark.parametrize(

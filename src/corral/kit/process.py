@@ -202,7 +202,10 @@ async def _readiness(
     if "ready" in said:
         return cast("Mapping[str, Any]", said["ready"])
     if "failed" in said:
-        await child.stop(_LAST_WORDS)  # it ends by itself; this waits for the rest of its log
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await child.ended()  # it ends by itself, and writes the rest of its log while it does
+        await child.stop(0)
         reason = f"failed: {said['failed']}"
     else:
         reason = await child.ended()
@@ -280,6 +283,7 @@ class _Wire(asyncio.SubprocessProtocol):
             said = None
         if not isinstance(said, dict) or not said.keys() & {"ready", "failed"}:
             said = {"failed": "it said something else than that it is ready"}
+            self.terminate()
         self.said.set_result(said)
 
     def _finish(self) -> None:

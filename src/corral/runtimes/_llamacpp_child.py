@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from corral.kit import child
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 _DEFAULT_BATCH = 2048
 _HEADER = 64 * 1024 * 1024
 _SPARE_HTTP_THREADS = 64
+_LOG_DELAY = 0.25  # seconds; llama.cpp writes its log from a thread of its own, which the end of the process cuts off
 
 
 def main() -> None:
@@ -28,6 +30,7 @@ def main() -> None:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
+        time.sleep(_LOG_DELAY)
         parent.failed("it could not load the model")
     on_gpu = gpus and launch["gpu_layers"] != 0
     parent.ready(address=server.listening_address, device="+".join(gpus) if on_gpu else "cpu")
