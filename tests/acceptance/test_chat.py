@@ -150,6 +150,7 @@ def test_a_real_model_writes_and_stops(tmp_path: Path, model_store: Path) -> Non
     yard = Yard(tmp_path, {"CORRAL_STORE_MODELS_DIR": str(model_store)})
     screen = Screen(yard, "smollm2", "--set", "max_tokens=400")
     screen.types("Tell me a long story about a dragon.")
+    screen.sees("\x1b[?2004l")  # the prompt is over: what follows is the answer, and Ctrl-C a signal
     screen.child.expect(r"[a-z]+ [a-z]+ [a-z]+")
     screen.child.sendintr()
     screen.sees("(stopped)")

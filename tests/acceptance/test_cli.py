@@ -10,9 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -386,12 +389,58 @@ def test_doctor_finds_the_server(served: tuple[Yard, str]) -> None:
     assert f"Corral runs at {url}" in checks["server"]["detail"]
 
 
-def test_what_is_no_corral(yard: Yard, served: tuple[Yard, str]) -> None:
-    _, url = served
-    done = yard.run("ps", "--url", f"{url}/v1", code=None)
+class Stranger(BaseHTTPRequestHandler):
+    """Something else that answers HTTP, in ways that a Corral never would."""
 
-    assert done.returncode in (3, 4)
-    assert done.stderr.startswith("error: ")
+    bodies: ClassVar = {
+        "/text": b"Welcome!",
+        "/list": b"[]",
+        "/empty": b"{}",
+        "/words": b'{"error": "No such page."}',
+        "/short": b'{"models":',
+        "/stream": b'data: {"choices": []}\n\ndata: {"error": {"code": "engine_died", "message": "Gone."}}\n\n',
+    }
+
+    def do_GET(self) -> None:
+        kind = "/" + self.path.split("/", 2)[1]
+        body = self.bodies[kind]
+        self.send_response(500 if kind == "/words" else 200)
+        self.send_header("Content-Length", str(len(body) + (kind == "/short")))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "code", "message"),
+    [
+        ("text", ["ps"], 4, "is not a Corral server."),
+        ("list", ["ps"], 4, "is not a Corral server."),
+        ("empty", ["show", "m"], 4, "is not a Corral server."),
+        ("words", ["load", "m"], 1, "No such page."),
+        ("short", ["list"], 4, "went away"),
+        ("stream", ["run", "m", "hi"], 1, "Gone."),
+        ("short", ["run", "m", "hi"], 1, "broke off"),
+    ],
+)
+def test_what_is_no_corral(yard: Yard, stranger: str, path: str, arguments: list[str], code: int, message: str) -> None:
+    assert message in yard.run(*arguments, "--url", f"{stranger}/{path}", code=code).stderr
 
 
 def test_what_serve_prints_can_be_typed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def imported(home: Path, *arguments: str) -> set[str]:
         "import sys\nfrom corral.cli.main import main\ncode = main(sys.argv[1:])\n"
         "print('\\n'.join(sorted(sys.modules)), file=sys.stderr)\nsys.exit(code)"
     )
-    env = {key: value for key, value in os.environ.items() if not key.startswith("CORRAL_")}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("CORRAL_", "COVERAGE_"))}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={**env, "CORRAL_HOME": str(home)},
