@@ -386,7 +386,7 @@ def test_doctor_finds_the_server(served: tuple[Yard, str]) -> None:
     yard, url = served
     checks = {check["name"]: check for check in yard.json("doctor")["checks"]}
 
-    assert f"Corral runs at {url}" in checks["server"]["detail"]
+    assert f"runs at {url}" in checks["server"]["detail"]
 
 
 class Stranger(BaseHTTPRequestHandler):

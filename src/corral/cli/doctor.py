@@ -64,9 +64,8 @@ def doctor(
             if check.fix:
                 output.say(f"{'':18}→ {line(check.fix)}", "dim")
 
-    with output.busy("Looking around …"):
-        for check in examine(invocation, online=online):
-            tell(check)
+    for check in examine(invocation, online=online):
+        tell(check)
     failures = [check for check in checks if check.verdict is Verdict.FAIL]
 
     def conclude() -> None:
@@ -162,9 +161,7 @@ def check_server(invocation: Invocation, settings: Settings) -> Check:
         except CorralError as error:
             return Check("server", Verdict.FAIL, error.message, error.hint)
         loaded = sum(model.get("state") == "ready" for model in models)
-        return Check(
-            "server", Verdict.OK, f"Corral runs at {where.url} with {loaded} of {len(models)} models in memory"
-        )
+        return Check("server", Verdict.OK, f"runs at {where.url}, {loaded} of {len(models)} models in memory")
     host, port = settings.server.host, settings.server.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

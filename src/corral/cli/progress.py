@@ -120,13 +120,17 @@ def _bars(output: Output) -> Bars:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
+    console = output.console(output.stderr)
+    console.width = max(
+        console.width - 3, 20
+    )  # room for the ^C of a terminal, which would push the bar out of its line
     return Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
-        console=output.console(output.stderr),
+        console=console,
         transient=True,
         expand=True,
     )

@@ -80,6 +80,6 @@ def welcome(url: str, names: list[str], *, keyed: bool) -> str:
         "",
         f'  python -c "{python if keyed else python.replace("import os, openai", "import openai")}"',
         "",
-        f"Any OpenAI client works with the base URL {url}/v1. Ctrl-C stops.",
+        f"OpenAI clients use the base URL {url}/v1. Ctrl-C stops.",
     ]
     return "\n".join(lines)
