@@ -81,6 +81,7 @@ def test_ctrl_c_stops_the_answer_and_frees_the_engine(served: Yard) -> None:
     assert "still here" in screen.asks("still here").partition("\n")[2]
     screen.child.sendintr()
     screen.sees("To leave, press Ctrl-D or type /exit.")
+    screen.sees(PROMPT)
     screen.child.sendeof()
     assert screen.ends() == 0
 
