@@ -323,3 +323,10 @@ async def test_close_does_not_wait_for_an_engine_that_never_ends() -> None:
     engine.session.stop = stays  # type: ignore[method-assign]
     await yard.supervisor.close()
     assert yard.state() is State.COLD
+
+
+async def test_a_model_that_does_not_exist_leaves_no_trace() -> None:
+    yard = Yard()
+    with pytest.raises(ModelNotFound):
+        await yard.supervisor.acquire("nobody")
+    assert yard.supervisor.statuses() == []

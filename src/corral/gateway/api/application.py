@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import ORJSONResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from corral import __version__
@@ -35,27 +35,27 @@ def envelope(error: CorralError) -> dict[str, object]:
     return {"success": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
 
 
-def _corral_error(_: Request, error: Exception) -> ORJSONResponse:
+def _corral_error(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, CorralError):
         raise error
-    return ORJSONResponse(envelope(error), error.http_status)
+    return JSONResponse(envelope(error), error.http_status)
 
 
-def _validation_error(_: Request, error: Exception) -> ORJSONResponse:
+def _validation_error(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return ORJSONResponse(
+    return JSONResponse(
         envelope(InvalidRequest(f"{place}: {first['msg']}.", "See /docs for what this route takes.")), 400
     )
 
 
-def _http_error(request: Request, error: Exception) -> ORJSONResponse:
+def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 404:
         missing = NotFound(f"There is nothing at {request.url.path}.", "See /docs for the routes.")
-        return ORJSONResponse(envelope(missing), 404)
+        return JSONResponse(envelope(missing), 404)
     content = {"success": False, "error": {"code": "http_error", "message": str(error.detail), "hint": "See /docs."}}
-    return ORJSONResponse(content, error.status_code, headers=error.headers)
+    return JSONResponse(content, error.status_code, headers=error.headers)
