@@ -269,9 +269,7 @@ class Supervisor:
             if engine is None:
                 views[model] = EngineView(model, slot.state)
             else:
-                views[model] = EngineView(
-                    model, slot.state, engine.in_flight, engine.last_used, engine.idle_timeout
-                )
+                views[model] = EngineView(model, slot.state, engine.in_flight, engine.last_used, engine.idle_timeout)
         return views
 
     def _set(self, model: str, slot: _Slot, state: State, reason: str) -> None:
