@@ -332,13 +332,17 @@ def main() -> int:
     parser.add_argument("--peers", default="vllm-router,corral", help="besides nginx: vllm-router, corral, floor")
     parser.add_argument("--json", action="store_true", help="print the ratios as JSON in the last line")
     arguments = parser.parse_args()
+    names = [name for name in arguments.peers.split(",") if name != "nginx"]
+    unknown = sorted(set(names) - set(STARTERS))
+    if unknown:
+        parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(STARTERS)}, and nginx always")
     missing = [tool for tool in ("nginx", "wrk", "taskset") if shutil.which(tool) is None]
     if missing:
         print(f"Not installed: {', '.join(missing)}.", file=sys.stderr)
         print("On Debian: apt-get install nginx-light wrk util-linux", file=sys.stderr)
         return 2
     try:
-        with staged(arguments.peers.split(",")) as (stage, peers):
+        with staged(names) as (stage, peers):
             if stage.proxy_core == stage.load_core:
                 print("Only one core: load and proxies share it, so the ratios flatter everyone.", file=sys.stderr)
             run(stage, peers, arguments.rounds, arguments.seconds)
