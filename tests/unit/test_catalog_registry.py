@@ -370,6 +370,19 @@ async def test_a_blob_of_the_wrong_size_is_not_used(registry):
     assert path.read_bytes() == ONE
 
 
+@pytest.mark.parametrize("what", ["memory:same", "one"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + b"!", lambda data: data[:24] + b"\xff" * 24 + data[48:]])
+async def test_a_damaged_blob_is_not_handed_on_but_mended(registry, source, what, damage):
+    installed = await registry.install("one", name="first")
+    path = registry.path(installed.revision.files[0])
+    path.chmod(0o644)
+    path.write_bytes(damage(ONE))
+    await registry.install(what, name="second")
+    assert path.read_bytes() == ONE
+    assert await registry.verify("second")
+    assert await registry.verify("first")
+
+
 async def test_verification_reads_every_byte(registry):
     installed = await registry.install("one")
     assert await registry.verify("one") == installed

@@ -18,6 +18,7 @@ alone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from contextlib import ExitStack, asynccontextmanager
@@ -25,8 +26,8 @@ from typing import TYPE_CHECKING
 
 from corral.domain.ports import Progress
 from corral.errors import DiskFull, StoreError
-from corral.kit.disk import free, hold, human, lies_at, translate, translated, try_lock
-from corral.kit.part import Part
+from corral.kit.disk import free, hold, human, in_thread, lies_at, translate, translated, try_lock
+from corral.kit.part import BLOCK, Part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -58,13 +59,25 @@ class Blobs:
         return self.root / "blobs" / "sha256" / sha256
 
     def whole(self, entry: FileEntry) -> bool:
-        """Whether the file's blob is there with its size. Its content was verified when it came."""
+        """Whether the file's blob is there with its size. Its content was verified when it came; see `digest`."""
         try:
             return self.path(entry.sha256).stat().st_size == entry.size
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise translate(error, "reading", self.path(entry.sha256)) from error
+
+    async def digest(self, sha256: str) -> str:
+        """The SHA-256 of the blob's bytes as they are now, which differs from its name when the disk did not keep them.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        path, digest = self.path(sha256), hashlib.sha256()
+        with translated("reading", path), path.open("rb") as stream:
+            while block := await in_thread(stream.read, BLOCK):
+                await in_thread(digest.update, block)
+        return digest.hexdigest()
 
     async def part(self, key: str, report: Report) -> Part:
         """Own the part called `key`, waiting while another process is at it. The caller closes it."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -62,7 +62,7 @@ class Pull:
         await self._stack.aclose()
 
     async def reuse(self, entry: FileEntry) -> bool:
-        """Take the file from the store, if it is there whole; whether it was."""
+        """Take the file from the store, if it is there whole and as it came; whether it was."""
         if not await self._pin(entry):
             return False
         header = await _inspect(self._blobs.path(entry.sha256), entry.name)
@@ -122,6 +122,12 @@ class Pull:
         descriptor = await self._blobs.pin(entry.sha256)
         if descriptor is None:
             return False
+        with ExitStack() as undo:
+            undo.callback(os.close, descriptor)
+            # What the disk did not keep is not handed on to another model: it is fetched, and takes the blob's place.
+            if await self._blobs.digest(entry.sha256) != entry.sha256:
+                return False
+            undo.pop_all()
         self._hold(entry.sha256, descriptor)
         return True
 

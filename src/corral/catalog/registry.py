@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from corral.catalog.pull import Origin, Pull, files_of
 from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.ports import Progress, Report, silent
 from corral.errors import Conflict, CorruptModel, DigestMismatch, InvalidName, ModelNotFound, StoreError
-from corral.kit.disk import human, in_thread, translated
-from corral.kit.part import BLOCK
+from corral.kit.disk import human, in_thread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +159,8 @@ class Registry:
         """
         installed = self.get(name)
         for file in installed.revision.files:
-            digest = await _digest(self.path(file))
+            self.path(file)  # refuses what is gone or cut short
+            digest = await self._blobs.digest(file.sha256)
             if digest != file.sha256:
                 raise DigestMismatch(
                     f"{file.name} of {installed.name} is damaged: its SHA-256 is {digest}, not {file.sha256}.",
@@ -287,11 +286,3 @@ def _name_of(ref: ModelRef) -> str:
 
 def _contested(name: str) -> StoreError:
     return StoreError(f"{name}'s files were removed by somebody else, again and again.", "Try again.")
-
-
-async def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with translated("reading", path), path.open("rb") as stream:
-        while block := await in_thread(stream.read, BLOCK):
-            await in_thread(digest.update, block)
-    return digest.hexdigest()
