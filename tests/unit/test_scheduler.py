@@ -70,3 +70,7 @@ def test_nothing_becomes_idle_before_the_next_check(views: list[EngineView], now
 def test_the_longest_unused_engine_goes_first() -> None:
     views = [EngineView("new", State.READY, 0, 50, 10), EngineView("old", State.READY, 0, 5, 10)]
     assert [effect.model for effect in idle(views, 100)] == ["old", "new"]
+
+
+def test_a_busy_engine_is_not_looked_at_again_and_again() -> None:
+    assert next_check([EngineView("a", State.READY, in_flight=1, last_used=5, idle_timeout=0)], 100) >= 1

@@ -9,9 +9,10 @@ from math import inf
 
 import pytest
 
+from corral.domain.models import check_name
 from corral.domain.ports import Availability, Endpoint, Footprint, LaunchSpec, Progress, Report, SessionFacts
 from corral.domain.states import State
-from corral.errors import CorralError, EngineStartFailed, ModelBusy, ModelNotFound
+from corral.errors import CorralError, EngineStartFailed, InvalidName, ModelBusy, ModelNotFound
 from corral.lifecycle.supervisor import Engine, Launch, Supervisor
 from support.clocks import HandClock, settle
 
@@ -88,10 +89,11 @@ class Yard:
         self.clock = HandClock()
         self.gone: list[Engine] = []
         self.idle_timeout = idle_timeout
+        self.removed = {"nobody"}
         self.supervisor = Supervisor(self.plan, self.clock, on_gone=self.gone.append)
 
     async def plan(self, model: str) -> Launch:
-        if model == "nobody":
+        if check_name(model) in self.removed:
             raise ModelNotFound.among(model, ["somebody"])
         return Launch(self.runtime, LaunchSpec(model, NoOptions()), self.idle_timeout)
 
@@ -330,3 +332,203 @@ async def test_a_model_that_does_not_exist_leaves_no_trace() -> None:
     with pytest.raises(ModelNotFound):
         await yard.supervisor.acquire("nobody")
     assert yard.supervisor.statuses() == []
+
+
+async def test_unload_in_the_moment_the_load_ends_still_unloads() -> None:
+    yard = Yard()
+    asker = asyncio.create_task(yard.supervisor.load("m"))
+    await settle()
+    yard.runtime.gate.set()
+    await asyncio.sleep(0)  # the load has ended, and nobody has been told yet
+    assert yard.runtime.sessions
+    assert yard.state() is State.LOADING
+    assert await yard.supervisor.unload("m", drain=1) is True
+    assert yard.state() is State.COLD
+    assert yard.runtime.sessions[0].stops == 1
+    await asyncio.wait([asker])
+
+
+async def test_an_unload_that_is_cancelled_leaves_the_model_usable() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.acquire("m")
+    leaving = asyncio.create_task(yard.supervisor.unload("m", drain=30))
+    await settle()
+    waiting = asyncio.create_task(yard.supervisor.acquire("m"))
+    await settle()
+    leaving.cancel()
+    await settle()
+    assert leaving.cancelled()
+    assert yard.state() is State.READY
+    assert (await waiting) is engine
+    await yard.supervisor.close()
+    assert yard.state() is State.COLD
+
+
+async def test_an_unload_cancelled_after_its_engine_died_does_not_bring_it_back() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    await yard.supervisor.acquire("m")
+    leaving = asyncio.create_task(yard.supervisor.unload("m", drain=30))
+    await settle()
+    yard.runtime.sessions[0].die("crashed")
+    await settle()
+    leaving.cancel()
+    await settle()
+    assert yard.state() is State.COLD
+
+
+async def test_a_stop_that_has_begun_goes_on_without_whoever_asked_for_it() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.load("m")
+    session, finish = yard.runtime.sessions[0], asyncio.Event()
+
+    class Slow(MemorySession):
+        async def stop(self, grace: float) -> None:
+            await finish.wait()
+            await session.stop(grace)
+
+    engine.session = Slow()
+    leaving = asyncio.create_task(yard.supervisor.unload("m"))
+    await settle()
+    leaving.cancel()
+    await settle()
+    assert leaving.cancelled()
+    assert yard.state() is State.STOPPING
+    finish.set()
+    await settle()
+    assert yard.state() is State.COLD
+    assert session.stops == 1
+
+
+async def test_force_cuts_short_an_unload_that_waits() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    await yard.supervisor.acquire("m")
+    patient = asyncio.create_task(yard.supervisor.unload("m", drain=3600))
+    await settle()
+    assert await yard.supervisor.unload("m", force=True) is True
+    assert yard.runtime.sessions[0].stops == 1
+    assert await asyncio.wait_for(patient, 10) is True
+    assert yard.state() is State.COLD
+
+
+async def test_close_does_not_wait_for_an_unload_that_waits() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    await yard.supervisor.acquire("m")
+    patient = asyncio.create_task(yard.supervisor.unload("m", drain=3600))
+    await settle()
+    await asyncio.wait_for(yard.supervisor.close(), 10)
+    assert yard.runtime.sessions[0].stops == 1
+    assert await patient is True
+
+
+async def test_of_two_who_unload_a_busy_model_neither_is_told_that_it_is_gone() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    engine = await yard.supervisor.acquire("m")
+    first = asyncio.create_task(yard.supervisor.unload("m", drain=5))
+    await settle()
+    second = asyncio.create_task(yard.supervisor.unload("m", drain=5))
+    await settle()
+    await yard.clock.advance(6)
+    with pytest.raises(ModelBusy):
+        await first
+    await yard.clock.advance(6)
+    with pytest.raises(ModelBusy):
+        await second
+    assert (await yard.supervisor.acquire("m")) is engine
+    await yard.supervisor.close()
+
+
+async def test_close_calls_a_load_off_and_leaves_no_engine() -> None:
+    yard = Yard()
+    asker = asyncio.create_task(yard.supervisor.acquire("m"))
+    await settle()
+    await yard.supervisor.close()
+    with pytest.raises(EngineStartFailed):
+        await asker
+    assert yard.state() is State.COLD
+    assert yard.runtime.sessions == []
+
+
+async def test_close_goes_on_when_an_engine_cannot_be_stopped() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    stubborn = await yard.supervisor.load("a")
+    await yard.supervisor.load("b")
+
+    class Stubborn(MemorySession):
+        async def stop(self, grace: float) -> None:
+            raise PermissionError("not yours")
+
+    stubborn.session = Stubborn()
+    with pytest.raises(PermissionError):
+        await yard.supervisor.close()
+    assert yard.runtime.sessions[1].stops == 1
+    assert yard.supervisor.statuses() == []
+
+
+async def test_an_engine_at_a_useless_address_is_stopped_again() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+
+    class Nowhere(MemoryRuntime):
+        async def start(self, spec: LaunchSpec, report: Report) -> MemorySession:
+            self.sessions.append(MemorySession(endpoint=Endpoint("nowhere")))
+            return self.sessions[-1]
+
+    yard.runtime = Nowhere()
+    with pytest.raises(CorralError, match="nowhere"):
+        await yard.supervisor.load("m")
+    assert yard.runtime.sessions[0].stops == 1
+
+
+async def test_names_that_cannot_be_leave_no_trace() -> None:
+    yard = Yard()
+    for number in range(3):
+        with pytest.raises(InvalidName):
+            await yard.supervisor.acquire(f"bad name {number}")
+    assert yard.supervisor.statuses() == []
+
+
+async def test_a_failed_model_that_was_removed_is_forgotten() -> None:
+    yard = Yard()
+    yard.runtime.failure = EngineStartFailed("no good")
+    yard.runtime.gate.set()
+    with pytest.raises(EngineStartFailed):
+        await yard.supervisor.load("m")
+    assert yard.state() is State.FAILED
+    yard.removed.add("m")
+    with pytest.raises(ModelNotFound):
+        await yard.supervisor.load("m")
+    assert yard.supervisor.statuses() == []
+
+
+async def test_unload_clears_a_failure() -> None:
+    yard = Yard()
+    yard.runtime.failure = EngineStartFailed("no good")
+    yard.runtime.gate.set()
+    with pytest.raises(EngineStartFailed):
+        await yard.supervisor.load("m")
+    assert await yard.supervisor.unload("m") is False
+    assert yard.supervisor.statuses() == []
+
+
+async def test_a_slow_reader_of_events_loses_the_oldest() -> None:
+    yard = Yard()
+    yard.runtime.gate.set()
+    changes = yard.supervisor.events()
+    first = asyncio.ensure_future(anext(changes))
+    await settle()
+    await yard.supervisor.load("m")
+    assert (await first).state is State.LOADING
+    for _ in range(100):
+        await yard.supervisor.unload("m")
+        await yard.supervisor.load("m")
+    kept = [(await anext(changes)).state for _ in range(256)]
+    assert kept[-1] is State.READY
+    await changes.aclose()
+    await yard.supervisor.close()

@@ -65,6 +65,9 @@ class Unload:
     reason: str
 
 
+_BUSY_CHECK = 1.0
+"""Seconds after which a busy engine is looked at again at the earliest."""
+
 Admission = Use | Join | AwaitStop | Load
 
 
@@ -93,7 +96,9 @@ def idle(engines: Iterable[EngineView], now: float) -> list[Unload]:
 def next_check(engines: Iterable[EngineView], now: float) -> float:
     """Seconds until `idle` can next name an engine that is ready now; infinity when none ever will.
 
-    A busy engine may become free at any time from now on, so it counts as used now.
+    A busy engine may become free at any time from now on, so it counts as used now; it is looked at again after a
+    second at the earliest, however short its time-out.
     """
     ready = [e for e in engines if e.state is State.READY]
-    return max(0.0, min(((now if e.in_flight else e.last_used) + e.idle_timeout - now for e in ready), default=inf))
+    waits = (max(e.idle_timeout, _BUSY_CHECK) if e.in_flight else e.last_used + e.idle_timeout - now for e in ready)
+    return max(0.0, min(waits, default=inf))

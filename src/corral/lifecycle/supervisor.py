@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from corral.domain.ports import Clock, LaunchSpec, Progress, Report, Runtime, Session, silent
 from corral.domain.states import State, Transition
-from corral.errors import CorralError, EngineStartFailed, ModelBusy, NotFound
+from corral.errors import CorralError, EngineStartFailed, InvalidName, ModelBusy, NotFound
 from corral.kit.upstream import Target
 from corral.lifecycle import scheduler
 from corral.lifecycle.scheduler import EngineView
@@ -100,6 +100,7 @@ class _Slot:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     reports: list[Report] = field(default_factory=list)
     watch: asyncio.Task[None] | None = None
+    stop: asyncio.Task[None] | None = None
     reason: str = ""
 
     def tell(self, progress: Progress) -> None:
@@ -193,29 +194,23 @@ class Supervisor:
     async def unload(self, model: str, *, drain: float = 0.0, force: bool = False, reason: str = "asked to") -> bool:
         """Take `model` out of memory; False when it was not there. Answers under way get `drain` seconds to end.
 
+        A caller that is cancelled while it waits for answers leaves the model in memory; a stop that has begun goes on.
+
         Raises:
             ModelBusy: it is still answering after `drain`, and `force` is not given. It stays in memory.
         """
         slot = self._slots.get(model)
         if slot is None:
+            self._failures.pop(model, None)
             return False
-        if slot.state is State.LOADING and slot.task is not None:
-            slot.task.cancel()
-            await asyncio.wait([slot.task])
-            return True
-        if slot.state is State.STOPPING or slot.engine is None:
-            await slot.stopped.wait()
-            return True
-        engine = slot.engine
-        self._set(model, slot, State.STOPPING, reason)
-        if not await self._drained(engine, drain) and not force and not engine.gone.is_set():
-            self._set(model, slot, State.READY, "still answering")
-            slot.stopped.set()
-            slot.stopped = asyncio.Event()
-            raise ModelBusy(
-                f"Model {model!r} is answering {engine.in_flight} request(s).", "Try later, or force it with --force."
-            )
-        await self._stop(model, slot, engine, reason)
+        while self._slots.get(model) is slot:  # else it is gone, and whatever has come since is not meant
+            if slot.state is State.LOADING and slot.task is not None:
+                slot.task.cancel()
+                await asyncio.wait([slot.task])  # and look again: it may have become ready before it could be cancelled
+            elif slot.engine is not None and (slot.state is State.READY or (force and slot.stop is None)):
+                await self._leave(model, slot, slot.engine, drain, reason, force=force)
+            else:
+                await slot.stopped.wait()
         return True
 
     def statuses(self) -> list[Status]:
@@ -250,17 +245,19 @@ class Supervisor:
                 slot = self._slots[effect.model]
                 if slot.engine is not None:
                     self._set(effect.model, slot, State.STOPPING, effect.reason)
-                    self._spawn(self._stop(effect.model, slot, slot.engine, effect.reason))
+                    self._begin_stop(effect.model, slot, slot.engine, effect.reason)
             await self._pause(scheduler.next_check(self._views().values(), now))
 
     async def close(self) -> None:
         """Stop every engine, and refuse to load another. Afterwards none is left."""
         self._closing = True
-        await asyncio.gather(
-            *(self.unload(model, force=True, reason="Corral is stopping") for model in list(self._slots))
-        )
+        unloads = (self.unload(model, force=True, reason="Corral is stopping") for model in list(self._slots))
+        results = await asyncio.gather(*unloads, return_exceptions=True)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     def _views(self) -> dict[str, EngineView]:
         views = {}
@@ -284,6 +281,7 @@ class Supervisor:
         if state in (State.COLD, State.FAILED):
             self._slots.pop(model, None)
             slot.stopped.set()
+            self._failures.pop(model, None)
             if state is State.FAILED:
                 self._failures[model] = reason
         self._changed.set()
@@ -308,6 +306,11 @@ class Supervisor:
         started = self._clock.now()
         launch = await self._plan(model)
         session = await launch.runtime.start(launch.spec, slot.tell)
+        try:
+            target = Target.of(session.endpoint.url, session.endpoint.headers)
+        except CorralError:
+            await session.stop(self._stop_grace)
+            raise
         now = self._clock.now()
         self._count += 1
         return Engine(
@@ -315,7 +318,7 @@ class Supervisor:
             model=model,
             launch=launch,
             session=session,
-            target=Target.of(session.endpoint.url, session.endpoint.headers),
+            target=target,
             loaded_at=self._clock.wall(),
             load_seconds=now - started,
             last_used=now,
@@ -324,7 +327,7 @@ class Supervisor:
     def _settle(self, model: str, slot: _Slot, task: asyncio.Task[Engine]) -> None:
         if task.cancelled():
             self._set(model, slot, State.COLD, "the load was called off")
-        elif isinstance(error := task.exception(), NotFound):
+        elif isinstance(error := task.exception(), NotFound | InvalidName):
             self._set(model, slot, State.COLD, error.message)  # a name that nobody has is no model that failed
         elif error:
             reason = error.message if isinstance(error, CorralError) else f"{type(error).__name__}: {error}"
@@ -356,21 +359,48 @@ class Supervisor:
             self._set(model, slot, State.FAILED, f"the engine ended: {reason}")
             await engine.session.stop(0)
 
-    async def _drained(self, engine: Engine, seconds: float) -> bool:
-        if not engine.in_flight or seconds <= 0:
-            return not engine.in_flight
-        engine.drained.clear()
-        waiting = asyncio.ensure_future(engine.drained.wait())
-        timer = asyncio.ensure_future(self._clock.sleep(seconds))
+    async def _leave(self, model: str, slot: _Slot, engine: Engine, drain: float, reason: str, *, force: bool) -> None:
+        """Let answers end, then stop the engine; several callers may be in here at once, each with its own patience."""
+        first = slot.state is State.READY
+        if first:
+            self._set(model, slot, State.STOPPING, reason)
+        stop = False
         try:
-            await asyncio.wait({waiting, timer}, return_when=asyncio.FIRST_COMPLETED)
+            stop = await self._drained(engine, drain) or force
         finally:
-            waiting.cancel()
-            timer.cancel()
+            if slot.stop is None and (stop or engine.gone.is_set()):
+                self._begin_stop(model, slot, engine, reason)
+            elif slot.stop is None and first:
+                self._set(model, slot, State.READY, "still answering")
+                slot.stopped.set()
+                slot.stopped = asyncio.Event()
+        if slot.stop is None:
+            raise ModelBusy(
+                f"Model {model!r} is answering {engine.in_flight} request(s).", "Try later, or force it with --force."
+            )
+        await asyncio.shield(slot.stop)
+
+    async def _drained(self, engine: Engine, seconds: float) -> bool:
+        """Whether nothing is under way, once that is so, the engine is gone, or the time is over."""
+        if engine.in_flight and seconds > 0:
+            engine.drained.clear()
+            waits = [
+                asyncio.ensure_future(wait)
+                for wait in (engine.drained.wait(), engine.gone.wait(), self._clock.sleep(seconds))
+            ]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
         return not engine.in_flight
 
-    async def _stop(self, model: str, slot: _Slot, engine: Engine, reason: str) -> None:
+    def _begin_stop(self, model: str, slot: _Slot, engine: Engine, reason: str) -> None:
+        """Stop the engine in a task of its own, so that no caller who leaves can leave half of it."""
         engine.gone.set()
+        slot.stop = self._spawn(self._stop(model, slot, engine, reason))
+
+    async def _stop(self, model: str, slot: _Slot, engine: Engine, reason: str) -> None:
         try:
             await engine.session.stop(self._stop_grace)
         finally:
