@@ -20,6 +20,7 @@ from typing import ClassVar
 import pytest
 
 from corral import __version__
+from tests.support import models
 from tests.support.commands import CORRAL, Yard
 
 CONFIG = """\
@@ -140,6 +141,21 @@ def test_an_empty_yard_says_what_to_do(tmp_path: Path) -> None:
 
     assert done.stdout == "No model is installed.\n"
     assert "corral pull smollm2" in done.stderr
+
+
+def test_a_damaged_record_is_shown_and_can_be_removed(yard: Yard) -> None:
+    (yard.home / "tiny.gguf").write_bytes(models.gguf(seed=1))
+    yard.run("pull", "file:./tiny.gguf", "--name", "A:tiny")
+    manifest = next((yard.home / "models" / "manifests").iterdir())
+    manifest.write_text("garbage")
+
+    listed = {model["name"]: model for model in yard.json("list")["models"]}
+    assert "damaged" in listed["A:tiny"]["problem"]
+    assert "is damaged" in yard.run("list").stdout
+    assert "--yes" in yard.run("rm", "A:tiny", code=2).stderr
+    assert yard.run("rm", "A:tiny", "--yes").stdout.startswith("A:tiny is removed")
+    assert not manifest.exists()
+    yard.run("rm", "A:tiny", "--yes", code=3)
 
 
 def test_a_pipe_that_closes_is_no_drama(yard: Yard) -> None:

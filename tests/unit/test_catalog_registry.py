@@ -411,11 +411,21 @@ async def test_a_damaged_record_spoils_nothing_else(registry, damage):
     assert registry.names() == ["two"]
     with pytest.raises(StoreError, match="damaged"):
         registry.get("one")
+    assert list(registry.damaged()) == ["one"]
     # What the damaged record needs is not known, so nothing is taken from under it.
     await registry.remove("two")
     assert models.sha256(ONE) in blobs(registry)
     await registry.remove("one")
     assert stored(registry) == []
+
+
+@pytest.mark.parametrize("name", ["one", "A:b/c", "x.Y_z-1"])
+async def test_a_damaged_record_is_known_by_its_name(registry, name):
+    assert registry.damaged() == {}
+    await registry.install("one", name=name)
+    next(registry._manifests.names.iterdir()).write_text("{")
+    registry._view = None
+    assert list(registry.damaged()) == [name]
 
 
 async def test_a_changed_manifest_is_noticed(registry):

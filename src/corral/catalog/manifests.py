@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -25,6 +26,11 @@ def encode(name: str) -> str:
     if len(text) <= _LONGEST:
         return text
     return f"{text[:100]}~{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def decode(stem: str) -> str:
+    """The name that `encode` wrote as `stem`; the stem itself where the name was too long to be kept in it."""
+    return stem if "~" in stem else re.sub(r"%([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), stem)
 
 
 def dump(revision: Revision) -> bytes:

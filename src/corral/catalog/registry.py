@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from corral.catalog.blobs import Blobs
 from corral.catalog.library import Library, shipped
-from corral.catalog.manifests import Manifests, encode
+from corral.catalog.manifests import Manifests, decode, encode
 from corral.catalog.pull import Origin, Pull, files_of
 from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.ports import Progress, Report, silent
@@ -69,9 +69,14 @@ class Registry:
         return sorted(self._look().models)
 
     def all(self) -> list[Installed]:
-        """All installed models, by name. A damaged one is left out; `get` says what is wrong with it."""
+        """All installed models, by name. Those with a damaged record are left out; see `damaged`."""
         models = self._look().models
         return [models[name] for name in sorted(models)]
+
+    def damaged(self) -> dict[str, StoreError]:
+        """What is wrong with the records that cannot be read, by name. `install` and `remove` mend it."""
+        broken = self._look().broken
+        return {decode(stem): broken[stem] for stem in sorted(broken)}
 
     def get(self, name: str) -> Installed:
         """The model called `name`, by an alias of the library too.

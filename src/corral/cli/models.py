@@ -9,11 +9,11 @@ import typer
 
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Model, What
-from corral.cli.output import Column, Output, line, painted_state, size_text, time_text
+from corral.cli.output import Column, Output, Painted, line, painted_state, size_text, time_text
 from corral.cli.progress import Watch, shown
 from corral.domain.models import Installed, Revision
 from corral.domain.options import parse_options
-from corral.errors import CorralError, ModelBusy, ServerNotRunning
+from corral.errors import CorralError, ModelBusy, ServerNotRunning, StoreError
 
 if TYPE_CHECKING:
     from corral.app import Corral, Definition
@@ -76,7 +76,8 @@ def list_models(invocation: Invocation) -> None:
         models = [_remote_row(model) for model in states.values()]
     else:
         corral = invocation.corral()
-        models = [_row(corral, name, states) for name in corral.names()]
+        damaged = corral.registry.damaged()
+        models = [_row(corral, name, states, damaged.get(name)) for name in sorted({*corral.names(), *damaged})]
     output = invocation.output
 
     def show() -> None:
@@ -105,12 +106,18 @@ def _cells(model: Mapping[str, Any], *, stated: bool) -> list[object]:
         size_text(model["size"]) if model["size"] else "-",
         model["format"] or "-",
         ", ".join(capabilities) or "-",
-        model["source"] or (f"(runtime {model['runtime']})" if model["runtime"] else "-"),
+        Painted(model["problem"], "red") if model["problem"] else _origin(model),
         *state,
     ]
 
 
-def _row(corral: "Corral", name: str, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _origin(model: Mapping[str, Any]) -> str:
+    return model["source"] or (f"(runtime {model['runtime']})" if model["runtime"] else "-")
+
+
+def _row(
+    corral: "Corral", name: str, states: Mapping[str, Mapping[str, Any]], damage: CorralError | None
+) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(
         ("runtime", "size", "format", "capabilities", "source", "revision", "installed_at")
     )
@@ -118,7 +125,7 @@ def _row(corral: "Corral", name: str, states: Mapping[str, Mapping[str, Any]]) -
     try:
         definition = corral.definition(name)
     except CorralError as error:
-        problem = str(error)
+        problem = str(damage or error)
     else:
         row["runtime"] = definition.runtime
         if definition.installed is not None:
@@ -246,27 +253,34 @@ def remove(
     """Remove an installed model; files that other models use stay."""
     invocation.here_only("rm")
     output = invocation.output
-    registry = invocation.corral().registry
-    installed = registry.get(model)  # by an alias of the library, too
-    loaded = _users(invocation, installed, registry.names())
+    corral = invocation.corral()
+    registry = corral.registry
+    try:
+        installed = registry.get(model)  # by an alias of the library, too
+        name = installed.name
+    except StoreError:  # its record is damaged, and removal is what mends that
+        installed = None
+        name = model if model in registry.damaged() else corral.canonical(model)
+    loaded = _users(invocation, name, installed, registry.names())
     if loaded and not force:
         raise ModelBusy(
             f"Model {model!r} is in the server's memory{'' if loaded == [model] else ' as ' + ', '.join(loaded)}.",
             f"Let it go first: corral unload {loaded[0]}. Or do both: corral rm {model} --force",
         )
-    if not yes and not output.ask(f"Remove {installed.name} ({size_text(installed.revision.size)})?"):
+    about = size_text(installed.revision.size) if installed else "whose record is damaged"
+    if not yes and not output.ask(f"Remove {name} ({about})?"):
         output.note("Nothing was removed.")
         raise typer.Exit(1)
-    for name in loaded:
-        _let_go(invocation, name)
+    for user in loaded:
+        _let_go(invocation, user)
     import asyncio
 
-    freed = asyncio.run(registry.remove(installed.name))
-    shared = "" if freed >= installed.revision.size else " The rest belongs to other models, too."
+    freed = asyncio.run(registry.remove(name))
+    shared = " The rest belongs to other models, too." if installed and freed < installed.revision.size else ""
     output.result(
-        {"removed": installed.name, "freed": freed},
-        lambda: output.say(f"{installed.name} is removed: {size_text(freed)} freed.{shared}"),
-        [installed.name],
+        {"removed": name, "freed": freed},
+        lambda: output.say(f"{name} is removed: {size_text(freed)} freed.{shared}"),
+        [name],
     )
 
 
@@ -274,13 +288,14 @@ def _let_go(invocation: Invocation, name: str) -> None:
     invocation.ask(lambda server: server.unload(name, force=True, drain=0))
 
 
-def _users(invocation: Invocation, installed: Installed, names: list[str]) -> list[str]:
+def _users(invocation: Invocation, called: str, installed: Installed | None, names: list[str]) -> list[str]:
     """The loaded models that run this very installation: by its own name, or configured ones that point to it."""
+    revision = installed.revision.id if installed else None
     return [
         name
         for name, model in _states(invocation).items()
         if model.get("state") in _LOADED
-        and (name == installed.name or (model.get("revision") == installed.revision.id and name not in names))
+        and (name == called or (revision is not None and model.get("revision") == revision and name not in names))
     ]
 
 
