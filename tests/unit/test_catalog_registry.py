@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 
 import pytest
 
@@ -131,6 +132,21 @@ async def test_another_model_does_not_take_a_name(registry):
 async def test_what_nobody_has_is_refused_with_the_nearest(registry, what):
     with pytest.raises(ModelNotFound, match="one"):
         await registry.install(what)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("tiny.gguf", r"corral pull file:\./tiny\.gguf"),
+        ("../a:b/tiny.gguf", r"corral pull file:\.\./a:b/tiny\.gguf"),
+        ("/models/tiny.gguf", "corral pull file:/models/tiny.gguf"),
+        ("hf:someone/thing", r"'hf' a source.*Sources: memory:\. Short names: one"),
+    ],
+)
+async def test_what_was_perhaps_meant_is_named(registry, what, says):
+    with pytest.raises(ModelNotFound) as caught:
+        await registry.install(what)
+    assert re.search(says, str(caught.value))
 
 
 async def test_a_source_without_it_says_so(registry):

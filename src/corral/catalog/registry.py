@@ -13,7 +13,7 @@ from corral.catalog.manifests import Manifests, decode, encode
 from corral.catalog.pull import Origin, Pull, files_of
 from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.ports import Progress, Report, silent
-from corral.errors import Conflict, CorruptModel, DigestMismatch, InvalidName, ModelNotFound, StoreError
+from corral.errors import Conflict, CorruptModel, DigestMismatch, InvalidName, ModelNotFound, StoreError, nearest
 from corral.kit.disk import human, in_thread
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _SETTLED = 0.1
 """Seconds after which a second change of a folder surely has another time stamp than the first."""
 
 _TRIES = 3
+_NO_SCHEME = re.compile(r"[^:]*$|[./~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +198,28 @@ class Registry:
         raise _contested(name)
 
     def _reference(self, what: str) -> ModelRef:
+        """What `scheme:locator` refers to.
+
+        Raises:
+            ModelNotFound: it is no reference to a source that is here; with what was perhaps meant.
+        """
+        if what.endswith(".gguf") and _NO_SCHEME.match(what):
+            path = what if what.startswith(("/", "./", "../", "~/")) else f"./{what}"
+            raise ModelNotFound(f"{what!r} is no model's name.", f"For a file: corral pull file:{path}", param="model")
         try:
             ref = ModelRef.parse(what)
         except InvalidName as error:
             raise ModelNotFound.among(what, self.library.names()) from error
         if ref.scheme not in self._sources:
-            raise ModelNotFound.among(what, self.library.names())
+            close = nearest(what, self.library.names())
+            if close:
+                raise ModelNotFound.among(what, close)
+            known = ", ".join(f"{scheme}:" for scheme in self._sources)
+            raise ModelNotFound(
+                f"{what!r} is neither in the library, nor is {ref.scheme!r} a source of models here.",
+                f"Sources: {known}. Short names: {', '.join(self.library.names())}.",
+                param="model",
+            )
         return ref
 
     def _free_for(self, name: str, source: str) -> Installed | None:
