@@ -267,7 +267,8 @@ CORRUPT = [
 @pytest.mark.parametrize(
     ("reason", "log", "says", "hint"),
     [
-        ("failed", CORRUPT, "failed: error loading model: tensor 'x' data", "install it again"),
+        ("failed", CORRUPT, "failed: error loading model: tensor 'x' data", "install it again: corral rm"),
+        ("failed", ["0.1 E gguf_init: failed to read key-value pairs"], "key-value pairs", "damaged"),
         ("failed", ["0.1 E gguf_init: invalid magic characters: '8?o?'"], "failed: invalid magic", "damaged"),
         ("failed", ["0.1 E llama: error loading model: unknown model architecture: 'new'"], "'new'", "--upgrade"),
         ("failed", ["0.1 E ggml: failed to allocate buffer of 9 bytes"], "allocate", "fewer slots"),

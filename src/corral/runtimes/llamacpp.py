@@ -303,8 +303,8 @@ _HINTS = (
     (r"template", "Check the option chat_template."),
     (r"lora|adapter", "Check the option lora: an adapter fits only the model it was made from."),
     (
-        r"magic|corrupt|incomplete|error loading model|GGUF|gguf",
-        "The file is damaged or of a kind llama.cpp does not read. Remove the model and install it again.",
+        r"magic|corrupt|incomplete|error loading model|GGUF|gguf|key-value pairs|tensor (info|data)",
+        "The file is damaged or of a kind llama.cpp does not read. To install it again: corral rm, corral pull.",
     ),
 )
 
