@@ -55,7 +55,8 @@ def translate(error: OSError, doing: str, path: Path) -> StoreError:
             return DiskFull(f"No room while {doing} {path}: {human(left)} free.", "Free some space and try again.")
         return DiskFull(f"No room while {doing} {path}.", "Free some space and try again.")
     if error.errno in _REFUSED:
-        hint = "Check who owns the folder, or choose another with CORRAL_HOME."
+        why = "The disk is read-only: choose" if error.errno == errno.EROFS else "Check who owns the folder, or choose"
+        hint = f"{why} another with CORRAL_HOME."
         return NoPermission(f"Not allowed: {doing} {path} ({error.strerror}).", hint)
     return StoreError(f"Failed {doing} {path}: {error.strerror or error}.", "Check the disk and the folder.")
 
