@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from corral.errors import ConfigError, UnknownOption
+from corral.domain.models import check_name
+from corral.errors import ConfigError, InvalidName, UnknownOption
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$")
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?$", re.IGNORECASE)
@@ -76,6 +77,8 @@ def _whole(value: Any) -> int:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
+    if not value:
+        raise ValueError("it is empty")
     return value
 
 
@@ -101,7 +104,18 @@ def _level(value: Any) -> str:
 
 
 def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser()
+    try:
+        return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}") from error
+
+
+def _placed(value: Any, base: Path, env: Mapping[str, str]) -> Any:
+    """A path as it is meant: below `base` when relative, `~` being the home of `env`. Anything else is left alone."""
+    text = str(value) if isinstance(value, str | Path) else ""
+    if text == "~" or text.startswith("~/"):
+        return str(_user_home(env) / text[2:])
+    return str(base / text) if text and not text.startswith("~") else value
 
 
 def _setting(default: Any, read: Callable[[Any], Any], doc: str) -> Any:
@@ -222,6 +236,7 @@ class Settings:
         return found
 
 
+_PATHS = ("home", "store.models_dir")
 _SECTIONS: Mapping[str, type[Any]] = {
     "server": ServerSettings,
     "store": StoreSettings,
@@ -253,7 +268,8 @@ def load(
 ) -> Settings:
     """The configuration from a file, `env` and `flags`.
 
-    The file is `file`, or the first found of $CORRAL_CONFIG, ./corral.yaml and corral.yaml in the home.
+    The file is `file`, or the first found of $CORRAL_CONFIG, ./corral.yaml and corral.yaml in the home. A relative path
+    in it is beside the file, any other one in `cwd`. A variable that is empty, and a key without a value, give nothing.
 
     `flags` maps dotted keys to values; None means not given.
 
@@ -264,18 +280,18 @@ def load(
     env = os.environ if env is None else env
     flags = {key: value for key, value in (flags or {}).items() if value is not None}
     home = flags.get("home") or env.get("CORRAL_HOME") or _home_of(env)
-    path = _find_file(file, env, Path(home).expanduser(), cwd or Path.cwd())
+    here = cwd or Path.cwd()
+    path = _find_file(file, env, Path(_placed(home, here, env)), here)
     given: dict[str, tuple[Any, str]] = {"home": (str(_home_of(env)), "default")}
-    tree: dict[str, Any] = {}
     if path is not None:
         tree, lines = _read_file(path)
-        given |= _from_tree(tree, lines, path)
+        given |= _located(_from_tree(tree, lines, path), here / path.parent, env)
     named, warnings = _from_environment(env)
-    given |= named
-    given |= {key: (value, f"flag --{key.rsplit('.', 1)[-1].replace('_', '-')}") for key, value in flags.items()}
+    flagged = {key: (value, f"flag --{key.rsplit('.', 1)[-1].replace('_', '-')}") for key, value in flags.items()}
+    given |= _located(named | flagged, here, env)
     settings = _build(given)
-    key = env.get("CORRAL_API_KEY") or None
-    if key is not None and not key.isascii():
+    key = env.get("CORRAL_API_KEY", "").strip() or None
+    if key is not None and not (key.isascii() and key.isprintable()):
         raise ConfigError(
             "CORRAL_API_KEY has characters that cannot stand in a header.", "Use ASCII letters and digits."
         )
@@ -285,13 +301,27 @@ def load(
     return replace(settings, api_key=key, file=path, origins=origins, warnings=warnings)
 
 
+def _user_home(env: Mapping[str, str]) -> Path:
+    return Path(env["HOME"]) if env.get("HOME") else Path("~").expanduser()
+
+
 def _home_of(env: Mapping[str, str]) -> Path:
-    return Path(env["HOME"]) / ".corral" if env.get("HOME") else Path("~/.corral").expanduser()
+    return _user_home(env) / ".corral"
+
+
+def _located(values: dict[str, tuple[Any, str]], base: Path, env: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    """`values` without those that are None, and with those that are paths made absolute."""
+    return {
+        key: (_placed(value, base, env), origin) if key in _PATHS else (value, origin)
+        for key, (value, origin) in values.items()
+        if value is not None
+    }
 
 
 def _find_file(file: Path | None, env: Mapping[str, str], home: Path, cwd: Path) -> Path | None:
-    named = file or (Path(env["CORRAL_CONFIG"]) if env.get("CORRAL_CONFIG") else None)
-    if named is not None:
+    wanted = file or env.get("CORRAL_CONFIG")
+    if wanted:
+        named = Path(_placed(wanted, cwd, env))
         if not named.is_file():
             raise ConfigError(f"There is no configuration file {named}.", "Check --config or CORRAL_CONFIG.")
         return named
@@ -344,10 +374,10 @@ def _from_tree(tree: dict[str, Any], lines: dict[str, int], path: Path) -> dict[
         place = f"{path}:{lines.get(str(name), 1)}"
         if name in ("runtimes", "models"):
             for entry, content in _mapping(value, place).items():
-                found[f"{name}.{entry}"] = (
-                    _mapping(content, place),
-                    f"{path}:{lines.get(f'{name}.{entry}', 1)}",
-                )
+                where = f"{path}:{lines.get(f'{name}.{entry}', 1)}"
+                if name == "models":
+                    _check_model_name(str(entry), where)
+                found[f"{name}.{entry}"] = (_mapping(content, place), where)
         elif name in sections:
             for leaf, content in _mapping(value, place).items():
                 key = f"{name}.{leaf}"
@@ -364,6 +394,13 @@ def _from_tree(tree: dict[str, Any], lines: dict[str, int], path: Path) -> dict[
         else:
             raise UnknownOption.among(str(name), {*known, *sections, "runtimes", "models"}, place)
     return found
+
+
+def _check_model_name(name: str, place: str) -> None:
+    try:
+        check_name(name)
+    except InvalidName as error:
+        raise ConfigError(f"{place}: {error.message}", error.hint) from error
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:
@@ -387,7 +424,7 @@ def _from_environment(env: Mapping[str, str]) -> tuple[dict[str, tuple[Any, str]
     found: dict[str, tuple[Any, str]] = {}
     warnings: list[str] = []
     for name, value in env.items():
-        if not name.startswith("CORRAL_") or name in _NOT_SETTINGS:
+        if not name.startswith("CORRAL_") or name in _NOT_SETTINGS or not value:
             continue
         if name in by_variable:
             found[by_variable[name]] = (value, f"environment {name}")

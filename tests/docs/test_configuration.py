@@ -30,7 +30,7 @@ def test_a_key_has_its_variable_its_meaning_and_its_default(key: str, tmp_path: 
     if default == "—":
         assert not KEYS[key][0]
     else:
-        assert _read(variable, default, tmp_path) == _expected(KEYS[key][0])
+        assert _read(variable, default, tmp_path) == _expected(KEYS[key][0], tmp_path)
 
 
 def _read(variable: str, default: str, home: Path) -> Any:
@@ -40,8 +40,8 @@ def _read(variable: str, default: str, home: Path) -> Any:
     return next(value for _, value, origin in settings.rows() if origin.startswith("environment"))
 
 
-def _expected(default: Any) -> Any:
-    return default.expanduser() if isinstance(default, Path) else default
+def _expected(default: Any, home: Path) -> Any:
+    return home / str(default).removeprefix("~/") if isinstance(default, Path) else default
 
 
 def test_the_keys_of_a_model_are_documented() -> None:

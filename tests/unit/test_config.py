@@ -97,6 +97,10 @@ def test_models_and_runtimes_are_read_with_their_places(tmp_path: Path) -> None:
         ("server: {max_body: big}\n", ConfigError, ["max_body", "64MiB"]),
         ("server: [1]\n", ConfigError, ["mapping"]),
         ("models: {a: 3}\n", ConfigError, ["mapping"]),
+        ("server: {host: ''}\n", ConfigError, ["server.host", "empty"]),
+        ("store: {models_dir: ''}\n", ConfigError, ["store.models_dir", "empty"]),
+        ("server:\n  max_body: 5\nmodels:\n  a b: {runtime: fake}\n", ConfigError, ["a b", ":4"]),
+        ('models: {"a\\n": {runtime: fake}}\n', ConfigError, ["name"]),
         ("- a\n- b\n", ConfigError, ["mapping"]),
         ("server: {port: 1}\nserver: {port: 2}\n", ConfigError, [":2", "second time"]),
         ("server: {port: 1\n", ConfigError, ["not YAML"]),
@@ -159,6 +163,51 @@ def test_every_key_can_be_given_by_its_variable(tmp_path: Path) -> None:
         settings = load(env(tmp_path, **{variable(key): text}), cwd=tmp_path)
         assert settings.value(key) != default, key
         assert settings.origin(key) == f"environment {variable(key)}"
+
+
+def test_an_empty_variable_gives_nothing(tmp_path: Path) -> None:
+    settings = load(
+        env(tmp_path, CORRAL_HOME="", CORRAL_STORE_MODELS_DIR="", CORRAL_SERVER_PORT="", CORRAL_SERVER_HOST=""),
+        cwd=tmp_path,
+    )
+    assert settings.home == tmp_path / ".corral"
+    assert settings.models_dir == tmp_path / ".corral" / "models"
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 7860)
+    assert settings.origin("home") == "default"
+
+
+def test_an_empty_value_in_the_file_is_the_default_and_says_so(tmp_path: Path) -> None:
+    write(tmp_path, "server:\n  port:\n")
+    settings = load(env(tmp_path), cwd=tmp_path)
+    assert (settings.server.port, settings.origin("server.port")) == (7860, "default")
+
+
+def test_paths_of_a_file_are_beside_it_and_others_where_the_command_runs(tmp_path: Path) -> None:
+    here, home = tmp_path / "here", tmp_path / ".corral"
+    here.mkdir()
+    home.mkdir()
+    write(home, "store: {models_dir: mine}\n")
+    assert load(env(tmp_path), cwd=here).models_dir == home / "mine"
+    assert load(env(tmp_path, CORRAL_STORE_MODELS_DIR="m"), cwd=here).models_dir == here / "m"
+    assert load(env(tmp_path), {"store.models_dir": "./m"}, cwd=here).models_dir == here / "m"
+
+
+def test_a_tilde_is_the_home_of_the_environment_given(tmp_path: Path) -> None:
+    write(tmp_path, "store: {models_dir: ~/models}\n")
+    named = env(tmp_path, CORRAL_CONFIG="~/corral.yaml", CORRAL_HOME="~/yard")
+    settings = load(named, cwd=Path("/"))
+    assert settings.file == tmp_path / "corral.yaml"
+    assert settings.home == tmp_path / "yard"
+    assert settings.models_dir == tmp_path / "models"
+    with pytest.raises(ConfigError, match="nobody-of-that-name"):
+        load(env(tmp_path, CORRAL_HOME="~nobody-of-that-name/x"), cwd=tmp_path)
+
+
+def test_a_key_is_taken_without_the_line_end_of_its_file(tmp_path: Path) -> None:
+    assert load(env(tmp_path, CORRAL_API_KEY="hunter2\r\n"), cwd=tmp_path).api_key == "hunter2"
+    assert load(env(tmp_path, CORRAL_API_KEY=" "), cwd=tmp_path).api_key is None
+    with pytest.raises(ConfigError, match="header"):
+        load(env(tmp_path, CORRAL_API_KEY="hun\nter2"), cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

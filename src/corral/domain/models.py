@@ -12,7 +12,7 @@ from typing import Any
 
 from corral.errors import InvalidName
 
-_NAME = re.compile(r"^[\w\-.:/]+$", re.ASCII)
+_NAME = re.compile(r"[\w\-.:/]+", re.ASCII)
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.\-]*):(.+)$", re.DOTALL)
 
 
@@ -35,7 +35,7 @@ def check_name(name: str) -> str:
         InvalidName: empty, over 200 characters, a path that climbs, or characters that are not letters, digits or
         `_-.:/`.
     """
-    if not _NAME.match(name) or len(name) > 200 or name.startswith("/") or ".." in name.split("/"):
+    if not _NAME.fullmatch(name) or len(name) > 200 or name.startswith("/") or ".." in name.split("/"):
         raise InvalidName(
             f"{name[:200]!r} cannot name a model.",
             "Use letters, digits and the characters _ - . : / only, with no leading / and no '..'.",
