@@ -1,5 +1,7 @@
 """Models that lie on this machine."""
 
+import os
+
 import pytest
 
 from corral.catalog.library import Library
@@ -69,6 +71,13 @@ async def test_a_truncated_file_is_refused(registry, original, cut):
     with pytest.raises(CorruptModel, match=r"truncated|ends in"):
         await registry.install(f"file:{original}")
     assert registry.names() == []
+
+
+async def test_a_pipe_is_not_waited_for(registry, original):
+    original.unlink()
+    os.mkfifo(original)
+    with pytest.raises(SourceError, match="pipe or device"):
+        await registry.install(f"file:{original}")
 
 
 async def test_what_is_no_model_is_refused_at_once(registry, original):

@@ -86,8 +86,10 @@ def _examine(path: Path) -> tuple[int, str]:
     try:
         if path.is_dir():
             raise SourceError(f"{path} is a folder.", "Name the .gguf file in it.")
-        if not path.is_file():
+        if not path.exists():
             raise SourceNotFound(f"{path} does not exist.", "Check the path.")
+        if not path.is_file():
+            raise SourceError(f"{path} is a pipe or device, not a file.", "Name a .gguf file.")
         with path.open("rb") as stream:
             magic = stream.read(len(_MAGIC))
         facts = path.stat()
