@@ -98,6 +98,17 @@ async def test_it_remembers_what_it_was_asked_but_not_the_key(engine):
     assert "authorization" not in request["headers"]
 
 
+async def test_it_remembers_the_last_thousand_requests_only(engine):
+    client = await engine()
+    for _ in range(1002):
+        async with client.http.get(client.url + "/models"):
+            pass
+    await client.chat(seed=8)
+    account = await client.control("GET", "seen")
+    assert len(account["requests"]) == 1000
+    assert account["requests"][-1]["body"]["seed"] == 8
+
+
 async def test_a_wrong_key_opens_nothing_but_the_health_check(engine):
     client = await engine()
     wrong = {"Authorization": "Bearer wrong"}

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _AT_START_ONLY = {"load_ms", "slots", "embed_dimensions"}
 _CRASHED = 70
+_REMEMBERED = 1000
+"""Requests that `/fake/seen` tells of, the last ones: an engine under load must not grow."""
 _GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
@@ -58,7 +61,8 @@ class Engine:
         self._key = key
         self._free = asyncio.Semaphore(script["slots"])
         self._released = asyncio.Event()
-        self._seen: list[dict[str, Any]] = []
+        self._seen: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self._asked = 0
         self._counts = {"gone": 0, "held": 0, "failed": 0}
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,6 +113,7 @@ class Engine:
             await wire.whole(self._control(request))
             return
         shown = {name: value for name, value in request.headers.items() if name != "authorization"}
+        self._asked += 1
         self._seen.append({"method": request.method, "path": request.path, "headers": shown, "body": request.body})
         if request.path == "/v1/models" and request.method == "GET":
             await wire.whole({"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "fake"}]})
@@ -128,7 +133,7 @@ class Engine:
                 self._released.clear()
             case _:
                 raise _unknown(request)
-        return {"requests": self._seen, **self._counts}
+        return {"requests": list(self._seen), **self._counts}
 
     async def _generate(self, request: Request, wire: Wire) -> None:
         body = request.body
@@ -147,7 +152,7 @@ class Engine:
         if request.path == "/v1/embeddings":
             await wire.whole(embeddings(body, self.name, self.script["embed_dimensions"]))
             return
-        answer = Answer.to(body, script, self.name, len(self._seen), chat=request.path == "/v1/chat/completions")
+        answer = Answer.to(body, script, self.name, self._asked, chat=request.path == "/v1/chat/completions")
         if body.get("stream"):
             await wire.stream(self._paced(answer.events(), script, kind, wire))
             return
