@@ -337,6 +337,12 @@ def test_the_life_of_a_model(served: tuple[Yard, str]) -> None:
     assert "corral load poet" in yard.run("logs", "poet", code=3).stderr
 
 
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_the_base_url_of_clients_is_an_address_too(served: tuple[Yard, str], tmp_path: Path, end: str) -> None:
+    _, url = served
+    assert "parrot" in Yard(tmp_path).run("--url", url + end, "list", "--quiet").stdout.split()
+
+
 def test_a_name_that_nobody_has_leaves_no_trace(served: tuple[Yard, str]) -> None:
     yard, _ = served
     assert "nobody" in yard.run("load", "nobody", code=3).stderr

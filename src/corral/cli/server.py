@@ -35,7 +35,7 @@ def error_of(content: Mapping[str, Any]) -> CorralError:
 
 
 class Server:
-    """The server at `url`. Use it inside one event loop, and close it.
+    """The server at `url`, which may end in the `/v1` of OpenAI's clients. Use it inside one loop, and close it.
 
     Raises (every method):
         ServerNotRunning: nobody answers there, or it is not a Corral.
@@ -43,7 +43,7 @@ class Server:
     """
 
     def __init__(self, url: str, key: str | None = None, env: Mapping[str, str] | None = None) -> None:
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/").removesuffix("/v1")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._target = Target.of(self.url, headers)
         self._upstream = Upstream(env)
