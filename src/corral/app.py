@@ -12,7 +12,7 @@ from corral.config import ModelSettings, Settings, load, model_settings
 from corral.domain.models import Installed, check_name
 from corral.domain.options import parse_options
 from corral.domain.ports import Clock, LaunchSpec, Report, Runtime, silent
-from corral.errors import ModelNotFound, RuntimeUnavailable
+from corral.errors import CorralError, ModelNotFound, RuntimeUnavailable
 from corral.kit.clock import SystemClock
 from corral.kit.upstream import Timeouts, Upstream
 from corral.lifecycle.supervisor import Engine, Launch, Supervisor
@@ -125,19 +125,43 @@ class Corral:
         """The models to load when the server starts."""
         return [name for name, entry in self.models.items() if entry.preload]
 
+    async def load(self, name: str, report: Report = silent) -> Engine:
+        """Bring a model into memory by any of its names, and leave it there until its idle time-out.
+
+        Raises:
+            CorralError: it cannot be had, or not be started.
+        """
+        return await self.supervisor.load(self.canonical(name), report)
+
+    async def unload(self, name: str, *, drain: float | None = None, force: bool = False) -> bool:
+        """Take a model out of memory by any of its names; False when it was not there.
+
+        Answers under way get `drain` seconds to end, by default `engines.drain_grace`.
+
+        Raises:
+            ModelBusy: it is still answering, and `force` is not given.
+        """
+        wait = self.settings.engines.drain_grace if drain is None else drain
+        return await self.supervisor.unload(self.canonical(name), drain=wait, force=force)
+
     async def close(self) -> None:
         """Stop every engine and close every connection."""
-        await self.supervisor.close()
-        await self.upstream.close()
+        try:
+            await self.supervisor.close()
+        finally:
+            await self.upstream.close()
 
     def _forget(self, engine: Engine) -> None:
         self.upstream.forget(engine.target)
 
     def _exists(self, name: str) -> bool:
         entry = self.models[name]
-        if self._installed(name, entry) is not None:
-            return True
-        return entry.runtime is not None and not self.runtimes[entry.runtime].formats
+        try:
+            if self._installed(name, entry) is not None:
+                return True
+            return entry.runtime is not None and not self.runtimes[entry.runtime].formats
+        except CorralError:
+            return False  # whoever asks for it by name is told why; it must not spoil the list of the others
 
     def _installed(self, name: str, entry: ModelSettings) -> Installed | None:
         for candidate in (name, entry.source):
@@ -150,11 +174,16 @@ class Corral:
 
     def _runtime_for(self, name: str, installed: Installed | None) -> str:
         wanted = installed.revision.format if installed else "?"
+        broken = []
         for kind in self.runtimes:
-            if wanted in self.runtimes[kind].formats:
-                return kind
+            try:
+                if wanted in self.runtimes[kind].formats:
+                    return kind
+            except CorralError as error:
+                broken.append(str(error))
         raise RuntimeUnavailable(
-            f"No runtime here runs {wanted} files, as {name!r} is.", f"Runtimes: {', '.join(self.runtimes)}."
+            f"No runtime here runs {wanted} files, as {name!r} is.",
+            " ".join([f"Runtimes: {', '.join(self.runtimes)}.", *broken]),
         )
 
     def _defaults(self, kind: str, installed: Installed | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +16,7 @@ from corral.domain.generation import GenerationConfig, ModelConfig, ModelInfo, R
 from corral.domain.ports import Report, silent
 from corral.domain.receipts import Receipt
 from corral.errors import (
+    Conflict,
     CorralError,
     InvalidRequest,
     NotSupported,
@@ -28,6 +29,7 @@ from corral.kit.sse import Reader
 from corral.routing.dispatch import Answer, Ask
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
     from types import TracebackType
 
     from corral.domain.models import Installed
@@ -55,11 +57,12 @@ class LoadedModel:
 
     async def generate_stream(
         self, prompt: str = "", *, max_tokens: int | None = 1024, temperature: float | None = 0.7, **more: Any
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """The answer's text piece by piece, as the engine writes it. Leaving the loop early stops the engine."""
         config = GenerationConfig(prompt, max_tokens, temperature, **more)
-        async for piece in self._manager.generate_stream(self.name, config):
-            yield piece
+        async with aclosing(self._manager.generate_stream(self.name, config)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 class ModelManager:
@@ -88,6 +91,7 @@ class ModelManager:
         self._dispatcher = self.corral.dispatcher
         self._ids = request_ids()
         self._idler: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._begin()
@@ -99,7 +103,8 @@ class ModelManager:
         await self.close()
 
     async def close(self) -> None:
-        """Stop every engine. Idempotent."""
+        """Stop every engine; nothing is loaded after that. Idempotent."""
+        self._closed = True
         if self._idler is not None:
             self._idler.cancel()
             await asyncio.wait([self._idler])
@@ -150,14 +155,14 @@ class ModelManager:
             EngineError: it could not be started.
         """
         self._begin()
-        engine = await self.corral.supervisor.load(name, report)
+        engine = await self.corral.load(name, report)
         facts = engine.session.facts
         info = ModelInfo(name, engine.runtime, engine.revision, facts.context, facts.device, local=not engine.remote)
         return LoadedModel(self, name), info
 
     async def unload_model(self, name: str) -> bool:
         """Take a model out of memory, waiting for answers under way; False when it was not there."""
-        return await self.corral.supervisor.unload(name, drain=self.corral.settings.engines.drain_grace)
+        return await self.corral.unload(name)
 
     async def generate(self, name: str, config: GenerationConfig) -> Reply:
         """The whole answer of model `name`, loading it first where needed.
@@ -176,15 +181,16 @@ class ModelManager:
             finally:
                 answer.close()
 
-    async def generate_stream(self, name: str, config: GenerationConfig) -> AsyncIterator[str]:
+    async def generate_stream(self, name: str, config: GenerationConfig) -> AsyncGenerator[str, None]:
         """The answer's text, piece by piece. Leaving the loop early stops the engine."""
-        async for chunk in self.stream(config.body(name, stream=True)):
-            for choice in chunk.get("choices", ()):
-                text = choice.get("delta", {}).get("content")
-                if text:
-                    yield text
+        async with aclosing(self.stream(config.body(name, stream=True))) as chunks:
+            async for chunk in chunks:
+                for choice in chunk.get("choices") or ():
+                    text = (choice.get("delta") or {}).get("content")
+                    if text:
+                        yield text
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks that answer an OpenAI chat-completions body with `stream` set.
 
         Raises:
@@ -203,7 +209,11 @@ class ModelManager:
             answer.close()
 
     def _begin(self) -> None:
-        if self._idler is None:
+        if self._idler is not None and self._idler.get_loop() is not asyncio.get_running_loop():
+            raise Conflict(
+                "This ModelManager belongs to another event loop.", "Do all of its work within one asyncio.run(...)."
+            )
+        if self._idler is None and not self._closed:
             self._idler = asyncio.create_task(self.corral.supervisor.run(), name="idle engines")
 
     def _reply(self, ask: Ask, engine: Engine, document: Mapping[str, Any]) -> Reply:
@@ -253,10 +263,10 @@ def _document(status: int, body: bytes) -> dict[str, Any]:
         raise UpstreamProtocol(f"The engine answered {status} with something that is not JSON.") from error
     if not isinstance(document, dict):
         raise UpstreamProtocol(f"The engine answered {status} with JSON that is no object.")
-    if status >= 400 or "error" in document:
+    if status >= 400 or document.get("error"):
         raise _refusal(status, document.get("error"))
     choices = document.get("choices")
-    if not isinstance(choices, Sequence) or not choices:
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise UpstreamProtocol("The engine's answer holds no choices.")
     return document
 
@@ -267,7 +277,7 @@ def _refusal(status: int, detail: Any) -> CorralError:
     return InvalidRequest(text) if 400 <= status < 500 else UpstreamError(text)
 
 
-async def _chunks(answer: Answer) -> AsyncIterator[dict[str, Any]]:
+async def _chunks(answer: Answer) -> AsyncGenerator[dict[str, Any], None]:
     reader = Reader()
     async for piece in answer.response:
         for data in reader.feed(piece):
@@ -277,6 +287,8 @@ async def _chunks(answer: Answer) -> AsyncIterator[dict[str, Any]]:
                 chunk = orjson.loads(data)
             except orjson.JSONDecodeError as error:
                 raise UpstreamProtocol("The engine sent an event that is not JSON.") from error
-            if "error" in chunk:
+            if not isinstance(chunk, dict):
+                raise UpstreamProtocol("The engine sent an event that is no object.")
+            if chunk.get("error"):
                 raise _refusal(500, chunk["error"])
             yield chunk

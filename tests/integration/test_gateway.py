@@ -27,6 +27,7 @@ models:
   keyless: {runtime: openai, options: {base_url: "http://127.0.0.1:9/v1", api_key_env: NO_SUCH_KEY_HERE}}
   typo: {runtime: fake, options: {replyy: hi}}
   team/model: {runtime: fake, options: {reply: slash}}
+  events: {runtime: fake}
 """
 
 
@@ -473,3 +474,91 @@ def test_preloaded_models_are_ready_when_the_server_says_so(tmp_path: Path) -> N
             reply = ask(server, "GET", "/readyz")
         assert reply.json == {"status": "ready"}
         assert ask(server, "GET", "/api/v1/runtime/models/early").json["model"]["state"] == "ready"
+
+
+def test_a_name_that_cannot_be_or_a_broken_entry_harms_no_list(tmp_path: Path) -> None:
+    config = CONFIG + "  lost: {runtime: nosuchruntime}\n"
+    with corral_server(tmp_path, config) as server:
+        for name in ("a b", "x\n", "../up", "n" * 300):
+            assert ask(server, "POST", "/v1/chat/completions", chat(name)).status in (400, 404)
+        assert ask(server, "POST", "/v1/chat/completions", chat("lost")).json["error"]["code"] == "unknown_plugin"
+        listed = ask(server, "GET", "/api/v1/runtime/models")
+        assert listed.status == 200
+        assert "robot" in [model["name"] for model in listed.json["models"]]
+        assert ask(server, "GET", "/v1/models").status == 200
+
+
+def test_a_broken_origin_is_refused_and_is_no_failure_of_ours(server: Server) -> None:
+    for origin in ("http://[", "http://[::1", "http://", ""):
+        assert ask(server, "GET", "/v1/models", headers={"Origin": origin}).status == 403, origin
+
+
+def test_the_log_of_requests_has_a_line_each_that_no_path_can_break(tmp_path: Path) -> None:
+    with corral_server(tmp_path, CONFIG, env={"CORRAL_LOG_REQUESTS": "on"}) as server:
+        answered = ask(server, "POST", "/v1/chat/completions", chat())
+        ask(server, "GET", "/nothing%0aforged%1b[31m")
+        managed = ask(server, "GET", "/api/v1/runtime/health")
+    lines = (tmp_path / "server.log").read_text().splitlines()
+    assert any(answered.headers["x-request-id"] in x and x.endswith("POST /v1/chat/completions 200") for x in lines)
+    assert any(managed.headers["x-request-id"] in x and x.endswith("GET /api/v1/runtime/health 200") for x in lines)
+    assert any(x.endswith("GET /nothing%0aforged%1b[31m 404") for x in lines)
+    assert not any("uvicorn" in x for x in lines)
+
+
+def test_without_log_requests_nothing_is_written(tmp_path: Path) -> None:
+    with corral_server(tmp_path, CONFIG) as server:
+        assert ask(server, "POST", "/v1/chat/completions", chat()).status == 200
+    assert (tmp_path / "server.log").read_text() == ""
+
+
+def test_events_tell_of_a_load_end_to_end_and_a_reader_that_left_is_forgotten(server: Server) -> None:
+    parts = urlsplit(server.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    connection.request("GET", "/api/v1/runtime/events")
+    response = connection.getresponse()
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.readline() == b": corral\n"
+    assert ask(server, "POST", "/api/v1/runtime/models/load?model_name=events").status == 200
+    states = []
+    while "ready" not in states:
+        line = response.readline()
+        if line.startswith(b"data: "):
+            event = json.loads(line.removeprefix(b"data: "))
+            if event["model"] == "events":
+                states.append(event["state"])
+    assert states == ["loading", "ready"]
+    connection.close()
+
+
+def test_a_stop_lets_an_answer_end_and_does_not_wait_for_ever(tmp_path: Path) -> None:
+    with corral_server(tmp_path, CONFIG, env={"CORRAL_SERVER_SHUTDOWN_GRACE": "1s"}) as server:
+        parts = urlsplit(server.url)
+        streams = []
+        for script in ({"tokens": 5, "delay_ms": 50}, {"tokens": 50, "hold_after": 2}):
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+            connection.request("POST", "/v1/chat/completions", json.dumps(chat(stream=True, fake=script)))
+            response = connection.getresponse()
+            assert response.readline().startswith(b"data: ")
+            streams.append((connection, response))
+        engines = server.engines()
+        # An unload that waits for the held answer must not keep the server either.
+        waiting = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        waiting.request("POST", "/api/v1/runtime/models/unload?model_name=robot&drain=3600")
+        while ask(server, "GET", "/api/v1/runtime/models/robot").json["model"]["state"] != "stopping":
+            pass
+        server.process.terminate()
+        assert streams[0][1].read().endswith(b"data: [DONE]\n\n")
+        assert server.process.wait(60) == 0
+        assert ended(engines)
+        for connection, _ in streams:
+            connection.close()
+        waiting.close()
+
+
+def test_a_preload_that_fails_is_logged_and_the_server_is_ready(tmp_path: Path) -> None:
+    config = "models:\n  early: {runtime: fake, preload: true, options: {fault: crash_on_start}}\n"
+    with corral_server(tmp_path, config) as server:
+        while ask(server, "GET", "/readyz").status == 503:
+            pass
+        assert ask(server, "GET", "/api/v1/runtime/health").json["status"] == "degraded"
+    assert "cannot load early at start" in (tmp_path / "server.log").read_text()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 
 from corral import GenerationConfig, ModelConfig, ModelManager
 from corral.config import Settings, load
 from corral.errors import (
+    Conflict,
     EngineDied,
+    EngineStartFailed,
     InvalidRequest,
     ModelNotFound,
     NotSupported,
@@ -18,6 +23,7 @@ from corral.errors import (
     UpstreamError,
     UpstreamProtocol,
 )
+from corral.gateway.server import serve
 
 CONFIG = """
 models:
@@ -127,3 +133,54 @@ async def test_the_managers_own_flags_win(tmp_path: Path, settings: Settings) ->
     assert manager.corral.settings.models_dir == tmp_path / "m"
     assert "robot" in manager.models()
     await manager.close()
+
+
+async def test_a_stream_closed_early_is_over_at_once(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        model, _ = await manager.load_model("robot")
+        stream = model.generate_stream(prompt="hi", extra={"fake": {"tokens": 50, "hold_after": 1}})
+        assert await anext(stream)
+        await stream.aclose()
+        assert [status.engine.in_flight for status in manager.corral.supervisor.statuses() if status.engine] == [0]
+
+
+def test_a_second_loop_is_refused_in_words(settings: Settings) -> None:
+    manager = ModelManager(settings=settings)
+    asyncio.run(manager.load_model("robot"))
+    with pytest.raises(Conflict, match="event loop"):
+        asyncio.run(manager.generate("robot", GenerationConfig("hi")))
+
+
+async def test_after_close_nothing_is_loaded_and_nothing_runs(settings: Settings) -> None:
+    manager = ModelManager(settings=settings)
+    await manager.close()
+    before = asyncio.all_tasks()
+    with pytest.raises(EngineStartFailed):
+        await manager.generate("robot", GenerationConfig("hi"))
+    assert asyncio.all_tasks() == before
+
+
+async def test_one_stop_text_is_one_stop() -> None:
+    assert GenerationConfig("hi", stop="END").body("m", stream=False)["stop"] == ["END"]
+    assert GenerationConfig("hi", stop=["a", "b"]).body("m", stream=False)["stop"] == ["a", "b"]
+    assert "stop" not in GenerationConfig("hi").body("m", stream=False)
+
+
+async def test_a_server_that_is_cancelled_stops_its_engines(settings: Settings) -> None:
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    settings = replace(
+        settings,
+        server=replace(settings.server, port=0),
+        models={"robot": replace(settings.models["robot"], preload=True)},
+    )
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(settings, ready.set_result))
+    url = await ready
+    async with aiohttp.ClientSession() as session:
+        while (await session.get(f"{url}/readyz")).status == 503:
+            pass
+    assert {p.pid for p in psutil.Process().children(recursive=True)} > before
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert {p.pid for p in psutil.Process().children(recursive=True)} == before

@@ -35,7 +35,7 @@ class GenerationConfig:
     temperature: float | None = 0.7
     top_p: float | None = None
     seed: int | None = None
-    stop: Sequence[str] = ()
+    stop: str | Sequence[str] = ()
     system: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class GenerationConfig:
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,
-            "stop": list(self.stop) or None,
+            "stop": [self.stop] if isinstance(self.stop, str) and self.stop else list(self.stop) or None,
         }
         body: dict[str, Any] = {"model": model, "messages": messages}
         body |= {key: value for key, value in optional.items() if value is not None}

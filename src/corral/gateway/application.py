@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import orjson
 
@@ -95,7 +94,9 @@ class Gateway:
             raise
         finally:
             if self._logs:
-                _access.info("%s %s %s %d", request_id.decode(), scope["method"], path, status)
+                # The path as it was sent: decoded, it could hold a line break and forge a line.
+                sent = scope["raw_path"].decode("ascii", "backslashreplace")
+                _access.info("%s %s %s %d", request_id.decode(), scope["method"], sent, status)
 
     async def _other(self, scope: Scope, head: Head, request_id: bytes, receive: Receive, send: Send) -> int:
         path: str = scope["path"]
@@ -155,7 +156,7 @@ class Gateway:
         return 200, {"object": "list", "data": [self._model(name) for name in self.corral.names()]}
 
     def _model(self, name: str) -> dict[str, Any]:
-        definition = self.corral.definition(unquote(name))
+        definition = self.corral.definition(name)
         installed = definition.installed
         created = installed.installed_at if installed else self._started
         states = {s.model: s.state for s in self.corral.supervisor.statuses()}
@@ -177,7 +178,7 @@ class Gateway:
 
     async def _preload(self, name: str) -> None:
         try:
-            await self.corral.supervisor.load(name)
+            await self.corral.load(name)
         except CorralError as error:
             _log.error("cannot load %s at start: %s", name, error)
         finally:

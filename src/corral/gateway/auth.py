@@ -111,9 +111,12 @@ class Gate:
         text = origin.decode("latin-1")
         if text.partition("://")[2] == host.decode("latin-1"):
             return True
-        parts = urlsplit(text)
-        if parts.scheme in ("http", "https"):
+        try:
+            parts = urlsplit(text)
             name = parts.hostname or ""
+        except ValueError:  # such as an unclosed bracket
+            return False
+        if parts.scheme in ("http", "https"):
             return name in self._names or name.endswith(".localhost") or _is_loopback(name)
         # Desktop programs (app://, vscode-webview://) come with a scheme of their own; a web page cannot. `null` is
         # any page.

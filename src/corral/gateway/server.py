@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from corral.config import Settings
+    from corral.config import LogSettings, Settings
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -113,6 +114,32 @@ class _Server(uvicorn.Server):
         self.handle_exit(number, frame)
 
 
+@contextlib.contextmanager
+def logs(settings: LogSettings) -> Iterator[None]:
+    """Write to standard error what Corral and uvicorn log, for the block's length.
+
+    Of Corral from `log.level` on, of uvicorn warnings and errors; request lines are decided by `log.requests` alone.
+    """
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    levels = {"corral": level, "corral.access": logging.INFO, "uvicorn": max(level, logging.WARNING)}
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = {logging.getLogger(name): value for name, value in levels.items()}
+    before = {logger: logger.level for logger in loggers}
+    writers = [logging.getLogger(name) for name in ("corral", "uvicorn")]
+    for logger, value in loggers.items():
+        logger.setLevel(value)
+    for logger in writers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in writers:
+            logger.removeHandler(handler)
+        for logger, value in before.items():
+            logger.setLevel(value)
+
+
 async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: None, **parts: Any) -> None:
     """Serve until SIGINT, SIGTERM or cancellation, then stop every engine. `on_ready` gets the URL once it answers.
 
@@ -125,6 +152,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
         AddressInUse, UnsafeBind, ServerRunning, NoPermission, ServerError: nothing was started.
     """
     with (
+        logs(settings.log),
         claim(settings.home) as presence,
         contextlib.closing(listen(settings.server.host, settings.server.port)) as listener,
     ):
@@ -149,4 +177,11 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(min(settings.server.shutdown_grace, 3600))),
         )
-        await _Server(config, ready).serve(sockets=[listener])
+        server = _Server(config, ready)
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True  # uvicorn itself would leave without telling the application
+            await serving
+            raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -65,8 +65,7 @@ class LocalTalker:
 
     def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """As the port says."""
-        # Declared as an iterator there, and a generator in truth: `listen` closes it.
-        return cast("AsyncGenerator[dict[str, Any], None]", self._manager.stream(body))
+        return self._manager.stream(body)
 
     async def describe(self, model: str) -> Mapping[str, Any]:
         """As the port says."""

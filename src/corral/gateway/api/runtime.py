@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from corral.app import Corral
 from corral.domain.states import State
-from corral.errors import NotFound
+from corral.errors import ModelNotFound, NotFound
 from corral.lifecycle.supervisor import Engine, Status
 
 
@@ -83,13 +83,13 @@ def router(corral: Corral) -> APIRouter:
         """Every model that can be asked for, loaded or not."""
         statuses = {status.model: status for status in corral.supervisor.statuses()}
         names = sorted({*corral.names(), *statuses})
-        models = [await _describe(corral, name, statuses.get(name)) for name in names]
+        models = [m for name in names if (m := await _described(corral, name, statuses.get(name)))]
         return ManyModels(models=models, count=len(models))
 
     @routes.post("/models/load")
     async def load_model(model_name: ModelName) -> OneModel:
         """Bring a model into memory; answers when it is ready. It leaves again after its idle time-out."""
-        await corral.supervisor.load(model_name)
+        await corral.load(model_name)
         return OneModel(model=await _one(corral, model_name))
 
     @routes.post("/models/unload")
@@ -102,8 +102,7 @@ def router(corral: Corral) -> APIRouter:
     ) -> OneModel:
         """Take a model out of memory; 409 when it is still answering after `drain` seconds."""
         corral.definition(model_name)
-        wait = corral.settings.engines.drain_grace if drain is None else drain
-        await corral.supervisor.unload(model_name, drain=min(wait, 3600.0), force=force)
+        await corral.unload(model_name, drain=drain, force=force)
         return OneModel(model=await _one(corral, model_name))
 
     @routes.get("/models/{name:path}/log")
@@ -143,12 +142,22 @@ async def _events(corral: Corral) -> AsyncIterator[bytes]:
 
 
 def _engine(corral: Corral, name: str) -> Engine | None:
-    return next((s.engine for s in corral.supervisor.statuses() if s.model == name and s.engine), None)
+    model = corral.canonical(name)
+    return next((s.engine for s in corral.supervisor.statuses() if s.model == model and s.engine), None)
 
 
 async def _one(corral: Corral, name: str) -> ModelState:
-    status = next((s for s in corral.supervisor.statuses() if s.model == name), None)
+    model = corral.canonical(name)
+    status = next((s for s in corral.supervisor.statuses() if s.model == model), None)
     return await _describe(corral, name, status)
+
+
+async def _described(corral: Corral, name: str, status: Status | None) -> ModelState | None:
+    """`_describe`; None for a model that was removed since it was loaded, or since it failed."""
+    try:
+        return await _describe(corral, name, status)
+    except ModelNotFound:
+        return None
 
 
 async def _describe(corral: Corral, name: str, status: Status | None) -> ModelState:
