@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from corral.app import Corral
+from corral.config import load
+from corral.gateway.application import Gateway
 from support.servers import CORRAL, Server, corral_server, ended
 
 CONFIG = """
@@ -553,6 +556,41 @@ def test_a_stop_lets_an_answer_end_and_does_not_wait_for_ever(tmp_path: Path) ->
         for connection, _ in streams:
             connection.close()
         waiting.close()
+
+
+@pytest.mark.parametrize("path", ["/api/v1/runtime/models", "/v1/models"])
+async def test_a_bug_is_answered_once_in_the_envelope_and_raised_as_it_is(tmp_path: Path, path: str) -> None:
+    class Broken(Corral):
+        def names(self) -> list[str]:
+            raise ZeroDivisionError("a bug")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    gateway = Gateway(Broken(load({"HOME": str(tmp_path)}, cwd=tmp_path)))
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+    with pytest.raises(ZeroDivisionError):
+        await gateway(scope, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 500
+    assert b"x-request-id" in dict(sent[0]["headers"])
+    error = json.loads(sent[1]["body"])["error"]
+    assert "log says more" in json.dumps(error)
+    assert "a bug" not in json.dumps(error)
 
 
 def test_a_preload_that_fails_is_logged_and_the_server_is_ready(tmp_path: Path) -> None:

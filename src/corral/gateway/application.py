@@ -12,7 +12,7 @@ import orjson
 from corral import __version__
 from corral.domain.states import State
 from corral.errors import CorralError, MethodNotAllowed, NotFound
-from corral.gateway.api.application import create, envelope
+from corral.gateway.api.application import crash, create, envelope
 from corral.gateway.auth import Gate, Head
 from corral.gateway.body import ClientLeft
 from corral.gateway.inference import openai
@@ -89,8 +89,8 @@ class Gateway:
             status = 499
         except Exception:
             status = 500
-            crash = CorralError("Corral failed while it answered this request.", "The server's log says more.")
-            await _refuse(send, path, crash, request_id)
+            if not _managed(path):  # there, FastAPI has answered
+                await _refuse(send, path, crash(), request_id)
             raise
         finally:
             if self._logs:
@@ -110,7 +110,7 @@ class Gateway:
             self._gate.admit(head)
             _allow(scope, "GET", "HEAD")
             status, content = 200, self._model(path.removeprefix("/v1/models/"))
-        elif path.startswith("/api/v1/") or path == "/docs":
+        elif _managed(path):
             self._gate.admit(head)
             return await self._manage(scope, request_id, receive, send)
         else:
@@ -188,6 +188,10 @@ class Gateway:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _managed(path: str) -> bool:
+    return path.startswith("/api/v1/") or path == "/docs"
 
 
 def _allow(scope: Scope, *methods: str) -> None:

@@ -27,12 +27,22 @@ def create(corral: Corral) -> FastAPI:
     api.add_exception_handler(CorralError, _corral_error)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(Exception, _crash)
     return api
 
 
 def envelope(error: CorralError) -> dict[str, object]:
     """An error as the management API writes it."""
     return {"success": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
+
+
+def crash() -> CorralError:
+    """What a client is told of a failure of ours that nothing foresaw."""
+    return CorralError("Corral failed while it answered this request.", "The server's log says more.")
+
+
+def _crash(_: Request, __: Exception) -> JSONResponse:
+    return JSONResponse(envelope(crash()), 500)
 
 
 def _corral_error(_: Request, error: Exception) -> JSONResponse:
