@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from corral.errors import (
     UpstreamError,
     UpstreamProtocol,
 )
+from corral.gateway.presence import claim, find
 from corral.gateway.server import serve
 
 CONFIG = """
@@ -184,3 +187,23 @@ async def test_a_server_that_is_cancelled_stops_its_engines(settings: Settings) 
     with pytest.raises(asyncio.CancelledError):
         await serving
     assert {p.pid for p in psutil.Process().children(recursive=True)} == before
+
+
+def test_whoever_looks_for_a_server_does_not_keep_one_from_starting(tmp_path: Path) -> None:
+    with claim(tmp_path):
+        pass
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            find(tmp_path)
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            for _ in range(2000):
+                with claim(tmp_path):
+                    pass
+        finally:
+            stop.set()
+        looking.result()

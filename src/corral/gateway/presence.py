@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,11 @@ from corral.errors import NoPermission, ServerRunning
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+_TRIES = 40
+_TRY_EVERY = 0.005
+"""Seconds between two attempts to be the one server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +64,29 @@ def claim(home: Path) -> Iterator[Claim]:
             f"Corral's home {home} cannot be written: {error.strerror}.", "Set CORRAL_HOME elsewhere."
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(descriptor):
             other = find(home)
             where = f" at {other.url} (process {other.pid})" if other else ""
             raise ServerRunning(
                 f"A Corral server already runs{where} for {home}.",
                 "Use it, stop it, or set CORRAL_HOME to another folder.",
-            ) from None
+            )
         yield Claim(descriptor)
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock is ours now; tried for a moment, since `find` holds it too for as long as it looks."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TRY_EVERY)
+        else:
+            return True
+    return False
 
 
 class Claim:
