@@ -207,7 +207,7 @@ def test_config_says_where_values_come_from(yard: Yard) -> None:
     assert values["models.held.options"]["origin"].startswith(f"{yard.home}/corral.yaml:")
     assert values["upstream.total_timeout"]["value"] == "never"
     assert yard.json("config", "path")["file"] == f"{yard.home}/corral.yaml"
-    assert yard.json("--config", "corral.yaml", "config", "path")["file"] == "corral.yaml"
+    assert yard.json("--config", "corral.yaml", "config", "path")["file"] == f"{yard.home}/corral.yaml"
     assert "server.port" in yard.run("config").stdout
 
 
