@@ -17,7 +17,9 @@ import pytest
 
 from corral.app import Corral
 from corral.config import load
+from corral.errors import BodyTooLarge, InvalidRequest
 from corral.gateway.application import Gateway
+from corral.gateway.body import ClientLeft, read_body
 from support.servers import CORRAL, Server, corral_server, ended
 
 CONFIG = """
@@ -600,3 +602,35 @@ def test_a_preload_that_fails_is_logged_and_the_server_is_ready(tmp_path: Path) 
             pass
         assert ask(server, "GET", "/api/v1/runtime/health").json["status"] == "degraded"
     assert "cannot load early at start" in (tmp_path / "server.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("messages", "declared", "outcome"),
+    [
+        ([{"type": "http.request", "body": b"abc"}], None, b"abc"),
+        (
+            [{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.request", "body": b"c"}],
+            None,
+            b"abc",
+        ),
+        ([{"type": "http.request", "body": b"abcdef"}], None, BodyTooLarge),
+        ([{"type": "http.request", "body": b"abc", "more_body": True}] * 2, None, BodyTooLarge),
+        ([], b"6", BodyTooLarge),
+        ([], b"six", InvalidRequest),
+        ([{"type": "http.disconnect"}], None, ClientLeft),
+        ([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}], None, ClientLeft),
+    ],
+)
+async def test_a_body_is_read_whole_and_never_beyond_the_limit(
+    messages: list[Any], declared: bytes | None, outcome: bytes | type[Exception]
+) -> None:
+    coming = iter(messages)
+
+    async def receive() -> Any:
+        return next(coming)
+
+    if isinstance(outcome, bytes):
+        assert await read_body(receive, declared, 5) == outcome
+    else:
+        with pytest.raises(outcome):
+            await read_body(receive, declared, 5)

@@ -27,6 +27,7 @@ from corral.errors import (
 )
 from corral.gateway.presence import claim, find
 from corral.gateway.server import serve
+from corral.manager import _document
 
 CONFIG = """
 models:
@@ -207,3 +208,15 @@ def test_whoever_looks_for_a_server_does_not_keep_one_from_starting(tmp_path: Pa
         finally:
             stop.set()
         looking.result()
+
+
+@pytest.mark.parametrize(
+    "body", [b"no json", b"[1]", b"{}", b'{"choices": []}', b'{"choices": [3]}', b'{"choices": "text"}']
+)
+def test_an_answer_that_is_none_is_an_error_of_the_tree(body: bytes) -> None:
+    with pytest.raises(UpstreamProtocol):
+        _document(200, body)
+
+
+def test_an_error_that_is_null_is_no_error() -> None:
+    assert _document(200, b'{"error": null, "choices": [{"message": {}}]}')["choices"]
