@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -117,9 +118,11 @@ class Corral:
     async def install(self, what: str, *, name: str | None = None, report: Report = silent) -> Installed:
         """Install a library name, a reference, or a configured model's source; at once when it is there already."""
         entry = self.models.get(what)
-        if entry is not None and entry.source is not None and ":" in entry.source:
-            return await self.registry.install(entry.source, name=name or what, report=report)
-        return await self.registry.install(what, name=name, report=report)
+        if entry is None or entry.source is None:
+            return await self.registry.install(what, name=name, report=report)
+        if self.registry.library.find(entry.source) is not None or ":" not in entry.source:
+            return await self.registry.install(entry.source, name=name, report=report)  # it is another name for that
+        return await self.registry.install(entry.source, name=name or what, report=report)
 
     def preloads(self) -> list[str]:
         """The models to load when the server starts."""
@@ -165,8 +168,9 @@ class Corral:
 
     def _installed(self, name: str, entry: ModelSettings) -> Installed | None:
         for candidate in (name, entry.source):
-            if candidate is not None and self.canonical(candidate) in self.registry.names():
-                return self.registry.get(candidate)
+            if candidate is not None:
+                with suppress(ModelNotFound):
+                    return self.registry.get(candidate)
         return None
 
     def _pullable(self) -> Iterable[str]:

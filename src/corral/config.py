@@ -59,19 +59,15 @@ def size(value: Any) -> int:
 
 
 def _port(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, bool) or not 0 <= number <= 65535:
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,5}", str(value)) or int(value) > 65535:
         raise ValueError("not a port from 0 to 65535")
-    return number
+    return int(value)
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError("not a whole number")
-    number = int(value)
-    if number < 1:
+    if isinstance(value, bool) or not re.fullmatch(r"0*[1-9]\d*", str(value)):
         raise ValueError("not a whole number of at least 1")
-    return number
+    return int(value)
 
 
 def _text(value: Any) -> str:
@@ -132,6 +128,9 @@ class ServerSettings:
     port: int = _setting(7860, _port, "Port to listen on; 0 lets the system choose.")
     allowed_hosts: tuple[str, ...] = _setting((), _names, "Host names answered to beside loopback's and `server.host`.")
     max_body: int = _setting(64 * 1024**2, size, "Largest request body, in bytes or as 64MiB.")
+    request_timeout: float = _setting(
+        60.0, duration, "How long a client may take to send a request's head, or be silent within its body."
+    )
     shutdown_grace: float = _setting(10.0, duration, "How long answers under way may go on when the server stops.")
 
 

@@ -5,7 +5,9 @@
     │   ├── InvalidName              invalid_name       400
     │   ├── UnknownOption            unknown_option     400
     │   ├── MethodNotAllowed         method_not_allowed 405
+    │   ├── RequestTimeout           request_timeout    408
     │   ├── BodyTooLarge             body_too_large     413
+    │   ├── HeadTooLarge             head_too_large     431
     │   └── NotSupported             not_supported      400
     ├── Unauthorized                 unauthorized       401
     ├── HostRefused                  host_refused       403
@@ -113,6 +115,20 @@ class BodyTooLarge(InvalidRequest):
 
     code = "body_too_large"
     http_status = 413
+
+
+class HeadTooLarge(InvalidRequest):
+    """The request's line and headers are over the server's limit."""
+
+    code = "head_too_large"
+    http_status = 431
+
+
+class RequestTimeout(InvalidRequest):
+    """The client took too long to send its request."""
+
+    code = "request_timeout"
+    http_status = 408
 
 
 class NotSupported(InvalidRequest):

@@ -220,3 +220,13 @@ def test_an_answer_that_is_none_is_an_error_of_the_tree(body: bytes) -> None:
 
 def test_an_error_that_is_null_is_no_error() -> None:
     assert _document(200, b'{"error": null, "choices": [{"message": {}}]}')["choices"]
+
+
+async def test_another_name_for_an_installed_model_pulls_that_model(tmp_path: Path, model_store: Path) -> None:
+    file = tmp_path / "corral.yaml"
+    file.write_text("models: {writer: {source: smollm2}, tiny: {source: 'smollm2:135m'}}\n")
+    flags = {"store.models_dir": str(model_store)}
+    async with ModelManager(file, flags=flags, env={"HOME": str(tmp_path)}) as manager:
+        for alias in ("writer", "tiny"):
+            assert (await manager.install(alias)).name == "smollm2"
+            assert manager.corral.definition(alias).installed is not None

@@ -19,13 +19,15 @@ from corral.app import Corral
 from corral.errors import AddressInUse, ServerError, UnsafeBind
 from corral.gateway.application import Gateway
 from corral.gateway.presence import Presence, claim
-from corral.gateway.wire import Protocol
+from corral.gateway.wire import Protocol, hurry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
     from corral.config import LogSettings, Settings
+
+
+_TICKS_A_SECOND = 10  # of uvicorn's
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -86,9 +88,10 @@ def url_of(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Uvicorn, telling when it is up, and ending by return instead of by raising the signal once more."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], patience: float) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._patience = patience
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -102,7 +105,7 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             # Only the main thread may; elsewhere whoever started the loop ends the server by cancelling it.
             with contextlib.suppress(ValueError, RuntimeError):
-                loop.add_signal_handler(number, self._stop, number)
+                loop.add_signal_handler(number, self._stop)
                 taken.append(number)
         try:
             yield
@@ -110,8 +113,17 @@ class _Server(uvicorn.Server):
             for number in taken:
                 loop.remove_signal_handler(number)
 
-    def _stop(self, number: int, frame: FrameType | None = None) -> None:
-        self.handle_exit(number, frame)
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            hurry(self.server_state.connections, asyncio.get_running_loop().time(), self._patience)
+        return await super().on_tick(counter)
+
+    def _stop(self) -> None:
+        """Stop once the answers under way have ended; asked again, end them."""
+        if self.should_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+        self.should_exit = True
 
 
 @contextlib.contextmanager
@@ -177,7 +189,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(min(settings.server.shutdown_grace, 3600))),
         )
-        server = _Server(config, ready)
+        server = _Server(config, ready, settings.server.request_timeout)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             await asyncio.shield(serving)

@@ -1,4 +1,4 @@
-"""The server's side of a client's connection: uvicorn's own protocol, but head and body go out in one write.
+"""The server's side of a client's connection: uvicorn's own protocol, joined writes, and an end to patience.
 
 ASGI gives a response in two messages, uvicorn writes each as it comes, and uvloop hands each write to the kernel at
 once: two system calls and two segments for the shortest answer (docs/decisions/0007).
@@ -8,12 +8,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from corral.errors import CorralError, HeadTooLarge, InvalidRequest, RequestTimeout
+from corral.gateway.api.application import envelope
+from corral.kit.identity import request_ids
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
+
+HEAD_LIMIT = 64 * 1024
+"""Bytes of a request's line and headers; one read more may have been taken before it is noticed."""
 
 _HEAD = b"HTTP/1.1 "
+_REFUSAL = (
+    b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"x-request-id: %s\r\nconnection: close\r\n\r\n"
+)
+_ids = request_ids()
 
 
 class Joining:
@@ -54,9 +68,71 @@ class Joining:
 
 
 class Protocol(HttpToolsProtocol):
-    """What uvicorn is given as its `http`."""
+    """What uvicorn is given as its `http`: its protocol, with an end to patience and with Corral's words for errors.
+
+    `owed_since` is when the client began to owe us the rest of a request, on the loop's clock; None while it owes none.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
+        self._head: int | None = 0  # bytes of a head that is not whole yet
+        self.owed_since: float | None = self.loop.time()
         joining: Any = Joining(cast("asyncio.Transport", transport), self.loop)
         super().connection_made(joining)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        super().data_received(data)
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > HEAD_LIMIT:
+                self.refuse(
+                    HeadTooLarge(f"The request's head is larger than {HEAD_LIMIT} bytes.", "Send fewer headers.")
+                )
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._head = 0
+        self.owed_since = self.loop.time()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._head = None
+        self.owed_since = self.loop.time()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self.owed_since = self.loop.time()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self.owed_since = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn when the parser gives up."""
+        self.refuse(InvalidRequest(msg))
+
+    def refuse(self, error: CorralError) -> None:
+        """Answer what is no whole request with `error`, unless an answer has begun, and close."""
+        self._head = self.owed_since = None
+        cycle: RequestResponseCycle | None = self.cycle
+        if not self.transport.is_closing() and (cycle is None or cycle.response_complete or not cycle.response_started):
+            body = orjson.dumps(envelope(error))
+            self.transport.write(_REFUSAL % (error.http_status, len(body), next(_ids).encode()) + body)
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: there are no WebSockets here, and what is asked for besides is answered as any request."""
+
+
+def hurry(connections: Iterable[object], now: float, patience: float) -> None:
+    """Refuse those who have owed us the rest of a request for longer than `patience` seconds."""
+    for connection in list(connections):
+        if isinstance(connection, Protocol) and connection.owed_since is not None and not connection.pipeline:
+            owed = now - connection.owed_since
+            if owed > patience:
+                connection.refuse(RequestTimeout(f"The request was not whole after {owed:.0f} s.", "Send it faster."))

@@ -213,6 +213,12 @@ class Supervisor:
                 await slot.stopped.wait()
         return True
 
+    def doubt(self, engine: Engine, reason: str) -> None:
+        """Have a ready engine asked whether it is well, and stopped for `reason` when it is not. Does not wait."""
+        slot = self._slots.get(engine.model)
+        if slot is not None and slot.engine is engine and slot.state is State.READY:
+            self._spawn(self._examine(slot, engine, reason))
+
     def statuses(self) -> list[Status]:
         """Every model that is not cold, and those whose last load failed."""
         now = self._clock.now()
@@ -394,6 +400,11 @@ class Supervisor:
                 for wait in waits:
                     wait.cancel()
         return not engine.in_flight
+
+    async def _examine(self, slot: _Slot, engine: Engine, reason: str) -> None:
+        if not await engine.session.healthy() and slot.state is State.READY and slot.engine is engine:
+            self._set(engine.model, slot, State.STOPPING, reason)
+            self._begin_stop(engine.model, slot, engine, reason)
 
     def _begin_stop(self, model: str, slot: _Slot, engine: Engine, reason: str) -> None:
         """Stop the engine in a task of its own, so that no caller who leaves can leave half of it."""

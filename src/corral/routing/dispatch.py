@@ -10,7 +10,7 @@ import orjson
 
 from corral.domain.models import Capability
 from corral.domain.ports import Clock, Report, silent
-from corral.errors import CorralError, EngineDied, UpstreamUnreachable
+from corral.errors import CorralError, EngineDied, NotSupported, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from corral.kit.upstream import Block, Response, Timeouts, Upstream, block
 from corral.lifecycle.supervisor import Engine, Supervisor
 
@@ -35,6 +35,7 @@ class Ask:
     path: str
     document: dict[str, Any]
     body: bytes | None = None
+    needs: frozenset[Capability] = frozenset()
     attempts: int = 0
     wait_ms: float = 0.0
     ignored: tuple[str, ...] = ()
@@ -95,12 +96,13 @@ class Dispatcher:
             engine = self._supervisor.begin(ask.model) or await self._wait(ask, report)
             response = None
             try:
+                _check(ask, engine)
                 payload = _payload(ask, engine)
                 response = await self._upstream.request(
                     engine.target, "POST", ask.path, headers=_JSON, body=payload, timeouts=self._timeouts
                 )
                 return Answer(engine, response, self._supervisor)
-            except UpstreamUnreachable as error:
+            except UpstreamError as error:
                 failure = error
             finally:
                 if response is None:
@@ -115,6 +117,7 @@ class Dispatcher:
             CorralError: `error`, which has another reason.
         """
         if not isinstance(error, UpstreamUnreachable) or not await self._is_gone(engine):
+            self.doubt(engine, error)
             raise error
         if ask.attempts >= _ATTEMPTS:
             raise _died(engine) from error
@@ -124,6 +127,11 @@ class Dispatcher:
         if isinstance(error, UpstreamUnreachable) and await self._is_gone(engine):
             return _died(engine)
         return error
+
+    def doubt(self, engine: Engine, error: CorralError | None) -> None:
+        """Have an engine looked after that did not answer in time: it may hang, and then nobody else would notice."""
+        if isinstance(error, UpstreamTimeout) and not engine.remote:
+            self._supervisor.doubt(engine, f"it hangs: {error.message}")
 
     async def _wait(self, ask: Ask, report: Report) -> Engine:
         started = self._clock.now()
@@ -148,6 +156,33 @@ def _died(engine: Engine) -> EngineDied:
         f"The engine of {engine.model!r} ended while it was answering.",
         f"Ask again: it is loaded anew. See why: corral logs {engine.model}",
     )
+
+
+def broken(engine: Engine, error: CorralError) -> CorralError:
+    """`error`, which broke an answer in its middle, in words for the client: an engine's address tells it nothing."""
+    if engine.remote or not isinstance(error, UpstreamUnreachable):
+        return error
+    return EngineDied(
+        f"The engine of {engine.model!r} ended in the middle of its answer.", "Ask again: it is loaded anew."
+    )
+
+
+def _check(ask: Ask, engine: Engine) -> None:
+    """Refuse what the engine is known to be unable to do.
+
+    Raises:
+        NotSupported: names what the model cannot do.
+    """
+    able = engine.session.facts.capabilities
+    missing = ask.needs - able if able is not None else None
+    if missing:
+        what = {Capability.EMBEDDINGS: "make embeddings", Capability.VISION: "see images"}
+        said = ", ".join(what.get(item, item) for item in sorted(missing))
+        raise NotSupported(
+            f"Model {engine.model!r} cannot {said} as it is loaded.",
+            f"What it can do: corral show {engine.model}",
+            param="model",
+        )
 
 
 def _payload(ask: Ask, engine: Engine) -> bytes:

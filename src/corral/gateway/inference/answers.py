@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corral.errors import UpstreamError
+from corral.errors import CorralError, UpstreamError
 from corral.gateway.body import read_body
 from corral.gateway.inference import openai
-from corral.kit.relay import Clients, Outcome, Receive, Send, relay
-from corral.routing.dispatch import Ask
+from corral.kit.relay import Clients, Outcome, Receive, Render, Send, relay
+from corral.routing.dispatch import Ask, broken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Answers:
         """
         body = await read_body(receive, declared, self._limit)
         document = openai.parse(body, call)
-        ask = Ask(document["model"], call.path, document, body)
+        ask = Ask(document["model"], call.path, document, body, openai.needs(document, call))
         outcome = Outcome()
         with self._clients.watch(receive) as client:
             await self._carry(ask, request_id, send, outcome)
@@ -62,13 +62,14 @@ class Answers:
                 await relay(
                     answer.response,
                     send,
-                    openai.render_event,
+                    _teller(engine),
                     headers=self._headers(ask, engine, request_id),
                     outcome=outcome,
                 )
             except UpstreamError as error:
                 failure = error
             else:
+                self._dispatcher.doubt(engine, outcome.error)
                 return
             finally:
                 answer.close()
@@ -96,3 +97,12 @@ class Answers:
             self._facts.clear()
         self._facts[engine.id] = tuple(facts)
         return self._facts[engine.id]
+
+
+def _teller(engine: Engine) -> Render:
+    """Says in a stream, as its last event, why it ends here."""
+
+    def tell(error: CorralError) -> bytes:
+        return openai.render_event(broken(engine, error))
+
+    return tell

@@ -15,10 +15,13 @@ _TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
     409: "conflict_error",
     413: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
 }
 _NAMES: dict[Any, str] = {
     str: "a string",
@@ -45,6 +48,10 @@ CALLS = {
     "/v1/completions": Call("/completions", Capability.COMPLETION, "prompt", (str, list)),
     "/v1/embeddings": Call("/embeddings", Capability.EMBEDDINGS, "input", (str, list)),
 }
+
+_NOTHING: frozenset[Capability] = frozenset()
+_EMBEDDINGS = frozenset((Capability.EMBEDDINGS,))
+_VISION = frozenset((Capability.VISION,))
 
 _OPTIONAL: tuple[tuple[str, Any], ...] = (
     ("stream", bool),
@@ -88,6 +95,17 @@ def parse(body: bytes, call: Call) -> dict[str, Any]:
             if value is not None and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
                 raise InvalidRequest(f"`{name}` must be {_NAMES[kind]}.", param=name)
     return document
+
+
+def needs(document: dict[str, Any], call: Call) -> frozenset[Capability]:
+    """What the request asks of a model that an engine without it would only fail at, or answer beside the point."""
+    if call.capability is Capability.EMBEDDINGS:
+        return _EMBEDDINGS
+    for message in document.get("messages", ()):
+        content = message.get("content")
+        if type(content) is list and any(type(part) is dict and part.get("type") == "image_url" for part in content):
+            return _VISION
+    return _NOTHING
 
 
 def _check_messages(messages: list[Any]) -> None:
