@@ -59,13 +59,13 @@ def size(value: Any) -> int:
 
 
 def _port(value: Any) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,5}", str(value)) or int(value) > 65535:
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,5}", str(value)) or int(value) > 65535:
         raise ValueError("not a port from 0 to 65535")
     return int(value)
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"0*[1-9]\d*", str(value)):
+    if isinstance(value, bool) or not re.fullmatch(r"0*[1-9][0-9]*", str(value)):
         raise ValueError("not a whole number of at least 1")
     return int(value)
 
@@ -277,7 +277,7 @@ def load(
         UnknownOption: the file has a key that nothing knows.
     """
     env = os.environ if env is None else env
-    flags = {key: value for key, value in (flags or {}).items() if value is not None}
+    flags = {key: value for key, value in (flags or {}).items() if value is not None and value != ""}
     home = flags.get("home") or env.get("CORRAL_HOME") or _home_of(env)
     here = cwd or Path.cwd()
     path = _find_file(file, env, Path(_placed(home, here, env)), here)

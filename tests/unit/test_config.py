@@ -242,3 +242,15 @@ def test_nonsense_is_refused_and_nothing_else(value: object) -> None:
             assert read(value) >= 0
         except (ValueError, TypeError):
             continue
+
+
+def test_an_empty_flag_is_as_good_as_none(tmp_path: Path) -> None:
+    settings = load(env(tmp_path), {"home": "", "server.host": ""}, cwd=tmp_path)
+    assert settings.home == tmp_path / ".corral"
+    assert settings.origin("home") == "default"
+
+
+@pytest.mark.parametrize("port", ["x", "-1", "1e3", "80.5", "٣"])
+def test_what_is_no_port_is_said_in_words(tmp_path: Path, port: str) -> None:
+    with pytest.raises(ConfigError, match="port from 0 to 65535"):
+        load(env(tmp_path, CORRAL_SERVER_PORT=port), cwd=tmp_path)
