@@ -150,9 +150,11 @@ async def test_a_stream_closed_early_is_over_at_once(settings: Settings) -> None
 
 def test_a_second_loop_is_refused_in_words(settings: Settings) -> None:
     manager = ModelManager(settings=settings)
-    asyncio.run(manager.load_model("robot"))
-    with pytest.raises(Conflict, match="event loop"):
-        asyncio.run(manager.generate("robot", GenerationConfig("hi")))
+    with asyncio.Runner() as first:
+        first.run(manager.load_model("robot"))
+        with pytest.raises(Conflict, match="event loop"):
+            asyncio.run(manager.generate("robot", GenerationConfig("hi")))
+        first.run(manager.close())
 
 
 async def test_after_close_nothing_is_loaded_and_nothing_runs(settings: Settings) -> None:
