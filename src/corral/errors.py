@@ -104,10 +104,16 @@ class UnknownOption(InvalidRequest):
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The path exists, and takes another method."""
+    """The path exists, and takes another method: one of `allowed`."""
 
     code = "method_not_allowed"
     http_status = 405
+
+    def __init__(
+        self, message: str, hint: str = "", *, param: str | None = None, allowed: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, hint, param=param)
+        self.allowed = allowed
 
 
 class BodyTooLarge(InvalidRequest):

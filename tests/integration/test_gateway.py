@@ -220,6 +220,7 @@ def test_routes_answer_what_they_promise(server: Server, method: str, path: str,
     reply = ask(server, method, path)
     assert reply.status == status
     assert "access-control-allow-origin" not in reply.headers
+    assert ("allow" in reply.headers) == (status == 405)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,7 @@ def test_a_key_is_asked_for_in_every_style(tmp_path: Path) -> None:
         refused = ask(server, "POST", "/v1/chat/completions", chat())
         assert refused.status == 401
         assert refused.json["error"]["type"] == "authentication_error"
+        assert refused.headers["www-authenticate"] == "Bearer"
         assert ask(server, "GET", "/api/v1/runtime/models").status == 401
         assert ask(server, "GET", "/docs").status == 401
         assert ask(server, "GET", "/health").status == 200
@@ -475,7 +477,7 @@ def test_preloaded_models_are_ready_when_the_server_says_so(tmp_path: Path) -> N
     with corral_server(tmp_path, config) as server:
         reply = ask(server, "GET", "/readyz")
         while reply.status == 503:
-            assert reply.json["waiting_for"] == ["early"]
+            assert reply.json["waiting_for"] == 1
             reply = ask(server, "GET", "/readyz")
         assert reply.json == {"status": "ready"}
         assert ask(server, "GET", "/api/v1/runtime/models/early").json["model"]["state"] == "ready"
@@ -634,3 +636,19 @@ async def test_a_body_is_read_whole_and_never_beyond_the_limit(
     else:
         with pytest.raises(outcome):
             await read_body(receive, declared, 5)
+
+
+def test_who_listens_to_events_does_not_keep_the_server_from_stopping(tmp_path: Path) -> None:
+    # The grace is longer than the test may take, so only a listener that is sent home lets the server end.
+    with corral_server(tmp_path, "server: {shutdown_grace: 1h}\n" + CONFIG) as server:
+        parts = urlsplit(server.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        connection.request("GET", "/api/v1/runtime/events")
+        response = connection.getresponse()
+        assert response.readline() == b": corral\n"
+        assert ask(server, "POST", "/v1/chat/completions", chat()).status == 200
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+        told = [json.loads(line[6:])["state"] for line in response.read().splitlines() if line.startswith(b"data: ")]
+        assert told[:2] == ["loading", "ready"]
+        connection.close()

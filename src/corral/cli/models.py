@@ -77,7 +77,11 @@ def list_models(invocation: Invocation) -> None:
     else:
         corral = invocation.corral()
         damaged = corral.registry.damaged()
-        names = {*corral.names(), *corral.models, *damaged}  # what is configured and cannot run is shown with the reason
+        names = {
+            *corral.names(),
+            *corral.models,
+            *damaged,
+        }  # what is configured and cannot run is shown with the reason
         models = [_row(corral, name, states, damaged.get(name)) for name in sorted(names)]
     output = invocation.output
 

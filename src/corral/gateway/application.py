@@ -11,7 +11,7 @@ import orjson
 
 from corral import __version__
 from corral.domain.states import State
-from corral.errors import CorralError, MethodNotAllowed, NotFound
+from corral.errors import CorralError, MethodNotAllowed, NotFound, Unauthorized
 from corral.gateway.api.application import crash, create, envelope
 from corral.gateway.auth import Gate, Head
 from corral.gateway.body import ClientLeft
@@ -149,7 +149,7 @@ class Gateway:
 
     async def _ready(self) -> tuple[int, Any]:
         if self._loading:
-            return 503, {"status": "loading", "waiting_for": sorted(self._loading)}
+            return 503, {"status": "loading", "waiting_for": len(self._loading)}
         return 200, {"status": "ready"}
 
     async def _models(self) -> tuple[int, Any]:
@@ -196,10 +196,16 @@ def _managed(path: str) -> bool:
 
 def _allow(scope: Scope, *methods: str) -> None:
     if scope["method"] not in methods:
-        raise MethodNotAllowed(f"{scope['path']} takes {' or '.join(methods)}, not {scope['method']}.")
+        said = f"{scope['path'][:200]} takes {' or '.join(methods)}, not {scope['method']}."
+        raise MethodNotAllowed(said, allowed=methods)
 
 
 async def _refuse(send: Send, path: str, error: CorralError, request_id: bytes) -> None:
     """Answer with an error, in the dialect of the path it was asked on."""
     body = openai.render(error) if path.startswith("/v1/") else orjson.dumps(envelope(error))
-    await respond(send, error.http_status, body, [(b"x-request-id", request_id)])
+    headers = [(b"x-request-id", request_id)]
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    elif isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    await respond(send, error.http_status, body, headers)

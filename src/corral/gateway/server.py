@@ -88,9 +88,12 @@ def url_of(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Uvicorn, telling when it is up, and ending by return instead of by raising the signal once more."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], patience: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None], patience: float
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stop = on_stop
         self._patience = patience
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -123,6 +126,7 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             for task in self.server_state.tasks:
                 task.cancel()
+        self._on_stop()
         self.should_exit = True
 
 
@@ -175,8 +179,9 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
             presence.announce(Presence(url, os.getpid(), __version__))
             on_ready(url)
 
+        corral = Corral(settings, **parts)
         config = uvicorn.Config(
-            Gateway(Corral(settings, **parts)),
+            Gateway(corral),
             http=Protocol,
             interface="asgi3",
             ws="none",
@@ -189,11 +194,12 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(min(settings.server.shutdown_grace, 3600))),
         )
-        server = _Server(config, ready, settings.server.request_timeout)
+        server = _Server(config, ready, corral.supervisor.hush, settings.server.request_timeout)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
+            corral.supervisor.hush()
             server.should_exit = True  # uvicorn itself would leave without telling the application
             await serving
             raise

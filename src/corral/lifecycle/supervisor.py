@@ -134,7 +134,7 @@ class Supervisor:
         self._slots: dict[str, _Slot] = {}
         self._ready: dict[str, Engine] = {}
         self._failures: dict[str, str] = {}
-        self._listeners: set[asyncio.Queue[Transition]] = set()
+        self._listeners: set[asyncio.Queue[Transition | None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._count = 0
@@ -234,13 +234,17 @@ class Supervisor:
 
     async def events(self) -> AsyncIterator[Transition]:
         """Every change of state from now on. A reader too slow by 256 events loses the oldest."""
-        queue: asyncio.Queue[Transition] = asyncio.Queue(_EVENT_BACKLOG)
+        queue: asyncio.Queue[Transition | None] = asyncio.Queue(_EVENT_BACKLOG)
         self._listeners.add(queue)
         try:
-            while True:
-                yield await queue.get()
+            while (change := await queue.get()) is not None:
+                yield change
         finally:
             self._listeners.discard(queue)
+
+    def hush(self) -> None:
+        """End everyone's `events`: the server is about to stop, and would wait for who listens."""
+        self._tell(None)
 
     async def run(self) -> None:
         """Let idle models go, until cancelled."""
@@ -292,6 +296,9 @@ class Supervisor:
                 self._failures[model] = reason
         self._changed.set()
         transition = Transition(model, state, self._clock.wall(), reason)
+        self._tell(transition)
+
+    def _tell(self, transition: Transition | None) -> None:
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()
