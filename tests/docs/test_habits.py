@@ -149,23 +149,16 @@ def test_passes(): ...
 """
 
 
-def _run(folder: Path, **env: str) -> str:
+def _run(folder: Path, plugin: str, files: dict[str, str], **env: str) -> str:
+    """What pytest says of `files` with one of our plugins."""
     (folder / "pytest.ini").write_text("[pytest]\n")
-    (folder / "test_skipping.py").write_text(SKIPPING)
-    (folder / "test_module.py").write_text('import pytest\npytest.importorskip("no_such_module")\n')
+    for name, text in files.items():
+        (folder / name).write_text(text)
     known = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("PYTEST_")}
     done = subprocess.run(
         [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "tests.plugins.skips",
-            "-p",
-            "no:cacheprovider",
-            "-rA",
-            "--continue-on-collection-errors",
-            str(folder),
+            *(sys.executable, "-m", "pytest", "-p", f"tests.plugins.{plugin}", "-p", "no:cacheprovider", "-rA"),
+            *("--continue-on-collection-errors", str(folder)),
         ],
         cwd=folder,
         env={**known, "PYTHONPATH": str(ROOT), **env},
@@ -177,14 +170,40 @@ def _run(folder: Path, **env: str) -> str:
     return done.stdout
 
 
+SKIPS = {"test_skipping.py": SKIPPING, "test_module.py": 'import pytest\npytest.importorskip("no_such_module")\n'}
+
+
 def test_a_skip_is_a_skip_at_home(tmp_path: Path) -> None:
-    assert "1 passed, 3 skipped, 1 xfailed" in _run(tmp_path)
+    assert "1 passed, 3 skipped, 1 xfailed" in _run(tmp_path, "skips", SKIPS)
 
 
 def test_a_skip_is_a_failure_in_ci(tmp_path: Path) -> None:
-    output = _run(tmp_path, CI="true")
+    output = _run(tmp_path, "skips", SKIPS, CI="true")
 
     assert "no such machine" in output
     assert "not today" in output
     assert "no_such_module" in output
     assert "1 failed, 1 passed, 1 xfailed, 2 errors" in output
+
+
+LEAKING = """\
+import subprocess, sys, warnings
+warnings.simplefilter("ignore", ResourceWarning)
+kept = []
+
+def test_starts():
+    kept.append(subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", "left-behind"]))
+
+def test_goes_on():
+    assert kept[0].poll() is None
+"""
+
+
+def test_a_process_left_behind_fails_its_file_and_no_other(tmp_path: Path) -> None:
+    files = {"test_first.py": LEAKING, "test_second.py": "def test_passes(): ...\n"}
+
+    output = _run(tmp_path, "leaks", files)
+
+    assert "test_first.py left processes behind" in output
+    assert "left-behind" in output
+    assert "3 passed, 1 error" in output
