@@ -87,7 +87,7 @@ class Gateway:
             await _refuse(send, path, error, request_id)
         except ClientLeft:
             status = 499
-        except Exception:
+        except Exception:  # the border: the client is told in the envelope, and uvicorn logs what is raised again
             status = 500
             if not _managed(path):  # there, FastAPI has answered
                 await _refuse(send, path, crash(), request_id)
