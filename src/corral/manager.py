@@ -13,6 +13,7 @@ import orjson
 from corral.app import Corral
 from corral.config import Settings, load
 from corral.domain.generation import GenerationConfig, ModelConfig, ModelInfo, Reply
+from corral.domain.models import Capability
 from corral.domain.ports import Report, silent
 from corral.domain.receipts import Receipt
 from corral.errors import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from corral.lifecycle.supervisor import Engine
 
 _CHAT = "/chat/completions"
+_NEEDS = frozenset((Capability.CHAT,))
 
 
 class LoadedModel:
@@ -171,7 +173,7 @@ class ModelManager:
             CorralError: the model cannot be had, or its engine refused or failed.
         """
         self._begin()
-        ask = Ask(name, _CHAT, config.body(name, stream=False))
+        ask = Ask(name, _CHAT, config.body(name, stream=False), needs=_NEEDS)
         while True:
             answer = await self._dispatcher.open(ask)
             try:
@@ -197,7 +199,7 @@ class ModelManager:
             CorralError: as `generate`; an engine that dies in mid-answer is an EngineDied after the chunks that came.
         """
         self._begin()
-        answer = await self._dispatcher.open(Ask(str(body["model"]), _CHAT, dict(body)))
+        answer = await self._dispatcher.open(Ask(str(body["model"]), _CHAT, dict(body), needs=_NEEDS))
         try:
             if answer.response.status >= 400:
                 _document(answer.response.status, await answer.response.read())

@@ -11,7 +11,7 @@ from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Model, What
 from corral.cli.output import Column, Output, Painted, line, painted_state, size_text, time_text
 from corral.cli.progress import Watch, shown
-from corral.domain.models import Installed, Revision
+from corral.domain.models import Capability, Installed, Revision
 from corral.domain.options import parse_options
 from corral.errors import CorralError, ModelBusy, ServerNotRunning, StoreError
 
@@ -41,7 +41,10 @@ def pull(
         output.say(
             f"{installed.name} {verb}: {size_text(revision.size)}, {revision.format}, revision {revision.id[:12]}."
         )
-        output.note(f"Talk to it: corral run {installed.name}")
+        if Capability.CHAT in revision.capabilities:
+            output.note(f"Talk to it: corral run {installed.name}")
+        elif Capability.COMPLETION in revision.capabilities:
+            output.note("It has no chat template: it completes texts, at /v1/completions.")
 
     output.result(data, show, [installed.name])
 

@@ -21,6 +21,15 @@ _ATTEMPTS = 2
 _GONE_WITHIN = 0.25
 """Seconds in which a lost connection is taken for the sign of an engine that is ending."""
 
+_CANNOT = {
+    Capability.CHAT: (
+        "chat: it has no chat template",
+        "Have it complete a text at /v1/completions, or give it a template by the option chat_template.",
+    ),
+    Capability.EMBEDDINGS: ("make embeddings as it is loaded", "Load it for that by the option embeddings: true."),
+    Capability.VISION: ("see images", "See what it can do: corral show MODEL"),
+}
+
 _JSON: Block = block([(b"content-type", b"application/json")])
 
 
@@ -176,13 +185,9 @@ def _check(ask: Ask, engine: Engine) -> None:
     able = engine.session.facts.capabilities
     missing = ask.needs - able if able is not None else None
     if missing:
-        what = {Capability.EMBEDDINGS: "make embeddings", Capability.VISION: "see images"}
-        said = ", ".join(what.get(item, item) for item in sorted(missing))
-        raise NotSupported(
-            f"Model {engine.model!r} cannot {said} as it is loaded.",
-            f"What it can do: corral show {engine.model}",
-            param="model",
-        )
+        first = min(missing)  # without chat, nothing else of a chat matters
+        said, hint = _CANNOT.get(first, (f"do {first}", "See what it can do: corral show MODEL."))
+        raise NotSupported(f"Model {engine.model!r} cannot {said}.", hint.replace("MODEL", engine.model), param="model")
 
 
 def _payload(ask: Ask, engine: Engine) -> bytes:

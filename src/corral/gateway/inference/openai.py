@@ -51,7 +51,8 @@ CALLS = {
 
 _NOTHING: frozenset[Capability] = frozenset()
 _EMBEDDINGS = frozenset((Capability.EMBEDDINGS,))
-_VISION = frozenset((Capability.VISION,))
+_CHAT = frozenset((Capability.CHAT,))
+_SIGHT = frozenset((Capability.CHAT, Capability.VISION))
 
 _OPTIONAL: tuple[tuple[str, Any], ...] = (
     ("stream", bool),
@@ -99,13 +100,13 @@ def parse(body: bytes, call: Call) -> dict[str, Any]:
 
 def needs(document: dict[str, Any], call: Call) -> frozenset[Capability]:
     """What the request asks of a model that an engine without it would only fail at, or answer beside the point."""
-    if call.capability is Capability.EMBEDDINGS:
-        return _EMBEDDINGS
+    if call.capability is not Capability.CHAT:
+        return _EMBEDDINGS if call.capability is Capability.EMBEDDINGS else _NOTHING
     for message in document.get("messages", ()):
         content = message.get("content")
         if type(content) is list and any(type(part) is dict and part.get("type") == "image_url" for part in content):
-            return _VISION
-    return _NOTHING
+            return _SIGHT
+    return _CHAT
 
 
 def _check_messages(messages: list[Any]) -> None:
