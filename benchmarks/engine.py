@@ -67,7 +67,7 @@ async def client() -> None:
                 raise SystemExit(f"{job.url} answered {answer.status}")
             return int(json.loads(last[6:])["usage"]["completion_tokens"])
 
-    # A fresh connection for each request, both ways: llama.cpp closes one after a stream, and may do so too late to see.
+    # A fresh connection for each request, both ways: llama.cpp closes its own after a stream.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=120)) as session:
         while line := await asyncio.to_thread(sys.stdin.readline):
