@@ -83,7 +83,11 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         super().data_received(data)
-        if self._head is not None:
+        if self.owed_since is None:
+            return  # the request is whole, as most are with their first piece
+        if self._head is None:
+            self.owed_since = self.loop.time()  # in a body each piece counts as a sign of life, in a head none does
+        else:
             self._head += len(data)
             if self._head > HEAD_LIMIT:
                 self.refuse(
@@ -99,13 +103,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._head = None
-        self.owed_since = self.loop.time()
         super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
-        self.owed_since = self.loop.time()
-        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
