@@ -195,7 +195,7 @@ def _payload(ask: Ask, engine: Engine) -> bytes:
     endpoint = engine.session.endpoint
     document = ask.document
     capabilities = engine.session.facts.capabilities
-    changed = ask.body is None
+    changed = False
     if endpoint.model is not None and endpoint.model != document.get("model"):
         document = {**document, "model": endpoint.model}
         changed = True
