@@ -14,16 +14,23 @@
     ├── NotFound                     not_found          404
     │   ├── ModelNotFound            model_not_found    404
     │   ├── SourceNotFound           source_not_found   404
+    │   ├── OperationNotFound        operation_missing  404
     │   └── UnknownPlugin            unknown_plugin     404
     ├── Conflict                     conflict           409
-    │   └── ModelBusy                model_busy         409
+    │   ├── ModelBusy                model_busy         409
+    │   └── ModelPinned              model_pinned       409
     ├── ConfigError                  config_error       500
     ├── StoreError                   store_error        500
     │   ├── DiskFull                 disk_full          507
+    │   ├── QuotaExceeded            quota_exceeded     507
     │   ├── NoPermission             no_permission      500
     │   ├── DigestMismatch           digest_mismatch    502
+    │   ├── UnsafeFormat             unsafe_format      422
     │   └── CorruptModel             corrupt_model      422
+    ├── DatabaseError                database_error     503
     ├── SourceError                  source_error       502
+    │   ├── LoginRequired            login_required     403
+    │   └── AddressRefused           address_refused    403
     ├── EngineError                  engine_error       502
     │   ├── RuntimeUnavailable       runtime_missing    501
     │   ├── EngineStartFailed        engine_start       503
@@ -189,6 +196,12 @@ class SourceNotFound(NotFound):
     code = "source_not_found"
 
 
+class OperationNotFound(NotFound):
+    """There is no operation with that identifier."""
+
+    code = "operation_missing"
+
+
 class UnknownPlugin(NotFound):
     """No runtime or source has that name."""
 
@@ -206,6 +219,12 @@ class ModelBusy(Conflict):
     """The model is loaded or answering, and the call would pull it from under its users."""
 
     code = "model_busy"
+
+
+class ModelPinned(Conflict):
+    """The model is held at its revision, or against removal."""
+
+    code = "model_pinned"
 
 
 class ConfigError(CorralError):
@@ -227,6 +246,13 @@ class DiskFull(StoreError):
     http_status = 507
 
 
+class QuotaExceeded(StoreError):
+    """The store may not grow as far as this would need."""
+
+    code = "quota_exceeded"
+    http_status = 507
+
+
 class NoPermission(StoreError):
     """The operating system refused access to a file or folder of the store."""
 
@@ -240,6 +266,13 @@ class DigestMismatch(StoreError):
     http_status = 502
 
 
+class UnsafeFormat(StoreError):
+    """A file that can run code when it is opened, such as a pickle."""
+
+    code = "unsafe_format"
+    http_status = 422
+
+
 class CorruptModel(StoreError):
     """A model file is truncated or not what its format says."""
 
@@ -247,11 +280,32 @@ class CorruptModel(StoreError):
     http_status = 422
 
 
+class DatabaseError(CorralError):
+    """The database cannot be reached, read or written."""
+
+    code = "database_error"
+    http_status = 503
+
+
 class SourceError(CorralError):
     """A source could not be reached or answered nonsense."""
 
     code = "source_error"
     http_status = 502
+
+
+class LoginRequired(SourceError):
+    """The source wants to know who asks: a gated or private model."""
+
+    code = "login_required"
+    http_status = 403
+
+
+class AddressRefused(SourceError):
+    """An address that nothing is fetched from: private, or not encrypted."""
+
+    code = "address_refused"
+    http_status = 403
 
 
 class EngineError(CorralError):

@@ -41,6 +41,8 @@ def _read(variable: str, default: str, home: Path) -> Any:
 
 
 def _expected(default: Any, home: Path) -> Any:
+    if isinstance(default, tuple):
+        return tuple(_expected(item, home) for item in default)
     return home / str(default).removeprefix("~/") if isinstance(default, Path) else default
 
 

@@ -50,7 +50,7 @@ def test_the_house_as_it_stands(house: Path) -> None:
     ("module", "line", "contract"),
     [
         ("domain/models.py", "import corral.config", LAYERS),
-        ("config.py", "import corral.kit.clock", LAYERS),
+        ("config/values.py", "import corral.kit.clock", LAYERS),
         ("lifecycle/scheduler.py", "import corral.catalog", LAYERS),
         ("kit/clock.py", "import corral.routing", LAYERS),
         ("gateway/server.py", "import corral.manager", LAYERS),

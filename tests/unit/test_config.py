@@ -157,12 +157,44 @@ def test_every_key_can_be_given_by_its_variable(tmp_path: Path) -> None:
         "log.level": "debug",
         "log.requests": "on",
         "store.models_dir": "/m",
+        "store.quotas": "hf=20GB",
     }
     for key, default, _ in reference():
         text = samples.get(key, "17")
         settings = load(env(tmp_path, **{variable(key): text}), cwd=tmp_path)
         assert settings.value(key) != default, key
         assert settings.origin(key) == f"environment {variable(key)}"
+
+
+def test_quotas_are_sizes_by_source_in_a_file_and_in_the_environment(tmp_path: Path) -> None:
+    write(tmp_path, "store:\n  quotas: {hf: 20GB, ollama: 1000}\n")
+    assert load(env(tmp_path), cwd=tmp_path).store.quotas == {"hf": 20_000_000_000, "ollama": 1000}
+    given = load(env(tmp_path, CORRAL_STORE_QUOTAS="hf=1GB, pypi=5MiB"), cwd=tmp_path)
+    assert given.store.quotas == {"hf": 1_000_000_000, "pypi": 5 * 1024**2}
+
+
+@pytest.mark.parametrize("value", ["{hf: much}", "[hf]", "3"])
+def test_quotas_that_are_none_are_refused(tmp_path: Path, value: str) -> None:
+    write(tmp_path, f"store:\n  quotas: {value}\n")
+    with pytest.raises(ConfigError, match=r"store\.quotas"):
+        load(env(tmp_path), cwd=tmp_path)
+
+
+def test_folders_to_discover_lie_beside_what_names_them(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    assert load(env(tmp_path), cwd=here).store.discover == (here / "models",)
+    write(tmp_path, "store:\n  discover: [a, ~/b, /c]\n")
+    named = load(env(tmp_path), file=tmp_path / "corral.yaml", cwd=here)
+    assert named.store.discover == (tmp_path / "a", tmp_path / "b", Path("/c"))
+    given = load(env(tmp_path, CORRAL_STORE_DISCOVER="x,/y"), cwd=here)
+    assert given.store.discover == (here / "x", Path("/y"))
+
+
+def test_the_password_of_a_database_is_not_shown(tmp_path: Path) -> None:
+    settings = load(env(tmp_path, CORRAL_DATABASE_URL="postgresql://me:secret@db/corral"), cwd=tmp_path)
+    assert settings.database.url == "postgresql://me:secret@db/corral"
+    assert "secret" not in str(list(settings.rows()))
 
 
 def test_an_empty_variable_gives_nothing(tmp_path: Path) -> None:

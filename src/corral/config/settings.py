@@ -1,0 +1,210 @@
+"""Every setting: its default, how it is read, and what it means. Values only; nothing is looked up here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from corral.config.values import duration, flag, level, names, path, paths, port, size, sizes, text, whole
+
+
+def _setting(default: Any, read: Callable[[Any], Any], doc: str) -> Any:
+    return field(default=default, metadata={"read": read, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The address, who may ask, and how much."""
+
+    host: str = _setting("127.0.0.1", text, "Address to listen on. Beyond loopback a key is required (CORRAL_API_KEY).")
+    port: int = _setting(7860, port, "Port to listen on; 0 lets the system choose.")
+    allowed_hosts: tuple[str, ...] = _setting((), names, "Host names answered to beside loopback's and `server.host`.")
+    max_body: int = _setting(64 * 1024**2, size, "Largest request body, in bytes or as 64MiB.")
+    request_timeout: float = _setting(
+        60.0, duration, "How long a client may take to send a request's head, or be silent within its body."
+    )
+    shutdown_grace: float = _setting(10.0, duration, "How long answers under way may go on when the server stops.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where models lie, and how much of them."""
+
+    models_dir: Path | None = field(
+        default=None, metadata={"read": path, "doc": "Folder of the model store. Default: `models` under `home`."}
+    )
+    discover: tuple[Path, ...] = _setting(
+        (Path("models"),),
+        paths,
+        "Folders whose GGUF files and snapshots are offered where they lie; nothing is copied.",
+    )
+    quota: int = _setting(50 * 1000**3, size, "Most the store may take on disk.")
+    quotas: Mapping[str, int] = field(
+        default_factory=dict,
+        metadata={"read": sizes, "doc": "Most that models of one source may take, by source, such as `hf: 20GB`."},
+    )
+    keep_revisions: int = _setting(2, whole, "Revisions kept of a model by `gc`, the current one among them.")
+    default_model_size: int = _setting(4 * 1000**3, size, "What a model is taken for when its source tells no size.")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Fetching models."""
+
+    mirrors: tuple[str, ...] = _setting(
+        (), names, "Buckets or addresses (`s3://…`, `https://…`) where bytes of known digest are looked for, too."
+    )
+    allow_private: tuple[str, ...] = _setting(
+        (), names, "Hosts (`name` or `name:port`) that addresses may lead to although they are private or loopback."
+    )
+    allow_pickle: tuple[str, ...] = _setting(
+        (), names, "References whose files may be pickles, which can run code when they are opened."
+    )
+    stall_timeout: float = _setting(30.0, duration, "A connection that is silent for this long is opened anew.")
+    retries: int = _setting(5, whole, "Tries in a row without any progress before a download fails.")
+
+
+@dataclass(frozen=True, slots=True)
+class OperationSettings:
+    """Long work: installs, updates, moves."""
+
+    parallel: int = _setting(3, whole, "Operations at work at once.")
+    per_host: int = _setting(2, whole, "Operations at once that fetch from one host.")
+    attempts: int = _setting(3, whole, "Times an operation is tried before it counts as failed.")
+    keep: float = _setting(30 * 86400.0, duration, "How long ended operations stay in the history.")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """Where operations and, later, usage are written down."""
+
+    url: str | None = field(
+        default=None,
+        metadata={"read": text, "doc": "`postgresql://…` for a team. Default: SQLite, in `corral.db` under `home`."},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Loading, idling, stopping."""
+
+    idle_timeout: float = _setting(300.0, duration, "A model unused for this long leaves memory; `never` keeps it.")
+    load_timeout: float = _setting(120.0, duration, "How long an engine may take to become ready.")
+    stop_grace: float = _setting(5.0, duration, "How long an engine may take to stop before it is killed.")
+    drain_grace: float = _setting(30.0, duration, "How long `unload` waits for answers under way.")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """Time-outs towards engines and vendors."""
+
+    connect_timeout: float = _setting(10.0, duration, "Time to make a connection.")
+    first_byte_timeout: float = _setting(600.0, duration, "Time to the first byte of an answer.")
+    between_timeout: float = _setting(120.0, duration, "Longest silence within an answer.")
+    total_timeout: float = _setting(float("inf"), duration, "Longest whole answer.")
+    max_connections: int = _setting(512, whole, "Connections to one engine or vendor at once.")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is written to standard error."""
+
+    level: str = _setting("info", level, "debug, info, warning or error.")
+    requests: bool = _setting(False, flag, "Write a line for each request.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What the configuration says of one model; None and empty leave it to the defaults."""
+
+    runtime: str | None = _setting(None, text, "Runtime to use. Default: chosen by the model's files.")
+    source: str | None = _setting(None, text, "Where to install it from, as `scheme:name`, or another installed name.")
+    options: Mapping[str, Any] = field(default_factory=dict, metadata={"read": None, "doc": "The runtime's options."})
+    idle_timeout: float | None = _setting(None, duration, "As `engines.idle_timeout`, for this model.")
+    preload: bool = _setting(False, flag, "Load it when the server starts.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration, read once. `origins` says of each key where its value came from."""
+
+    home: Path = field(default=Path("~/.corral"), metadata={"read": path, "doc": "Folder for everything Corral keeps."})
+    server: ServerSettings = field(default_factory=ServerSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    sources: SourceSettings = field(default_factory=SourceSettings)
+    operations: OperationSettings = field(default_factory=OperationSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    engines: EngineSettings = field(default_factory=EngineSettings)
+    upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+    file: Path | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def models_dir(self) -> Path:
+        """The store's folder."""
+        return self.store.models_dir or self.home / "models"
+
+    def origin(self, key: str) -> str:
+        """Where the value of `key` came from: `default`, `FILE:LINE`, an environment variable, or a flag."""
+        return self.origins.get(key, "default")
+
+    def rows(self) -> Iterator[tuple[str, Any, str]]:
+        """Every key with its value and origin, in the order of the table above; the server's key is never shown."""
+        for key, _, _ in reference():
+            yield key, self.value(key), self.origin(key)
+        yield "api_key", "set" if self.api_key else None, self.origin("api_key")
+        for kind, options in self.runtimes.items():
+            for name, value in options.items():
+                yield f"runtimes.{kind}.{name}", value, self.origin(f"runtimes.{kind}")
+        for name, model in self.models.items():
+            for item in fields(model):
+                value = getattr(model, item.name)
+                if value not in (None, {}, False):
+                    yield f"models.{name}.{item.name}", value, self.origin(f"models.{name}")
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key."""
+        if key == "store.models_dir":
+            return self.models_dir
+        if key == "database.url" and self.database.url is not None:
+            return _without_password(self.database.url)
+        found: Any = self
+        for part in key.split("."):
+            found = getattr(found, part)
+        return found
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:…@", url)
+
+
+PATHS = ("home", "store.models_dir")
+PATH_LISTS = ("store.discover",)
+SECTIONS: Mapping[str, type[Any]] = {
+    "server": ServerSettings,
+    "store": StoreSettings,
+    "sources": SourceSettings,
+    "operations": OperationSettings,
+    "database": DatabaseSettings,
+    "engines": EngineSettings,
+    "upstream": UpstreamSettings,
+    "log": LogSettings,
+}
+
+
+def reference() -> Iterator[tuple[str, Any, str]]:
+    """Every single-valued key with its default and what it means."""
+    for item in fields(Settings):
+        if "doc" in item.metadata:
+            yield item.name, item.default, item.metadata["doc"]
+        for leaf in fields(SECTIONS[item.name]) if item.name in SECTIONS else ():
+            default = {} if leaf.default is MISSING else leaf.default
+            yield f"{item.name}.{leaf.name}", default, leaf.metadata["doc"]

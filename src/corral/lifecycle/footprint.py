@@ -1,0 +1,1 @@
+"""How much memory an engine will take, from the model's own metadata. Pure."""

@@ -1,0 +1,1 @@
+"""Operations: durable long work, its queue, its progress, and its end."""

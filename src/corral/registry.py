@@ -1,0 +1,1 @@
+"""`ModelRegistry`: the catalog and its operations, from Python."""
