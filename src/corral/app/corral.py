@@ -1,4 +1,4 @@
-"""The composition root: the only place where the parts of Corral meet."""
+"""Everything Corral consists of, put together from one configuration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from corral.app.catalog import Catalog
 from corral.catalog.registry import Registry
 from corral.config import ModelSettings, Settings, load, model_settings
-from corral.domain.models import Installed, check_name
+from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.options import parse_options
-from corral.domain.ports import Clock, LaunchSpec, Report, Runtime, silent
+from corral.domain.ports import Clock, LaunchSpec, Report, Runtime, Source, silent
 from corral.errors import CorralError, ModelNotFound, RuntimeUnavailable
 from corral.kit.clock import SystemClock
 from corral.kit.upstream import Timeouts, Upstream
@@ -47,9 +48,10 @@ class Corral:
         self.env = os.environ if env is None else env
         self.settings = settings or load(self.env)
         self.clock = clock or SystemClock()
-        ports = {"clock": self.clock, "env": self.env, "home": self.settings.home}
+        ports = {"clock": self.clock, "env": self.env, "home": self.settings.home, "settings": self.settings}
         self.runtimes: Plugins[Runtime] = runtimes(ports)
-        self.registry = Registry(self.settings.models_dir, sources(ports), self.clock)
+        self.sources: Plugins[Source] = sources(ports)
+        self.registry = Registry(self.settings.models_dir, self.sources, self.clock)
         self.upstream = Upstream(self.env, limit=self.settings.upstream.max_connections)
         self.timeouts = Timeouts(
             connect=self.settings.upstream.connect_timeout,
@@ -62,6 +64,7 @@ class Corral:
             self.plan, self.clock, stop_grace=self.settings.engines.stop_grace, on_gone=self._forget
         )
         self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.timeouts, self.clock, self.canonical)
+        self.catalog = Catalog(self)
 
     def register(self, name: str, content: Mapping[str, Any]) -> None:
         """Add or replace a model as if `models.NAME` stood in the configuration file; lasts as long as this object."""
@@ -115,6 +118,26 @@ class Corral:
         )
         return Launch(runtime, spec, definition.idle_timeout)
 
+    def source_of(self, what: str) -> ModelRef | None:
+        """Where `what` would be installed from: the pinned reference of a library name, or the reference itself."""
+        configured = self.models.get(what)
+        asked = what if configured is None or configured.source is None else configured.source
+        entry = self.registry.library.find(asked)
+        if entry is not None:
+            return entry.ref
+        return ModelRef.parse(asked) if ":" in asked else None
+
+    def check_source(self, what: str) -> None:
+        """Refuse what is neither in the library nor a reference to a source that is here.
+
+        Raises:
+            ModelNotFound: with what was perhaps meant.
+        """
+        configured = self.models.get(what)
+        asked = what if configured is None or configured.source is None else configured.source
+        if self.registry.library.find(asked) is None:
+            self.registry.reference(asked)
+
     async def install(self, what: str, *, name: str | None = None, report: Report = silent) -> Installed:
         """Install a library name, a reference, or a configured model's source; at once when it is there already."""
         entry = self.models.get(what)
@@ -150,9 +173,12 @@ class Corral:
     async def close(self) -> None:
         """Stop every engine and close every connection."""
         try:
-            await self.supervisor.close()
+            await self.catalog.close()
         finally:
-            await self.upstream.close()
+            try:
+                await self.supervisor.close()
+            finally:
+                await self.upstream.close()
 
     def _forget(self, engine: Engine) -> None:
         self.upstream.forget(engine.target)

@@ -1,0 +1,225 @@
+"""Models as people manage them: durable operations, revisions and search, in step with what is in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from corral.domain.models import Installed, ModelRef, check_name
+from corral.domain.operations import Order
+from corral.domain.ports import Query, Report, silent
+from corral.errors import Conflict, CorralError, ModelBusy, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from corral.app.corral import Corral
+    from corral.domain.operations import Operation
+    from corral.domain.ports import Hit
+    from corral.operations.engine import Operations
+
+_RENEW_PAUSE = 1.0
+"""Seconds between two tries to exchange an engine that is answering."""
+
+
+class Catalog:
+    """The catalog of one `Corral`. Long work is an operation; what is instant is done at once.
+
+    `start` hands an operation to the server's worker; `perform` does it here, for whoever has no server.
+    """
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+        self._operations: Operations | None = None
+        self._renewals: set[asyncio.Task[None]] = set()
+
+    @property
+    def operations(self) -> Operations:
+        """All operations of this home. The database is opened, and its library imported, when this is first used."""
+        if self._operations is None:
+            from corral.app.work import operations
+
+            self._operations = operations(self._corral)
+        return self._operations
+
+    async def start(self, order: Order) -> Operation:
+        """Queue an operation; whoever asks for the same again while it is unfinished gets the same one.
+
+        Raises:
+            CorralError: it cannot be done, as far as that can be told beforehand.
+        """
+        self.check(order)
+        return await self.operations.submit(order)
+
+    async def perform(self, order: Order, report: Report = silent) -> Operation:
+        """Do an operation here and now, to its end, which may be a failure: see its `error`."""
+        operation = await self.start(order)
+        return await self.operations.perform(operation.id, report)
+
+    def check(self, order: Order) -> None:
+        """Refuse at once what can be seen to be impossible.
+
+        Raises:
+            ModelNotFound, InvalidName, UnknownPlugin: there is no such model, name or source.
+            ModelBusy, Conflict: the model is in memory or used, and `force` is not given.
+        """
+        match order.kind:
+            case "install":
+                if order.params.get("name"):
+                    check_name(str(order.params["name"]))
+                self._corral.check_source(str(order.params["what"]))
+            case "remove":
+                self._check_removal(order.model, force=bool(order.params.get("force")))
+            case "gc":
+                pass
+            case "verify" if not order.model:
+                pass
+            case "push":
+                ModelRef.parse(str(order.params["to"]))
+                self._corral.registry.get(order.model)
+            case _:
+                self._corral.registry.get(order.model)
+
+    def install_order(self, what: str, *, name: str | None = None, runtime: str | None = None) -> Order:
+        """The order to install `what`, a library name or reference."""
+        params = {"what": what, "name": name, "runtime": runtime}
+        given = {key: value for key, value in params.items() if value}
+        return Order("install", name or what, given, lane=runtime or "", host=_host(self._corral.source_of(what)))
+
+    async def rollback(self, name: str, to: str | None = None) -> Installed:
+        """Let the model stand for an earlier revision, which is used from the next request on.
+
+        Raises:
+            Conflict: there is none, or its files are gone.
+        """
+        return self._renewed(await self._corral.registry.rollback(self._corral.canonical(name), to))
+
+    async def pin(self, name: str, revision: str | None = None) -> Installed:
+        """Hold the model at the revision it has, or at another of its own."""
+        return self._renewed(await self._corral.registry.pin(self._corral.canonical(name), revision))
+
+    async def unpin(self, name: str) -> Installed:
+        """Let the model be updated and removed again."""
+        return await self._corral.registry.unpin(self._corral.canonical(name))
+
+    async def activate(self, name: str, runtime: str | None) -> tuple[Installed | None, str, str]:
+        """Choose the runtime that runs a model, and bring it into memory; the model, the runtime, and a remark.
+
+        A name of the ecosystem that is no runtime here (`ollama`, `vllm`) means the one here that runs the files.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            RuntimeUnavailable: nothing here runs it, or the runtime that was named cannot.
+        """
+        corral = self._corral
+        definition = corral.definition(name)
+        chosen, remark = definition.runtime, ""
+        if runtime is not None and runtime in corral.runtimes:
+            formats = corral.runtimes[runtime].formats
+            if definition.installed is not None and definition.installed.revision.format not in formats:
+                raise RuntimeUnavailable(
+                    f"{runtime} does not run {definition.installed.revision.format} files, as {name!r} is.",
+                    f"Leave the runtime out: {definition.runtime} runs them.",
+                )
+            if definition.installed is not None:
+                kept = dict(corral.registry.override(definition.installed.name))
+                await corral.registry.set_override(definition.installed.name, kept | {"runtime": runtime})
+            chosen = runtime
+        elif runtime is not None:
+            remark = f"There is no runtime {runtime!r} here; {chosen} runs {name}."
+        await corral.load(name)
+        return definition.installed, chosen, remark
+
+    async def search(self, query: Query, schemes: Sequence[str] = ("hf",)) -> tuple[list[Hit], list[CorralError]]:
+        """What the sources offer, and why one of them could not be asked."""
+        found: list[Hit] = []
+        problems: list[CorralError] = []
+        for scheme in schemes:
+            try:
+                found += await self._corral.sources[scheme].search(query)
+            except CorralError as error:
+                problems.append(error)
+        return found[: query.limit], problems
+
+    def loaded_from(self, name: str) -> list[str]:
+        """The models in memory that run what is installed as `name`, by their own names."""
+        statuses = self._corral.supervisor.statuses()
+        return [status.model for status in statuses if status.engine and self._is(status.model, name)]
+
+    def renew(self, name: str) -> None:
+        """Have the engines that run another revision of `name` than the current one exchanged, when they are free."""
+        for status in self._corral.supervisor.statuses():
+            if status.engine is not None and status.engine.revision is not None:
+                with suppress(CorralError):
+                    installed = self._corral.definition(status.model).installed
+                    if installed is not None and installed.name == name:
+                        self._spawn(status.model)
+
+    async def close(self) -> None:
+        """Stop waiting for engines to become free, and close the database."""
+        for task in self._renewals:
+            task.cancel()
+        if self._renewals:
+            await asyncio.wait(self._renewals)
+        if self._operations is not None:
+            await self._operations.close()
+            self._operations = None
+
+    def _renewed(self, installed: Installed) -> Installed:
+        self.renew(installed.name)
+        return installed
+
+    def _spawn(self, model: str) -> None:
+        task = asyncio.ensure_future(self._exchange(model))
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _exchange(self, model: str) -> None:
+        corral = self._corral
+        while True:
+            engine = next((s.engine for s in corral.supervisor.statuses() if s.model == model), None)
+            try:
+                installed = corral.definition(model).installed
+            except CorralError:
+                return
+            if engine is None or installed is None or engine.revision == installed.revision.id:
+                return
+            try:
+                drain = corral.settings.engines.drain_grace
+                await corral.supervisor.unload(model, drain=drain, reason="another revision took its place")
+            except ModelBusy:
+                await corral.clock.sleep(_RENEW_PAUSE)
+
+    def _check_removal(self, name: str, *, force: bool) -> None:
+        corral = self._corral
+        if name in corral.registry.damaged():
+            return
+        installed = corral.registry.get(name)
+        loaded = self.loaded_from(installed.name)
+        if loaded and not force:
+            raise ModelBusy(
+                f"Model {name!r} is in memory{'' if loaded == [name] else ' as ' + ', '.join(loaded)}.",
+                f"Let it go first: corral unload {loaded[0]}. Or do both: corral rm {name} --force",
+            )
+        users = [key for key, entry in corral.models.items() if entry.source == installed.name]
+        if users and not force:
+            raise Conflict(
+                f"Model {name!r} is what {', '.join(users)} of the configuration stands for.",
+                f"Change the configuration, or: corral rm {name} --force",
+            )
+
+    def _is(self, model: str, name: str) -> bool:
+        try:
+            installed = self._corral.definition(model).installed
+        except CorralError:
+            return model == name
+        return installed is not None and installed.name == name
+
+
+def _host(ref: ModelRef | None) -> str:
+    """What counts as one host for the limit of operations at once."""
+    if ref is None:
+        return ""
+    return urlsplit(ref.locator).netloc.rpartition("@")[2] if "://" in ref.locator else ref.scheme

@@ -1,0 +1,120 @@
+"""What each kind of operation does: the registry's long work, with what is in memory kept in step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corral.domain.models import Installed, ModelRef
+from corral.errors import CorralError, ModelBusy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from corral.app.corral import Corral
+    from corral.domain.operations import Operation
+    from corral.operations.engine import Work
+
+    Handler = Callable[[Operation, Work], Awaitable[Mapping[str, Any] | None]]
+
+
+def handlers(corral: Corral) -> dict[str, Handler]:
+    """What does each kind of operation, by its name."""
+    hands = _Hands(corral)
+    return {
+        "install": hands.install,
+        "update": hands.update,
+        "remove": hands.remove,
+        "verify": hands.verify,
+        "move": hands.move,
+        "push": hands.push,
+        "gc": hands.gc,
+    }
+
+
+class _Hands:
+    """The handlers. Each can be started again from the beginning and goes on from what is there."""
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+        self._registry = corral.registry
+
+    async def install(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        params = operation.order.params
+        what, name = str(params["what"]), params.get("name")
+        installed = await self._corral.install(what, name=name, report=work.report, on_part=work.on_part)
+        runtime = params.get("runtime")
+        if runtime and runtime in self._corral.runtimes:
+            formats = self._corral.runtimes[runtime].formats
+            if installed.revision.format in formats:
+                kept = dict(self._registry.override(installed.name))
+                await self._registry.set_override(installed.name, kept | {"runtime": runtime})
+        self._corral.catalog.renew(installed.name)
+        return _described(installed)
+
+    async def update(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        before = self._registry.get(operation.order.model)
+        installed = await self._registry.update(before.name, report=work.report, on_part=work.on_part)
+        self._corral.catalog.renew(installed.name)
+        return {"before": before.revision.id, **_described(installed)}
+
+    async def remove(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        name, force = operation.order.model, bool(operation.order.params.get("force"))
+        for model in self._corral.catalog.loaded_from(name):
+            if not force:
+                raise ModelBusy(f"Model {name!r} is in memory as {model}.", f"First: corral unload {model}")
+            await self._corral.unload(model, force=True, drain=0)
+        work.message(f"removing {name}")
+        return {"name": name, "freed": await self._registry.remove(name, force=force)}
+
+    async def verify(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        if operation.order.model:
+            return _described(await self._registry.verify(operation.order.model, report=work.report))
+        findings = await self._registry.verify_all(work.report)
+        broken = [finding for finding in findings if finding.error is not None]
+        if broken:
+            first = broken[0].error
+            raise type(first)(
+                f"{len(broken)} of {len(findings)} revisions are damaged: "
+                + "; ".join(f"{finding.name}: {finding.error.message}" for finding in broken if finding.error),
+                first.hint if isinstance(first, CorralError) else "",
+            )
+        return {"verified": len(findings)}
+
+    async def move(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        folder = operation.order.params.get("folder")
+        target = Path(folder) if folder else None
+        moved = await self._registry.move(operation.order.model, target, report=work.report)
+        return {"name": operation.order.model, "moved": moved, "folder": folder}
+
+    async def push(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        to = ModelRef.parse(str(operation.order.params["to"]))
+        return {
+            "name": operation.order.model,
+            "ref": str(await self._registry.push(operation.order.model, to, report=work.report)),
+        }
+
+    async def gc(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        work.message("looking for what nothing needs")
+        keep = await self._corral.catalog.operations.parts()
+        found = await self._registry.gc(keep=keep, dry_run=bool(operation.order.params.get("dry_run")))
+        return {
+            "revisions": len(found.revisions),
+            "blobs": found.blobs,
+            "parts": found.parts,
+            "bytes": found.bytes,
+            "kept": list(found.kept),
+        }
+
+
+def _described(installed: Installed) -> dict[str, Any]:
+    revision = installed.revision
+    return {
+        "name": installed.name,
+        "revision": revision.id,
+        "version": revision.version,
+        "format": revision.format,
+        "size": revision.size,
+        "source": revision.source,
+        "capabilities": sorted(revision.capabilities),
+    }
