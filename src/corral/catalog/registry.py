@@ -124,7 +124,7 @@ class Registry:
         entry = self.library.find(what)
         if entry is not None:
             return await self._install_entry(entry, name or entry.name, report)
-        ref = self._reference(what)
+        ref = self.reference(what)
         source = self._sources[ref.scheme]
         report(Progress("resolve", detail=str(ref)))
         listing = await source.resolve(ref)
@@ -197,7 +197,7 @@ class Registry:
                 return installed
         raise _contested(name)
 
-    def _reference(self, what: str) -> ModelRef:
+    def reference(self, what: str) -> ModelRef:
         """What `scheme:locator` refers to.
 
         Raises:
