@@ -43,7 +43,9 @@ def example(scheme, tmp_path):
     spec.loader.exec_module(module)
     folder = tmp_path / "upstream"
     folder.mkdir()
-    return module.build(folder)
+    made = module.build(folder)
+    yield made
+    made.close()
 
 
 @pytest.fixture
