@@ -1,33 +1,60 @@
-"""HTTP to indexes and hubs: proxies, certificates and logins as this machine has them, and no secret in a message."""
+"""HTTP to indexes, hubs and whatever else has a URL: proxies, certificates and logins as this machine has them.
+
+No secret is in a message, and none follows a redirect to another origin. Redirects are followed here, one hop at a
+time, and each is judged as the first address was:
+
+    guarded      every address must be public, unless `Access.private` names its host
+    otherwise    the address asked for is as trusted as whoever configured it; a redirect leads to public addresses, or
+                 stays in the kind of network (private, loopback) that it comes from
+"""
 
 from __future__ import annotations
 
+import asyncio
 import netrc
 import random
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from socket import gaierror
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
+from yarl import URL
 
-from corral.errors import ConfigError, SourceError, SourceNotFound
+from corral.errors import AddressRefused, ConfigError, SourceError, SourceNotFound
+from corral.kit.addresses import (
+    EVERYWHERE,
+    OUTSIDE,
+    Addresses,
+    Zone,
+    literal_zone,
+    named,
+    place,
+    refused,
+    system_lookup,
+)
 from corral.kit.disk import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
+    from corral.config.settings import SourceSettings
     from corral.domain.ports import Clock
+    from corral.kit.addresses import Lookup
 
 _WORTH_RETRYING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 30.0
 _READ_BUFFER = 1 << 20
+_MOST_HOPS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class Transient(SourceError):
@@ -44,7 +71,9 @@ class Access:
 
     `ca` is a file or folder of certificates, None for the system's. `proxies` maps a scheme to a proxy's URL, with `no`
     for the hosts to reach directly. `trusted` hosts (`host` or `host:port`) may have any certificate or none. `timeout`
-    is the seconds allowed to connect and between two runs of bytes; `retries` is how often a failure is tried again.
+    is the seconds allowed to connect and, unless `stall` says otherwise, between two runs of bytes; `retries` is how
+    often a failure is tried again. `private` hosts may be at private addresses and unencrypted; when `guarded`, only
+    they may. Through a proxy it is the proxy that resolves names: then only literal addresses are judged here.
     """
 
     ca: Path | None = None
@@ -54,6 +83,19 @@ class Access:
     trusted: frozenset[str] = frozenset()
     timeout: float = 15.0
     retries: int = 5
+    stall: float | None = None
+    private: frozenset[str] = frozenset()
+    guarded: bool = False
+
+    def within(self, sources: SourceSettings, *, guarded: bool) -> Access:
+        """The same with patience, and hosts that may be private, as the settings `sources` say."""
+        return replace(
+            self,
+            stall=sources.stall_timeout,
+            retries=sources.retries,
+            private=frozenset(sources.allow_private),
+            guarded=guarded,
+        )
 
 
 def shown(url: str) -> str:
@@ -96,19 +138,30 @@ class Patience:
 
 
 class Web:
-    """A pool of connections, used as `async with Web(access, clock) as web`. `logins` may be shared between several."""
+    """A pool of connections, used as `async with Web(access, clock) as web`. `logins` may be shared between several.
 
-    def __init__(self, access: Access, clock: Clock, logins: dict[str, str] | None = None) -> None:
+    `lookup` resolves names; the system does by default.
+    """
+
+    def __init__(
+        self, access: Access, clock: Clock, logins: dict[str, str] | None = None, lookup: Lookup = system_lookup
+    ) -> None:
         self.access = access
         self.clock = clock
         self._logins = {} if logins is None else logins
+        self._addresses = Addresses(clock, lookup)
         self._verified: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         # trust_env is off: it would read this process's environment, and ours is passed in.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.access.timeout, sock_read=self.access.timeout)
-        self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=_READ_BUFFER, trust_env=False)
+        access = self.access
+        stall = access.timeout if access.stall is None else access.stall
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=access.timeout, sock_read=stall)
+        connector = aiohttp.TCPConnector(resolver=self._addresses, use_dns_cache=False)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, read_bufsize=_READ_BUFFER, trust_env=False, connector=connector
+        )
         return self
 
     async def __aexit__(
@@ -133,46 +186,115 @@ class Web:
         return urlunsplit(parts._replace(netloc=host))
 
     @asynccontextmanager
-    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask for `url` and yield the answer of whatever status; one try. Redirects are followed.
+    async def get(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        secret: Mapping[str, str] | None = None,
+        method: str = "GET",
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for `url` and yield the answer of whatever status; one try. Redirects are followed, a few.
+
+        The headers in `secret`, and any login, go to the origin of `url` and to no other. `reply.url` is where the
+        answer came from.
 
         Raises:
             Transient: no connection, a stall, a reply that broke off, also inside the block.
-            SourceError: a certificate that cannot be trusted, an address that is not safe to use.
+            AddressRefused: an address that is not safe to use.
+            SourceError: a certificate that cannot be trusted, redirects without end.
         """
+        url = self.remember(url)
+        reply, here = await self._follow(url, {**(headers or {})}, secret or {}, method)
+        try:
+            yield reply
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._translated(error, here) from error
+        finally:
+            reply.release()
+
+    async def _follow(
+        self, url: str, headers: dict[str, str], secret: Mapping[str, str], method: str
+    ) -> tuple[aiohttp.ClientResponse, str]:
+        """The first answer that is no redirect, and where it came from."""
+        plain = {key: value for key, value in headers.items() if key.lower() not in _SECRET}
+        open_ = headers | dict(secret)
+        login = self._login(url)
+        if login is not None:
+            open_ = {"Authorization": login} | open_
+        here, before = url, None
+        for _ in range(_MOST_HOPS + 1):
+            try:
+                before = await self._admit(here, url, before)
+                reply = await self._ask(method, here, open_ if _origin(here) == _origin(url) else plain)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise self._translated(error, here) from error
+            onward = reply.headers.get("Location")
+            if reply.status not in _REDIRECTS or onward is None:
+                return reply, here
+            reply.release()
+            here = _joined(here, onward)
+        raise SourceError(f"{shown(url)} redirects in a circle, or more than {_MOST_HOPS} times.", "Check the address.")
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("use `async with Web(…) as web`")
-        url = self.remember(url)
-        self._refuse_unsafe(url)
-        try:
-            # Dropped by aiohttp when a redirect leads to another host.
-            login = self._login(url)
-            async with self._session.get(
-                url,
-                headers=headers if login is None else {**(headers or {}), "Authorization": login},
-                ssl=await self._tls(url),
-                proxy=self._proxy(url),
-            ) as reply:
-                self._refuse_unsafe(str(reply.url))
-                yield reply
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _translate(error, url, self.access.timeout) from error
+        return await self._session.request(
+            method, url, headers=headers, allow_redirects=False, ssl=await self._tls(url), proxy=self._proxy(url)
+        )
 
-    def _refuse_unsafe(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme == "https" or (parts.scheme == "http" and (_is_loopback(parts.hostname) or self._trusts(url))):
+    async def _admit(self, here: str, first: str, before: Zone | None) -> Zone:
+        """Let the next connection go to `here`, reached from `first` by way of a host in the zone `before`.
+
+        Returns the zone that `here` lies in.
+
+        Raises:
+            SourceError: it must not.
+        """
+        self._refuse_unsafe(here, first)
+        host, port = place(here)
+        if named(here, self.access.private) or self._trusts(here):
+            zones = EVERYWHERE
+        elif self.access.guarded:
+            zones = OUTSIDE
+        elif before is None or place(first)[0] == host:
+            zones = EVERYWHERE
+        else:
+            zones = OUTSIDE | ({before} & {Zone.PRIVATE, Zone.LOOPBACK})
+        proxy = self._proxy(here)
+        async with asyncio.timeout(self.access.timeout or None):
+            if proxy:
+                found = literal_zone(host) or Zone.PUBLIC
+                if found not in zones:
+                    raise refused(host, port, found.value)
+                await self._addresses.admit(*place(proxy), EVERYWHERE)
+                return found
+            return await self._addresses.admit(host, port, zones)
+
+    def _refuse_unsafe(self, url: str, first: str) -> None:
+        scheme = urlsplit(url).scheme
+        if scheme not in {"http", "https"}:
+            raise SourceError(f"{shown(url)!r} is not a web address.", "Use an https address.")
+        allowed = named(url, self.access.private) or self._trusts(url)
+        downgraded = first.startswith("https:")
+        if scheme == "https" or allowed or (_is_loopback(place(url)[0]) and not downgraded):
             return
-        if parts.scheme == "http":
-            host = parts.netloc.rpartition("@")[2]
-            raise SourceError(
-                f"{shown(url)} is not encrypted, and {host} is not trusted.",
-                f"Use https, or trust it as pip does: pip config set global.trusted-host {host}",
-            )
-        raise SourceError(f"{shown(url)!r} is not a web address.", "Use an https address.")
+        where = urlsplit(url).netloc.rpartition("@")[2]
+        raise AddressRefused(
+            f"{shown(url)} is not encrypted, and {where} is not trusted.",
+            f"Use https, or allow it: CORRAL_SOURCES_ALLOW_PRIVATE={where}"
+            if self.access.guarded
+            else f"Use https, or trust it as pip does: pip config set global.trusted-host {where}",
+        )
+
+    def _translated(self, error: Exception, url: str) -> SourceError:
+        if isinstance(error, aiohttp.ClientConnectorError | TimeoutError):
+            self._addresses.forget(*place(url))
+        stalled = self.access.stall if isinstance(error, aiohttp.SocketTimeoutError) else None
+        return _translate(error, url, self.access.timeout if stalled is None else stalled)
 
     def _trusts(self, url: str) -> bool:
-        parts = urlsplit(url)
-        return not self.access.trusted.isdisjoint({parts.hostname, parts.netloc.rpartition("@")[2]})
+        return named(url, self.access.trusted)
 
     async def _tls(self, url: str) -> ssl.SSLContext | bool:
         if not url.startswith("https:"):
@@ -251,6 +373,19 @@ def goes_direct(host: str, port: int | None, exceptions: str) -> bool:
     return False
 
 
+def _origin(url: str) -> tuple[str, str, int]:
+    return (urlsplit(url).scheme, *place(url))
+
+
+def _joined(here: str, onward: str) -> str:
+    """Where a redirect leads; a login in it is not taken from whoever redirects."""
+    try:
+        target = URL(here).join(URL(onward)).with_fragment(None)
+        return str(target.with_user(None) if target.raw_host else target)
+    except ValueError as error:
+        raise SourceError(f"{shown(here)} redirects to what is no address.", "Try again later.") from error
+
+
 def _basic(user: str, password: str) -> str:
     return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
@@ -279,13 +414,13 @@ _REASONS: tuple[tuple[type[Exception], type[SourceError], str, str], ...] = (
         "Check HTTPS_PROXY or pip's proxy setting.",
     ),
     (aiohttp.ClientHttpProxyError, SourceError, "The proxy for {where} refused.", "Check the proxy's login."),
-    (aiohttp.TooManyRedirects, SourceError, "{where} redirects in a circle.", "Check the address."),
     (
         aiohttp.ClientConnectorError,
         Transient,
         "{where} cannot be reached: {why}.",
         "Check the address and the network.",
     ),
+    (gaierror, Transient, "{where} cannot be reached: its name is not known.", "Check the address and the network."),
     (aiohttp.ClientPayloadError, Transient, "{where} broke off in the middle.", "Try again; what arrived is kept."),
 )
 
