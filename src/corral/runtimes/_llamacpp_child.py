@@ -8,12 +8,30 @@ from typing import TYPE_CHECKING, Any
 from corral.kit import child
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from xllamacpp import CommonParams
 
 _DEFAULT_BATCH = 2048
 _HEADER = 64 * 1024 * 1024
 _SPARE_HTTP_THREADS = 64
 _LOG_DELAY = 0.25  # seconds; llama.cpp writes its log from a thread of its own, which the end of the process cuts off
+
+_SAMPLING = {
+    "temperature": "temp",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "typical_p": "typ_p",
+    "repeat_penalty": "penalty_repeat",
+    "repeat_last_n": "penalty_last_n",
+    "presence_penalty": "penalty_present",
+    "frequency_penalty": "penalty_freq",
+    "mirostat": "mirostat",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+    "seed": "seed",
+}
 
 
 def main() -> None:
@@ -64,6 +82,7 @@ def _fill(params: CommonParams, launch: dict[str, Any]) -> None:
         params.mmproj.path = launch["mmproj"]
     if launch["embeddings"]:
         _fill_embeddings(params, launch)
+    _fill_answers(params, launch)
     _fill_server(params, launch)
 
 
@@ -78,6 +97,25 @@ def _fill_embeddings(params: CommonParams, launch: dict[str, Any]) -> None:
         pooling = "mean"  # a chat model has no pooling of its own, and without one there is no vector of a text
     if pooling is not None:
         params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{pooling.upper()}"]
+
+
+def _fill_answers(params: CommonParams, launch: Mapping[str, Any]) -> None:
+    """What holds for a request that does not say otherwise."""
+    import xllamacpp
+
+    for name, value in launch["sampling"].items():
+        field = _SAMPLING[name]
+        setattr(params.sampling, field, value)
+        # Without this, what the file's metadata says of it (`general.sampling.…`) would overrule us.
+        told = f"COMMON_PARAMS_SAMPLING_CONFIG_{field.upper()}"
+        if told in xllamacpp.common_params_sampling_config.__members__:
+            params.sampling.user_sampling_config |= xllamacpp.common_params_sampling_config[told]
+    if launch["stop"]:
+        params.antiprompt = list(launch["stop"])
+    if launch["max_tokens"] is not None:
+        params.n_predict = launch["max_tokens"]
+    if launch["keep"] is not None:
+        params.n_keep = launch["keep"]
 
 
 def _fill_server(params: CommonParams, launch: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
@@ -31,11 +31,16 @@ FORCED_TOOL = "forced_tool"
 END_OF_CALL = "</tool_call>"
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Adapt: TypeAlias = "Callable[[str, dict[str, Any]], bool]"
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
 
 _PROPS_TIMEOUT = 10.0
+SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"),
+    *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "seed"),
+)
 _POSITIVE = ("context", "slots", "threads", "batch", "micro_batch")
-_NOT_NEGATIVE = ("gpu_layers", "prompt_cache_mib")
+_NOT_NEGATIVE = ("gpu_layers", "prompt_cache_mib", "temperature", "top_p", "min_p", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,12 @@ class LlamaCppOptions:
         batch: tokens of a prompt handled in one call.
         micro_batch: tokens computed in one step.
         prompt_cache_mib: memory for the prompts of earlier requests, in MiB; 0 keeps none.
+        system: the system message of a conversation whose client sends none, where the template has a place for one.
+        stop: texts that end an answer when the client names none.
+        max_tokens: most tokens of an answer when the client says nothing; -1 is until the model or the context ends.
+        keep: tokens of a completion's prompt that stay when it is cut to fit; -1 all.
+        temperature, top_p, top_k, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty, frequency_penalty,
+            mirostat, mirostat_tau, mirostat_eta, seed: how the next token is chosen when the client does not say.
     """
 
     context: int | None = None
@@ -76,6 +87,23 @@ class LlamaCppOptions:
     batch: int | None = None
     micro_batch: int | None = None
     prompt_cache_mib: int = 256
+    system: str | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    keep: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    mirostat: Literal[0, 1, 2] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in [(name, 1) for name in _POSITIVE] + [(name, 0) for name in _NOT_NEGATIVE]:
@@ -132,7 +160,7 @@ class LlamaCpp:
             raise
 
 
-def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
+def tool_adapter(template: str) -> Adapt:
     """A function for `Endpoint.adapt` that makes llama.cpp keep OpenAI's promise about forced tool calls.
 
     llama.cpp takes `tool_choice: required` and yet lets the model write prose first; it does not read the form that
@@ -164,6 +192,26 @@ def tool_adapter(template: str) -> Callable[[str, dict[str, Any]], bool]:
         return forced or single
 
     return adapt
+
+
+def system_adapter(adapt: Adapt, system: str | None) -> Adapt:
+    """`adapt`, after putting `system` in front of a conversation whose client sent no system message."""
+    if system is None:
+        return adapt
+    message = {"role": "system", "content": system}
+
+    def introduce(path: str, body: dict[str, Any]) -> bool:
+        said = body.get("messages")
+        bare = path == "/chat/completions" and isinstance(said, list) and not any(map(_is_system, said))
+        if bare:
+            body["messages"] = [message, *cast("list[Any]", said)]
+        return adapt(path, body) or bare
+
+    return introduce
+
+
+def _is_system(message: object) -> bool:
+    return isinstance(message, dict) and message.get("role") in ("system", "developer")
 
 
 def _think_not(body: dict[str, Any]) -> bool:
@@ -214,6 +262,7 @@ def _launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
             raise InvalidRequest(f"Option {name!r} for llamacpp: there is no file {path}.", param=name)
     return {
         **asdict(options),
+        "sampling": {name: value for name in SAMPLING if (value := getattr(options, name)) is not None},
         "key": key,
         "name": spec.model,
         "model": str(spec.files["model"]),
@@ -261,10 +310,12 @@ async def _session(child: process.Child, spec: LaunchSpec, key: str) -> ChildSes
         props = None
     if not isinstance(props, dict):
         raise EngineStartFailed(f"The engine of {spec.model!r} did not tell its properties (status {status}).")
-    endpoint = Endpoint(
-        url=f"{address}/v1", headers=headers, model=spec.model, adapt=tool_adapter(props.get("chat_template") or "")
-    )
     facts = read_facts(props, child.facts["device"], spec)
+    takes_system = Capability.SYSTEM_ROLE in (facts.capabilities or frozenset())
+    adapt = system_adapter(
+        tool_adapter(props.get("chat_template") or ""), spec.options.system if takes_system else None
+    )
+    endpoint = Endpoint(url=f"{address}/v1", headers=headers, model=spec.model, adapt=adapt)
     return ChildSession(child, endpoint, facts, health=f"{address}/health")
 
 
