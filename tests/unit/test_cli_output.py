@@ -13,7 +13,6 @@ import pytest
 from corral import errors
 from corral.cli.output import (
     EXITS,
-    Column,
     Mode,
     Output,
     clean,
@@ -24,6 +23,7 @@ from corral.cli.output import (
     size_text,
     time_text,
 )
+from corral.cli.table import Column
 from corral.domain.states import State
 
 
@@ -224,9 +224,8 @@ def test_a_table_in_a_pipe_is_whole_and_aligned() -> None:
     ]
 
 
-def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    out = output(terminal=True, NO_COLOR="1")
+def test_a_table_fits_the_terminal() -> None:
+    out = output(terminal=True, NO_COLOR="1", COLUMNS="40")
     out.table(COLUMNS, [["a-rather-long-name", "1 MB", "pypi:some-package==1.2.3"]])
 
     head, row = said(out).splitlines()

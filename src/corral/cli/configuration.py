@@ -5,7 +5,8 @@ from typing import Any
 import typer
 
 from corral.cli.invocation import Invocation, command, group, invocation
-from corral.cli.output import Column, Painted, plain
+from corral.cli.output import Painted, plain
+from corral.cli.table import Column
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False)
 

@@ -8,7 +8,8 @@ import typer
 
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Model
-from corral.cli.output import Column, painted_state, size_text, time_text
+from corral.cli.output import painted_state, size_text, time_text
+from corral.cli.table import Column
 
 _IN_MEMORY = ("loading", "ready", "stopping")
 

@@ -9,8 +9,9 @@ import typer
 
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Model, What
-from corral.cli.output import Column, Output, Painted, line, painted_state, size_text, time_text
+from corral.cli.output import Output, Painted, line, painted_state, size_text, time_text
 from corral.cli.progress import Watch, shown
+from corral.cli.table import Column
 from corral.domain.models import Capability, Installed, Revision
 from corral.domain.options import parse_options
 from corral.errors import CorralError, ModelBusy, ServerNotRunning, StoreError

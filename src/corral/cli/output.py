@@ -20,6 +20,7 @@ from enum import StrEnum
 from math import isinf
 from typing import TYPE_CHECKING, Any, TextIO
 
+from corral.cli.table import Cell, Column, field_lines, table_lines
 from corral.errors import (
     AddressInUse,
     ConfigError,
@@ -35,7 +36,6 @@ from corral.errors import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
 EXITS: tuple[tuple[type[CorralError], int], ...] = (
     (InvalidRequest, 2),
@@ -54,6 +54,7 @@ FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
 NO_READER = 141
+_USUAL_WIDTH = 80
 
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 _STYLES = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -137,15 +138,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table: numbers stand to the right; a `soft` one is shortened when the terminal is narrow."""
-
-    title: str
-    right: bool = False
-    soft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,28 +244,25 @@ class Output:
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
         """Rows under headings. On a terminal they fit its width; elsewhere nothing is shortened."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for column in columns:
-            # A soft column may be squeezed by Rich; its cells then shorten themselves instead of wrapping.
-            table.add_column(Text(column.title), justify="right" if column.right else "left", no_wrap=not column.soft)
-        for row in rows:
-            table.add_row(*(_cell(value, wrap=False) for value in row))
-        self._print(table)
+        shown = [[_cell(value) for value in row] for row in rows]
+        self._lines(table_lines(columns, shown, self.width(self.stdout), self._painter()))
 
     def fields(self, pairs: Sequence[tuple[str, object]]) -> None:
         """Names and values under each other; a long value goes on below itself."""
-        from rich.table import Table
-        from rich.text import Text
+        shown = [(line(name), _cell(value)) for name, value in pairs]
+        self._lines(field_lines(shown, self.width(self.stdout), self._painter()))
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-        table.add_column(no_wrap=True, style="bold")
-        table.add_column(overflow="fold")
-        for name, value in pairs:
-            table.add_row(Text(name), _cell(value, wrap=True))
-        self._print(table)
+    def width(self, stream: TextIO) -> int | None:
+        """The cells that a line of `stream` has; None where it is no terminal."""
+        if not stream.isatty():
+            return None
+        told = self._env.get("COLUMNS", "")
+        if told.isascii() and told.isdigit() and int(told) > 0:
+            return int(told)
+        try:
+            return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+        except (OSError, ValueError):
+            return _USUAL_WIDTH
 
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
@@ -319,15 +308,13 @@ class Output:
         """`text` in a style where `stream` shows colour."""
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if style and text and self.coloured(stream) else text
 
-    def _print(self, table: object) -> None:
-        console = self.console(self.stdout)
-        if self.stdout.isatty():
-            console.print(table)
-            return
-        with console.capture() as capture:
-            console.print(table)
-        for row in capture.get().splitlines():
-            self._write(self.stdout, row.rstrip() + "\n")
+    def _painter(self) -> Callable[[str, str], str]:
+        if not self.coloured(self.stdout):
+            return lambda text, _: text
+        return lambda text, style: self.paint(text, style, self.stdout)
+
+    def _lines(self, lines: Iterator[str]) -> None:
+        self._write(self.stdout, "".join(f"{text}\n" for text in lines))
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
@@ -335,8 +322,8 @@ class Output:
         stream.write(text.encode(encoding, "replace").decode(encoding))
 
 
-def _cell(value: object, *, wrap: bool) -> Text:
-    from rich.text import Text
-
-    style = value.style if isinstance(value, Painted) else ""
-    return Text(line(value), style=style, no_wrap=not wrap, overflow="fold" if wrap else "ellipsis")
+def _cell(value: object) -> Cell:
+    text = str(value)
+    if not text.isprintable():
+        text = line(text)
+    return Cell(text, value.style if isinstance(value, Painted) else "")
