@@ -1,0 +1,1 @@
+"""One file a step. They say what was, not what is: none imports `tables`."""
