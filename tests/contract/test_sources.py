@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import corral.sources
+from corral.config import load
 from corral.domain.models import Listing, ModelRef
 from corral.domain.ports import Hit, Query, Source, silent
 from corral.errors import CorralError, NotSupported, SourceNotFound
@@ -24,7 +25,8 @@ SCHEMES = [module.name for module in pkgutil.iter_modules(corral.sources.__path_
 
 
 def built(scheme, env, home):
-    ports = {"clock": SystemClock(), "env": {"HOME": str(home), **env}, "home": home}
+    env = {"HOME": str(home), **env}
+    ports = {"clock": SystemClock(), "env": env, "home": home, "settings": load(env)}
     return Plugins[Source]("corral.sources", ports)[scheme]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -115,6 +116,23 @@ class Origin:
         await writer.drain()
         if reply.after is not None:
             await reply.after()
+
+
+class ThreadedOrigin:
+    """An `Origin` with a thread and loop of its own, for whoever has none. It serves from now on; `close` it."""
+
+    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
+        self.origin = Origin(files)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self.origin.__aenter__(), self._loop).result()
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.origin.__aexit__(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 def html(*files: tuple[str, bytes], host: str = "", digest: Callable[[bytes], str]) -> dict[str, bytes]:

@@ -166,6 +166,32 @@ async def _run(web: Web, url: str, wanted: str) -> tuple[int, bytes, int]:
             )
 
 
+async def unpack(web: Web, what: RemotePart, into: PartFile, held: int, report: Report) -> None:
+    """Append the member of the archive that `what` names to `into`, less its first `held` bytes.
+
+    The archive is fetched into the part's scratch, resumed and verified as a whole before anything of it is used, and
+    removed after.
+
+    Raises:
+        DigestMismatch: the archive or the member is not what was promised; nothing of it is kept.
+        SourceError: the archive cannot be had; what arrived is kept.
+    """
+    if what.member is None or what.length is None:
+        raise SourceError(f"{shown(what.url)} is no archive that carries a model.")
+    archive = await Part.open(into.scratch(f"{what.sha256 or 'unpinned'}.zip"), web.clock)
+    try:
+        await fetch(web, what, archive, report)
+        await inflate(archive.path, what.member, into, held, report, most=what.length)
+    except DigestMismatch:
+        await into.restart()
+        await archive.discard()
+        raise
+    else:
+        await archive.discard()
+    finally:
+        archive.close()
+
+
 async def inflate(archive: Path, member: str, into: PartFile, held: int, report: Report, *, most: int) -> None:
     """Append `member` of the archive to `into`, less its first `held` bytes, which `into` has already.
 
@@ -183,8 +209,6 @@ async def inflate(archive: Path, member: str, into: PartFile, held: int, report:
             info = opened.getinfo(member)
         except KeyError as error:
             raise SourceError(f"{archive.name} has no {member}.", "The package has changed; try again.") from error
-        if info.file_size != most:
-            raise DigestMismatch(f"{member} would be {info.file_size} bytes; promised were {most}.", "Try again.")
         if info.file_size != most:
             raise DigestMismatch(f"{member} would be {info.file_size} bytes; promised were {most}.", "Try again.")
         with _sound(member, damaged=True):

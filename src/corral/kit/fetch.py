@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from corral.domain.models import RemotePart
 from corral.domain.ports import Progress, Report, silent
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from corral.kit.web import Web
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
 
 @dataclass(slots=True)
@@ -110,6 +112,8 @@ async def _once(web: Web, state: _State, into: PartFile, honest: _Honest) -> Non
         judge(reply, url)
         if reply.headers.get("Content-Encoding", "identity") != "identity":
             raise SourceError(f"{shown(url)} sends its files compressed anew, which cannot be resumed or verified.")
+        if state.what.sha256 is None:
+            refuse_page(reply, url)
         if reply.status == 206:
             _check_range(reply, state, into.size)
         elif reply.status == 200:
@@ -134,6 +138,18 @@ async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _H
         honest(into.size, state.total)
     if state.total is not None and into.size < state.total and reply.content_length is None:
         raise Transient(f"{shown(state.what.url)} ended after {into.size} of {state.total} bytes.", "Try again.")
+
+
+def refuse_page(reply: ClientResponse, url: str) -> None:
+    """Let anything pass but a web page.
+
+    Raises:
+        SourceError: a page came where a model was expected: a login form, an error, the page about the file.
+    """
+    if reply.content_type in _PAGES and not urlsplit(url).path.lower().endswith((".html", ".htm")):
+        raise SourceError(
+            f"{shown(url)} is a web page, not a model.", "Use the address that the file itself is downloaded from."
+        )
 
 
 def _check_range(reply: ClientResponse, state: _State, held: int) -> None:
