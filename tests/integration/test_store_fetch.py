@@ -315,3 +315,50 @@ async def test_a_local_file(bench, tmp_path):
     assert await bench.fetch(path="/x", held=b"old") == DATA
     with pytest.raises(SourceNotFound):
         await bench.fetch(path="/y")
+
+
+async def killed(bench, at, **how):
+    """Leave `at` bytes as a process that was killed leaves them, without a digest to check them against."""
+    bench.first(lambda _: Reply(200, {"Content-Length": str(len(DATA)), "ETag": '"one"'}, DATA[:at]), status(418))
+    with pytest.raises(SourceError, match="418"):
+        await bench.fetch(digest=None, **how)
+    assert bench.held == DATA[:at]
+
+
+@pytest.mark.parametrize("size", [None, len(DATA)])
+@pytest.mark.parametrize("at", [100_000, len(DATA)])
+async def test_without_a_digest_the_server_vouches_for_what_is_held(bench, size, at):
+    await killed(bench, 100_000, size=size)
+    assert await bench.fetch(held=DATA[:at], digest=None, size=size) == DATA
+    assert bench.ranges[-1] == f"bytes={at}-"
+    assert bench.origin.asked[-1].headers["if-range"] == '"one"'
+
+
+@pytest.mark.parametrize("honours", [True, False])
+async def test_without_a_digest_another_version_is_fetched_anew(bench, honours):
+    await killed(bench, 1000)
+    new = DATA[::-1]
+
+    def other(asked):
+        start = 0 if honours or not asked.range else int(asked.range[6:-1])
+        head = {"Content-Length": str(len(new) - start), "ETag": '"two"'}
+        if start:
+            head["Content-Range"] = f"bytes {start}-{len(new) - 1}/{len(new)}"
+        return Reply(206 if start else 200, head, new[start:])
+
+    bench.origin.tamper = other
+    assert await bench.fetch(held=DATA[:1000], digest=None) == new
+
+
+async def test_what_another_run_of_the_machine_left_is_not_trusted(bench):
+    await killed(bench, 1000)
+    (bench.folder / "a~tag").write_bytes(b'["before the power cut", "\\"one\\""]')
+    assert await bench.fetch(held=DATA[:1000], digest=None) == DATA
+    assert bench.ranges[-1] is None
+
+
+async def test_a_page_is_no_file(bench):
+    bench.first(lambda _: Reply(200, {"Content-Type": "text/html", "Content-Length": "6"}, b"<html>"))
+    with pytest.raises(SourceError, match="is a web page"):
+        await bench.fetch(digest=None)
+    assert bench.held == b""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import orjson
 
 from corral.domain.models import RemotePart
 from corral.domain.ports import Progress, Report, silent
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from corral.kit.web import Web
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -29,6 +34,10 @@ class _State:
     what: RemotePart
     total: int | None
     tag: str | None = None
+
+    def learn_tag(self, reply: ClientResponse) -> None:
+        tag = reply.headers.get("ETag")
+        self.tag = tag if tag and not tag.startswith("W/") else None
 
 
 class _Honest:
@@ -47,8 +56,8 @@ class _Honest:
 async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = silent) -> None:
     """Bring the whole of what lies at `what.url` into `into`, going on from what it holds.
 
-    Without a digest to check against, bytes held from an earlier process are thrown away: they may be of another
-    version.
+    Without a digest to check against, bytes held from an earlier process are used only where the server vouches, by a
+    strong entity tag, that they are of the version it has now; elsewhere they are thrown away.
     A stall, a lost connection and a passing server error are tried again, a few times without any progress between.
 
     Raises:
@@ -58,7 +67,7 @@ async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = sil
         DiskFull: there is no room; what was written is kept.
     """
     honest = _Honest(report)
-    if what.sha256 is None or (what.size is not None and into.size > what.size):
+    if what.size is not None and into.size > what.size:
         await into.restart()
     path = local_path(what.url)
     if path is not None:
@@ -69,6 +78,11 @@ async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = sil
         await _verify(what, into)
         return
     state = _State(what, what.size)
+    if what.sha256 is None and into.size:
+        state.tag = _recall(into.scratch("tag"))
+        if state.tag is None:
+            await into.restart()
+        state.total = None  # also what is held whole must be vouched for
     resumed = into.size > 0
     while True:
         await _complete(web, state, into, honest)
@@ -114,18 +128,30 @@ async def _once(web: Web, state: _State, into: PartFile, honest: _Honest) -> Non
             raise SourceError(f"{shown(url)} sends its files compressed anew, which cannot be resumed or verified.")
         if state.what.sha256 is None:
             refuse_page(reply, url)
-        if reply.status == 206:
-            _check_range(reply, state, into.size)
-        elif reply.status == 200:
-            if into.size:
-                await into.restart()
-            _learn_total(state, reply.content_length, url)
-        else:
-            raise SourceError(f"{shown(url)} answered {reply.status} to a download.")
-        tag = reply.headers.get("ETag")
-        state.tag = tag if tag and not tag.startswith("W/") else None
+        await _begin(reply, state, into)
+        state.learn_tag(reply)
+        if state.what.sha256 is None:
+            # Not in a thread: what a connection brought before it broke is lost unless it is taken at once.
+            _note(into.scratch("tag"), state.tag)
         honest(into.size, state.total)
         await _take(reply, state, into, honest)
+
+
+async def _begin(reply: ClientResponse, state: _State, into: PartFile) -> None:
+    """Make sure that the bytes to come go behind those held."""
+    url = state.what.url
+    if reply.status == 206:
+        if state.tag is not None and reply.headers.get("ETag", state.tag) != state.tag:
+            await into.restart()
+            state.tag = None
+            raise Transient(f"{shown(url)} has changed meanwhile.", "Try again.")
+        _check_range(reply, state, into.size)
+    elif reply.status == 200:
+        if into.size:
+            await into.restart()
+        _learn_total(state, reply.content_length, url)
+    else:
+        raise SourceError(f"{shown(url)} answered {reply.status} to a download.")
 
 
 async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _Honest) -> None:
@@ -138,6 +164,31 @@ async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _H
         honest(into.size, state.total)
     if state.total is not None and into.size < state.total and reply.content_length is None:
         raise Transient(f"{shown(state.what.url)} ended after {into.size} of {state.total} bytes.", "Try again.")
+
+
+def _note(path: Path, tag: str | None) -> None:
+    """Write down which version the bytes to come are of."""
+    if tag is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(orjson.dumps([_boot(), tag]))
+
+
+def _recall(path: Path) -> str | None:
+    """The version that was noted, if the machine has run ever since: a power cut may have left holes in the bytes."""
+    with suppress(OSError, ValueError, TypeError):
+        boot, tag = orjson.loads(path.read_bytes())
+        if boot and boot == _boot():
+            return str(tag)
+    return None
+
+
+def _boot() -> str:
+    """What this run of the machine is called; empty where that is not told."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def refuse_page(reply: ClientResponse, url: str) -> None:
