@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import aiohttp
 from yarl import URL
 
-from corral.errors import AddressRefused, ConfigError, SourceError, SourceNotFound
+from corral.errors import AddressRefused, ConfigError, LoginRequired, SourceError, SourceNotFound
 from corral.kit.addresses import (
     EVERYWHERE,
     OUTSIDE,
@@ -343,6 +343,7 @@ def judge(reply: aiohttp.ClientResponse, url: str) -> None:
 
     Raises:
         SourceNotFound: nothing lies there.
+        LoginRequired: it wants to know who asks, or does not let them in.
         Transient: the server has a problem that may pass.
         SourceError: it refuses.
     """
@@ -352,7 +353,7 @@ def judge(reply: aiohttp.ClientResponse, url: str) -> None:
     if reply.status in {404, 410}:
         raise SourceNotFound(f"{what}: there is no such thing.")
     if reply.status in {401, 403, 407}:
-        raise SourceError(f"{what}: it wants a login.", "Put one in ~/.netrc or in the address, as for pip.")
+        raise LoginRequired(f"{what}: it wants a login.", "Put one in ~/.netrc or in the address, as for pip.")
     if reply.status in _WORTH_RETRYING:
         asked = reply.headers.get("Retry-After", "")
         raise Transient(f"{what}.", "Try again later.", after=float(asked) if asked.isdecimal() else None)
