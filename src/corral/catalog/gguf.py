@@ -28,6 +28,8 @@ _LONGEST_TEXT: Final = 1 << 22
 _MOST_TEXT: Final = 1 << 25
 _SHORT_ARRAY: Final = 1 << 11
 _WINDOW: Final = 1 << 20
+_MOST_PIECES: Final = 1000
+_FEW_TEXTS: Final = 256
 
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -88,12 +90,21 @@ class LongArray:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """Which piece of a split model a file is: `number` of `count`, from 0; `tensors` of all pieces together."""
+
+    number: int
+    count: int
+    tensors: int
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """What a GGUF file says of itself.
 
-    `metadata` holds scalars, texts and short arrays of numbers as they stand, other arrays as `LongArray`.
-    `required_size` is the bytes that the file must have for all tensors to lie in it. `parameters` counts the tensors'
-    elements.
+    `metadata` holds scalars, texts, short arrays of numbers and, in the general section, of texts as they stand, other
+    arrays as `LongArray`. `required_size` is the bytes that the file must have for all tensors to lie in it.
+    `parameters` counts the tensors' elements.
     """
 
     version: int
@@ -101,11 +112,21 @@ class Header:
     parameters: int
     required_size: int
     tensor_types: Mapping[str, int]
+    tensors: int = 0
 
     @property
     def architecture(self) -> str:
-        """The model's family: `llama`, `gemma3`, `bert` and so on."""
-        return str(self.metadata["general.architecture"])
+        """The model's family: `llama`, `gemma3`, `bert` and so on; empty in a further piece of a split model."""
+        return str(self.metadata.get("general.architecture", ""))
+
+    @property
+    def split(self) -> Split | None:
+        """Which piece of a split model it is; None when it is a whole one."""
+        values = [self.metadata.get(f"split.{key}") for key in ("no", "count", "tensors.count")]
+        match values:
+            case [int(number), int(count), int(tensors)] if 0 <= number < count <= _MOST_PIECES and count > 1:
+                return Split(number, count, tensors)
+        return None
 
     @property
     def chat_template(self) -> str | None:
@@ -125,6 +146,12 @@ class Header:
         """The metadata's text under `key`."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The texts of the array under `key`."""
+        value = self.metadata.get(key)
+        found = value if isinstance(value, tuple) else (value,)
+        return tuple(item for item in found if isinstance(item, str))
 
     def number(self, key: str) -> int | tuple[int, ...] | None:
         """The whole number under `key` of the model's own section, or one for each layer."""
@@ -218,7 +245,8 @@ class _Reader:
         if keys > _MOST_KEYS or tensors > _MOST_TENSORS:
             raise self._bad(f"{keys} keys and {tensors} tensors are too many")
         metadata = self._metadata(keys)
-        if not isinstance(metadata.get("general.architecture"), str):
+        further = type(metadata.get("split.no")) is int and metadata["split.no"] != 0
+        if not isinstance(metadata.get("general.architecture"), str) and not further:
             raise self._bad("it names no architecture")
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
@@ -231,21 +259,23 @@ class _Reader:
             key = self._string(_LONGEST_KEY)
             if key in metadata:
                 raise self._bad(f"the key {key[:80]!r} comes twice")
-            metadata[key] = self._value(self._whole(4))
+            metadata[key] = self._value(self._whole(4), general=key.startswith("general."))
         return metadata
 
-    def _value(self, kind: int) -> object:
+    def _value(self, kind: int, *, general: bool) -> object:
         if kind in _SCALARS:
             code = _SCALARS[kind]
             return struct.unpack(code, self._take(struct.calcsize(code)))[0]
         if kind == _STRING:
             return self._string(_LONGEST_TEXT)
         if kind == _ARRAY:
-            return self._array()
+            return self._array(general=general)
         raise self._bad(f"a value is of the unknown type {kind}")
 
-    def _array(self) -> LongArray | tuple[float, ...]:
+    def _array(self, *, general: bool) -> LongArray | tuple[float, ...] | tuple[str, ...]:
         kind, length = self._whole(4), self._whole(8)
+        if kind == _STRING and general and length <= _FEW_TEXTS:
+            return tuple(self._string(_LONGEST_KEY) for _ in range(length))
         if kind == _STRING:
             self._skip_strings(length)
             return LongArray(length)
@@ -299,7 +329,8 @@ class _Reader:
             types[name] += length
             end = max(end, offset + length)
         data = -(-self._position // alignment) * alignment
-        return Header(version, metadata, parameters, data + end if count else self._position, dict(types))
+        size = data + end if count else self._position
+        return Header(version, metadata, parameters, size, dict(types), count)
 
     def _string(self, longest: int) -> str:
         length = self._whole(8)

@@ -1,56 +1,109 @@
-"""How a model's files get from a source into the store: resumed, verified, inspected, and only then visible."""
+"""How a model's files get from a source into the store: resumed, verified, inspected, and only then visible.
+
+registry.install                                        async with Pull(blobs, report, …) as pull:
+  files_of(listing)      what is installed of it            await pull.bring_all(files, source)
+  bring_all              three files at a time              revision = await pull.conclude(Origin.of(listing))
+    ├ store              there already: hashed, reused      … commit, if pull.intact(revision.files)
+    ├ caches             Hugging Face's, Ollama's: hard-linked once the bytes are proven
+    ├ source             resumed, verified
+    └ mirrors            by digest, when the source failed
+  conclude               what the files make up, what they can do
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from corral.catalog import capabilities, gguf
-from corral.domain.models import FileEntry, Revision
-from corral.domain.ports import Progress
-from corral.errors import CorruptModel, DigestMismatch, SourceError
+from corral.catalog import capabilities, formats
+from corral.catalog.tally import Tally
+from corral.domain.models import FileEntry, ModelRef, Revision
+from corral.domain.ports import Mirror
+from corral.errors import CorruptModel, DigestMismatch, SourceError, SourceNotFound, UnsafeFormat
 from corral.kit.disk import in_thread, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
     from corral.catalog.blobs import Blobs
-    from corral.catalog.gguf import Header
+    from corral.catalog.caches import Caches
+    from corral.catalog.formats import Inspected
     from corral.domain.models import Listing, RemoteFile
     from corral.domain.ports import Report, Source
     from corral.kit.part import Part
 
+_AT_ONCE: Final = 3
+
+MirrorAt = tuple[ModelRef, "Source"]
+"""Where to look for bytes of known digest, and the source that does; one that is no `Mirror` is passed over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a revision's manifest says of where it comes from, and the launch options pinned with it."""
+    """What a revision's manifest says of where it comes from, and the launch options pinned with it.
+
+    `facts` is what the source says of the model; what the files say counts more. `ignored` names files that the source
+    has and that are not installed.
+    """
 
     source: str
     version: str
     licence: str | None
     defaults: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, listing: Listing) -> Self:
-        """The origin of what a source listed, with nothing pinned."""
-        return cls(str(listing.ref), listing.version, listing.licence, {})
+    def of(cls, listing: Listing, *, unsafe: bool = False) -> Self:
+        """The origin of what a source listed, with what it pins itself. `unsafe` as it was given to `files_of`."""
+        facts = dict(listing.facts)
+        if listing.homepage is not None:
+            facts.setdefault("homepage", listing.homepage)
+        ignored = formats.select(listing.files, str(listing.ref), unsafe=unsafe).ignored
+        return cls(str(listing.ref), listing.version, listing.licence, dict(listing.defaults), facts, ignored)
+
+
+def _nobody(_: str) -> None:
+    """Told the keys of parts."""
 
 
 class Pull:
-    """One model on its way into the store. `async with` it: what it relies on is kept from removal until the end."""
+    """One model on its way into the store. `async with` it: what it relies on is kept from removal until the end.
 
-    def __init__(self, blobs: Blobs, report: Report) -> None:
+    Args:
+        blobs: the store's files.
+        report: told the progress over all files of the model; it never goes backwards.
+        on_part: told the key of each part before it is opened: what a removal of leftovers must spare.
+        mirrors: asked for files of known digest when the source failed, in order.
+        caches: other programs' files on this machine, linked instead of fetched when the digest is known.
+        unsafe: take files that can run code when they are opened (the user named this reference).
+    """
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        report: Report,
+        *,
+        on_part: Callable[[str], None] = _nobody,
+        mirrors: Sequence[MirrorAt] = (),
+        caches: Caches | None = None,
+        unsafe: bool = False,
+    ) -> None:
         self._blobs = blobs
-        self._report = report
+        self._tally = Tally(report)
+        self._on_part = on_part
+        self._mirrors = mirrors
+        self._caches = caches
+        self._unsafe = unsafe
         self._held: dict[str, int] = {}
-        self._headers: list[tuple[FileEntry, Header]] = []
+        self._found: dict[str, Inspected | None] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -65,48 +118,84 @@ class Pull:
         """Take the file from the store, if it is there whole and as it came; whether it was."""
         if not await self._pin(entry):
             return False
-        header = await _inspect(self._blobs.path(entry.sha256), entry.name)
-        self._headers.append((replace(entry, role=_role(header)), header))
+        await self._inspect(entry, self._blobs.path(entry.sha256))
+        self._tally.finish(entry.name, entry.size)
         return True
 
+    async def bring_all(self, files: Sequence[RemoteFile], source: Source) -> None:
+        """Bring every file, some at a time, in whatever order they arrive; the revision lists them in this one.
+
+        Raises:
+            CorralError: as `bring`, of the first file that failed; the others are left as far as they came.
+        """
+        for file in files:
+            self._found.setdefault(file.name, None)
+            self._tally.expect(file.name, file.size)
+        lanes = asyncio.Semaphore(_AT_ONCE)
+
+        async def bring_equal(equal: Sequence[RemoteFile]) -> None:
+            async with lanes:
+                for file in equal:
+                    await self.bring(file, source)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for equal in _by_content(files):
+                    group.create_task(bring_equal(equal))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
     async def bring(self, file: RemoteFile, source: Source) -> None:
-        """Take the file from the store when its digest is known and there, else from the source.
+        """Take the file from the store when its digest is known and there, else from another cache or the source.
 
         Raises:
             DigestMismatch: it is not what was promised; nothing is kept.
-            CorruptModel: it is no sound model; nothing is kept.
+            CorruptModel, UnsafeFormat: it is no sound model, or nothing that is installed; nothing is kept.
             DiskFull: there is no room for it; said before the first byte where the size is known.
-            SourceError: the source failed; what arrived is kept, and the next pull goes on from there.
+            SourceError: the source and all mirrors failed; what arrived is kept, and the next pull goes on from there.
         """
+        self._tally.expect(file.name, file.size)
         known = _known(file)
         if known is not None and await self.reuse(known):
             return
-        part = await self._blobs.part(_key(file), self._report)
-        self._stack.callback(part.close)
-        # Another process may have brought it while we waited for the part.
-        if known is not None and await self.reuse(known):
-            await part.discard()
-            return
-        self._blobs.require(_room(file, part), file.name)
-        await source.fetch(file, part, self._report)
-        await self._accept(file, part)
+        self._on_part(key_of(file))
+        part = await self._blobs.part(key_of(file), self._tally.of(file.name))
+        try:
+            # Another process may have brought it while we waited for the part.
+            if known is not None and await self.reuse(known):
+                await part.discard()
+                return
+            if known is None or not await self._link(known, part):
+                self._blobs.require(_room(file, part), file.name)
+                await self._fetch(file, source, part)
+            await self._accept(file, part)
+        finally:
+            part.close()
+
+    async def conclude(self, origin: Origin) -> Revision:
+        """The revision that the files brought so far make up, with what they can do. Chat templates are tried out.
+
+        Raises:
+            CorruptModel: they do not make up a model.
+        """
+        return await in_thread(self.revision, origin)
 
     def revision(self, origin: Origin) -> Revision:
-        """The revision that the files brought so far make up."""
-        files = [entry for entry, _ in self._headers]
-        models = [header for entry, header in self._headers if entry.role == "model"]
-        if len(models) != 1:
-            names = ", ".join(entry.name for entry in files)
-            raise CorruptModel(f"A model is one GGUF file, and a projector if it sees; these are: {names or 'none'}.")
-        header = models[0]
+        """As `conclude`, for who is in a thread already: it blocks for some 0.2 s."""
+        shape = formats.assemble([item for item in self._found.values() if item is not None])
+        found = capabilities.of_shape(shape, origin.defaults)
+        facts = {**origin.facts, **found.facts}
+        if origin.ignored:
+            facts["ignored_files"] = list(origin.ignored)
+        licence = origin.licence or found.facts.get("licence")
         return Revision(
             source=origin.source,
-            format="gguf",
-            files=tuple(files),
+            format=shape.format,
+            files=shape.files,
             version=origin.version,
-            licence=origin.licence or header.text("general.license"),
-            capabilities=capabilities.read(header, origin.defaults, sees=len(files) > 1),
-            facts=header.facts(),
+            licence=licence if isinstance(licence, str) else None,
+            capabilities=found.capabilities,
+            facts=facts,
             defaults=origin.defaults,
         )
 
@@ -135,23 +224,60 @@ class Pull:
         self._stack.callback(os.close, descriptor)
         self._held[sha256] = descriptor
 
-    async def _accept(self, file: RemoteFile, part: Part) -> None:
-        """Verify what the source says it brought, look into it, and make it a blob."""
-        digest = part.digest()
-        if file.sha256 not in {None, digest} or file.size not in {None, part.size}:
-            size = part.size
+    async def _link(self, known: FileEntry, part: Part) -> bool:
+        """Hold the bytes of another program's cache, where one has them; whether they are held."""
+        if self._caches is None:
+            return False
+        for path in await in_thread(self._caches.find, known.sha256, known.size):
+            if await part.link(path, known.sha256, self._tally.of(known.name)):
+                return True
+        return False
+
+    async def _fetch(self, file: RemoteFile, source: Source, part: Part) -> None:
+        """Have all bytes of the file in the part, from the source or, where its digest is known, from a mirror."""
+        report = self._tally.of(file.name)
+        failed: list[tuple[str, SourceError | SourceNotFound | DigestMismatch]] = []
+        for where, offered, server in ((None, file, source), *self._second_sources(file)):
+            held = part.size
+            for _ in range(2):
+                try:
+                    await server.fetch(offered, part, report)
+                    await _compare(file, part)
+                except (SourceError, SourceNotFound, DigestMismatch) as error:
+                    failed.append((f"{where}: " if where else "", error))
+                    # What was held came from elsewhere and may be what is wrong: once more, from the start.
+                    if isinstance(error, DigestMismatch) and held and not part.size:
+                        held = 0
+                        continue
+                    break
+                else:
+                    return
+        if not part.size:
             await part.discard()
-            raise DigestMismatch(
-                f"{file.name} arrived with {size} bytes and SHA-256 {digest}; promised: {file.size}, {file.sha256}.",
-                "Nothing of it was kept. Try again; if it stays so, do not trust the source.",
-            )
-        self._report(Progress("check", part.size, part.size, file.name))
+        first = failed[0][1]
+        if len(failed) == 1:
+            raise first
+        reasons = " ".join(dict.fromkeys(f"{where}{error.message}" for where, error in failed))
+        raise type(first)(f"{file.name} could not be had. {reasons}", first.hint) from failed[-1][1]
+
+    def _second_sources(self, file: RemoteFile) -> list[tuple[str, RemoteFile, Source]]:
+        found: list[tuple[str, RemoteFile, Source]] = []
+        for base, source in self._mirrors:
+            offered = _mirrored(source, base, file)
+            if offered is not None:
+                found.append((str(base), offered, source))
+        return found
+
+    async def _accept(self, file: RemoteFile, part: Part) -> None:
+        """Look into what arrived, and make it a blob."""
+        digest = part.digest()
+        entry = FileEntry(file.name, part.size, digest)
+        self._tally.check(file.name, part.size)
         try:
-            header = await _inspect(part.path, file.name)
-        except CorruptModel:
+            await self._inspect(entry, part.held_at)
+        except (CorruptModel, UnsafeFormat):
             await part.discard()
             raise
-        entry = FileEntry(file.name, part.size, digest, _role(header))
         if await self._pin(entry):
             await part.discard()
         else:
@@ -159,20 +285,45 @@ class Pull:
             descriptor = await self._blobs.pin(digest)
             if descriptor is not None:
                 self._hold(digest, descriptor)
-        self._headers.append((entry, header))
+        await self._inspect(entry, self._blobs.path(digest), again=True)
+        self._tally.finish(file.name, part.size)
+
+    async def _inspect(self, entry: FileEntry, path: Path, *, again: bool = False) -> None:
+        """Note what the file is; `again`: it was looked into, and only lies elsewhere now."""
+        before = self._found.get(entry.name)
+        if again and before is not None:
+            self._found[entry.name] = before.moved(path)
+            return
+        try:
+            self._found[entry.name] = await in_thread(formats.inspect, path, entry, unsafe=self._unsafe)
+        except CorruptModel as error:
+            raise CorruptModel(f"{entry.name}: {error.message}", error.hint) from error
+        except OSError as error:
+            raise translate(error, "reading", path) from error
 
 
-def _role(header: Header) -> str:
-    return "mmproj" if capabilities.is_projector(header) else "model"
+def _mirrored(source: Source, base: ModelRef, file: RemoteFile) -> RemoteFile | None:
+    return source.mirrored(base, file) if isinstance(source, Mirror) else None
 
 
-async def _inspect(path: Path, name: str) -> Header:
-    try:
-        return await in_thread(gguf.read, path)
-    except CorruptModel as error:
-        raise CorruptModel(f"{name}: {error.message}", error.hint) from error
-    except OSError as error:
-        raise translate(error, "reading", path) from error
+async def _compare(file: RemoteFile, part: Part) -> None:
+    """Hold what the source says it brought against what was promised; nothing else is kept."""
+    digest, size = part.digest(), part.size
+    if file.sha256 in {None, digest} and file.size in {None, size}:
+        return
+    await part.restart()
+    raise DigestMismatch(
+        f"{file.name} arrived with {size} bytes and SHA-256 {digest}; promised: {file.size}, {file.sha256}.",
+        "Nothing of it was kept. Try again; if it stays so, do not trust the source.",
+    )
+
+
+def _by_content(files: Sequence[RemoteFile]) -> list[list[RemoteFile]]:
+    """Files of equal bytes together: the second is taken from the store when the first is there."""
+    groups: dict[str, list[RemoteFile]] = {}
+    for file in files:
+        groups.setdefault(key_of(file), []).append(file)
+    return list(groups.values())
 
 
 def _known(file: RemoteFile) -> FileEntry | None:
@@ -182,7 +333,7 @@ def _known(file: RemoteFile) -> FileEntry | None:
     return FileEntry(file.name, file.size, file.sha256)
 
 
-def _key(file: RemoteFile) -> str:
+def key_of(file: RemoteFile) -> str:
     """The name of the file's part: equal for equal bytes, whoever asks for them."""
     if file.sha256 is not None:
         return f"sha256-{file.sha256}"
@@ -200,15 +351,11 @@ def _room(file: RemoteFile, part: Part) -> int:
     return max(0, total - part.size) + max(0, archives - held)
 
 
-def files_of(listing: Listing) -> tuple[RemoteFile, ...]:
-    """What a source listed, when it is something that can be installed.
+def files_of(listing: Listing, *, unsafe: bool = False) -> tuple[RemoteFile, ...]:
+    """What is installed of what a source listed, in the order in which a revision lists it.
 
     Raises:
-        SourceError: it listed nothing, or a name that no file may have.
+        SourceError: it listed nothing, or names that no files may have.
+        UnsafeFormat: its weights are pickles or the like, and `unsafe` does not allow that.
     """
-    if not listing.files:
-        raise SourceError(f"{listing.ref} has no files.", "Check the reference.")
-    for file in listing.files:
-        if not file.parts or not file.name or "/" in file.name or "\0" in file.name:
-            raise SourceError(f"{listing.ref} lists a file that cannot be: {file.name[:80]!r}.", "Check the reference.")
-    return listing.files
+    return formats.select(listing.files, str(listing.ref), unsafe=unsafe).files

@@ -128,12 +128,14 @@ async def hold(
         with ExitStack() as undo:
             descriptor = os.open(path, flags, 0o644)
             undo.callback(os.close, descriptor)
-            while not try_lock(descriptor, shared=shared):
+            held = False
+            # Whoever renames the file keeps its lock: a waiter for what is no longer there would wait for nothing.
+            while lies_at(descriptor, path) and not (held := try_lock(descriptor, shared=shared)):
                 if not told:
                     told = True
                     waiting()
                 await clock.sleep(LOCK_PAUSE)
-            if lies_at(descriptor, path):
+            if held and lies_at(descriptor, path):
                 undo.pop_all()
                 return descriptor
 
@@ -147,8 +149,10 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Put `data` at `path`, replacing what lies there: a reader sees the old or the new, never a part. Blocks.
+
+    What is not `durable` may be lost, or cut, by a power cut: for what can be made again.
 
     Raises:
         OSError: it could not be written; `path` is as it was.
@@ -158,9 +162,11 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with beside.open("xb") as out:
             out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +24,7 @@ BLOCK = 4 << 20
 """Bytes worked on in one go in a thread: long enough to hide the switch, short enough to be cancelled."""
 
 _FICLONE = 0x40049409
+_LINK = "link"
 
 
 class _Hash(Protocol):
@@ -44,6 +46,7 @@ class Part:
         self._descriptor = descriptor
         self._hash: _Hash = hashlib.sha256()
         self._size = 0
+        self._linked = -1
 
     @classmethod
     async def open(cls, path: Path, clock: Clock, waiting: Callable[[], None] = lambda: None) -> Part:
@@ -68,6 +71,11 @@ class Part:
         """Bytes held, all of them hashed."""
         return self._size
 
+    @property
+    def held_at(self) -> Path:
+        """Where the bytes lie that are held: the part itself, or what it was linked to."""
+        return self.path if self._linked < 0 else self.scratch(_LINK)
+
     def digest(self) -> str:
         """SHA-256, in hex, of the bytes held."""
         return self._hash.hexdigest()
@@ -84,10 +92,13 @@ class Part:
         Raises:
             DiskFull: there is no room; what was written stays, and can be resumed.
         """
+        if self._linked >= 0:
+            raise ValueError("what is linked cannot be added to")
         await in_thread(self._write, data)
 
     async def restart(self) -> None:
         """Throw away what is held."""
+        self._unlink()
         with translated("emptying", self.path):
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -114,6 +125,38 @@ class Part:
                 await in_thread(self._write, block)
                 report(Progress("download", self._size, max(total, self._size)))
 
+    async def link(self, path: Path, sha256: str, report: Report = silent) -> bool:
+        """Hold the bytes of the local file `path` instead of what is held, if their SHA-256 is that one; whether it is.
+
+        They are hashed before anything is believed, and what is held so far is kept when they are others. Both names
+        then stand for one file, as a hard link: for files that their owner never edits in place, such as those of
+        another store of blobs. Its mode is left alone. On another disk the bytes are cloned.
+
+        Raises:
+            DiskFull: there is no room for a copy on this disk.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        with ExitStack() as undo:
+            undo.callback(os.close, descriptor)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return False
+            found, size = await _digest_of(descriptor)
+            if found.hexdigest() != sha256:
+                return False
+            if not await in_thread(self._link_to, path, descriptor):
+                try:
+                    await self.clone(path, report)
+                except OSError:
+                    return False
+                return self.digest() == sha256
+            undo.pop_all()
+        self._linked, self._hash, self._size = descriptor, found, size
+        report(Progress("download", size, size))
+        return True
+
     async def publish(self, target: Path) -> None:
         """Make the part, whole and on disk, appear at `target`, read-only; its scratch is removed.
 
@@ -128,11 +171,13 @@ class Part:
 
     async def discard(self) -> None:
         """Remove the part and its scratch."""
+        self._unlink()
         self.path.unlink(missing_ok=True)
         self._sweep()
 
     def close(self) -> None:
         """Let go of the file and its lock. Idempotent."""
+        self._unlink()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -160,7 +205,42 @@ class Part:
             self._size += count
             left = left[count:]
 
+    def _link_to(self, path: Path, descriptor: int) -> bool:
+        """Give the open file at `path` a second name beside the part; whether the system allows that."""
+        beside = self.scratch(_LINK)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+            os.link(path, beside, follow_symlinks=False)
+            if os.path.samestat(beside.lstat(), os.fstat(descriptor)):
+                return True
+            beside.unlink(missing_ok=True)
+        return False
+
+    def _unlink(self) -> None:
+        """Forget the file that the part was linked to."""
+        if self._linked >= 0:
+            os.close(self._linked)
+            self._linked = -1
+            with suppress(OSError):
+                self.scratch(_LINK).unlink(missing_ok=True)
+
+    def _move_link(self, target: Path) -> None:
+        with translated("publishing", target):
+            if os.fstat(self._linked).st_size != self._size:
+                raise StoreError(f"{target.name} was changed by somebody else.", "Try again.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.held_at.rename(target)
+            sync_folder(target.parent)
+            fcntl.flock(self._linked, fcntl.LOCK_SH)
+            self._scratch_of.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor, self._linked = self._linked, -1
+            self._sweep()
+
     def _move(self, target: Path) -> None:
+        if self._linked >= 0:
+            self._move_link(target)
+            return
         with translated("publishing", target):
             if os.fstat(self._descriptor).st_size != self._size:
                 raise StoreError(f"{self.path} was changed by somebody else.", "Try again.")
@@ -177,6 +257,24 @@ class Part:
         for path in self._scratch_of.parent.iterdir():
             if path.name.startswith(mine):
                 path.unlink(missing_ok=True)
+
+
+async def _digest_of(descriptor: int) -> tuple[_Hash, int]:
+    """The hash and size of an open file, read from its start."""
+    found, size = hashlib.sha256(), 0
+    while True:
+        block = await in_thread(_pread, descriptor, size)
+        if not block:
+            return found, size
+        await in_thread(found.update, block)
+        size += len(block)
+
+
+def _pread(descriptor: int, offset: int) -> bytes:
+    try:
+        return os.pread(descriptor, BLOCK, offset)
+    except OSError:
+        return b""  # what cannot be read is not what was asked for: its digest will tell
 
 
 def _shares_blocks(source: int, target: int) -> bool:
