@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from corral.domain.models import Installed, ModelRef, check_name
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corral.app.corral import Corral
     from corral.domain.operations import Operation
     from corral.domain.ports import Hit
-    from corral.operations.engine import Operations
+    from corral.operations.durable import Operations
 
 _RENEW_PAUSE = 1.0
 """Seconds between two tries to exchange an engine that is answering."""
@@ -39,9 +39,20 @@ class Catalog:
     def operations(self) -> Operations:
         """All operations of this home. The database is opened, and its library imported, when this is first used."""
         if self._operations is None:
-            from corral.app.work import operations
+            from corral.app.work import handlers
+            from corral.db.engine import Database
+            from corral.operations.durable import Limits, Operations
 
-            self._operations = operations(self._corral)
+            corral, settings = self._corral, self._corral.settings
+            wanted = settings.operations
+            self._operations = Operations(
+                Database(settings.database.url, settings.home),
+                settings.home,
+                handlers(corral),
+                corral.clock,
+                limits=Limits(wanted.parallel, wanted.per_host, wanted.attempts, wanted.keep),
+                on_cancelled=corral.registry.discard,
+            )
         return self._operations
 
     async def start(self, order: Order) -> Operation:
@@ -86,7 +97,20 @@ class Catalog:
         """The order to install `what`, a library name or reference."""
         params = {"what": what, "name": name, "runtime": runtime}
         given = {key: value for key, value in params.items() if value}
-        return Order("install", name or what, given, lane=runtime or "", host=_host(self._corral.source_of(what)))
+        lane = runtime or f"model:{name or what}"
+        return Order("install", name or what, given, lane=lane, host=_host(self._corral.source_of(what)))
+
+    def order(self, kind: str, name: str, **params: Any) -> Order:
+        """The order to do `kind` to an installed model, or to all where `name` is empty.
+
+        Operations on one model are done one after the other.
+        """
+        model = self._corral.canonical(name) if name else ""
+        given = {key: value for key, value in params.items() if value not in (None, False)}
+        host = ""
+        if kind == "update" and model in self._corral.registry.names():
+            host = _host(ModelRef.parse(self._corral.registry.get(model).follows))
+        return Order(kind, model, given, lane=f"model:{model}" if model else kind, host=host)
 
     async def rollback(self, name: str, to: str | None = None) -> Installed:
         """Let the model stand for an earlier revision, which is used from the next request on.

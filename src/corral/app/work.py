@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from corral.app.corral import Corral
     from corral.domain.operations import Operation
-    from corral.operations.engine import Work
+    from corral.operations.durable import Work
 
     Handler = Callable[[Operation, Work], Awaitable[Mapping[str, Any] | None]]
 
