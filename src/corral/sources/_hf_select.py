@@ -129,6 +129,8 @@ class Wanted:
             match["repo"], match["revision"] and unquote(match["revision"]), match["quantization"], match["pattern"]
         )
         climbs = ".." in wanted.repo or ".." in (wanted.revision or "") or ".." in (wanted.pattern or "").split("/")
+        if wanted.pattern is not None and "/" not in wanted.repo:
+            raise _unnamable(locator)
         if climbs or "--" in wanted.repo or not (wanted.revision or "main").isprintable():
             raise _unnamable(locator)
         return wanted
