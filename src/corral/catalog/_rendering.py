@@ -172,7 +172,8 @@ def _like(message: Message, role: str, text: str) -> Message:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:_LONGEST_ERROR] if str(error) else type(error).__name__
+    text = "".join(char if char.isprintable() else " " for char in str(error)[:_LONGEST_ERROR])
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def try_out(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,332 @@
+"""Models that lie in folders of the user's own: found, watched and used where they are; nothing is copied.
+
+    FOLDER/model.gguf, FOLDER/any/where/model.gguf          one model each
+    FOLDER/…/big-00001-of-00003.gguf and its pieces         one model
+    FOLDER/…/mmproj-*.gguf                                  the eyes of the model beside it
+    FOLDER/…/config.json, *.safetensors, …                  a snapshot: the folder is the model
+    FOLDER/…/models--ORG--NAME/snapshots/REVISION/…         the Hugging Face cache's own layout
+
+A look walks the folders and compares names, sizes and times of change with the look before; only what is new is read.
+So files that come, change, grow or go are noticed at the next look, without a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from corral.catalog import capabilities, formats, prompting
+from corral.domain.models import FileEntry, Installed, RemoteFile, RemotePart, Revision
+from corral.errors import CorralError, CorruptModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from corral.catalog.formats import Inspected, Shape
+    from corral.domain.ports import Clock
+
+PAUSE: Final = 1.0
+"""Seconds between two looks at the disk."""
+
+_DEEPEST: Final = 4
+_MOST_ENTRIES: Final = 20_000
+_MOST_MODELS: Final = 1000
+_FINGERPRINT: Final = 1 << 16
+_PIECE: Final = re.compile(r"(.+)-\d{5}-of-\d{5}")
+_REPOSITORY: Final = re.compile(r"models--(?:(?P<org>.+?)--)?(?P<name>.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file as it was seen: `name` below the folder of its model."""
+
+    name: str
+    path: Path
+    size: int
+    changed: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Files that may be a model. `called` and `above` are what it may be named by."""
+
+    folder: Path
+    files: tuple[_File, ...]
+    called: str
+    above: str
+
+    @property
+    def place(self) -> str:
+        """The path that it is known by: a file's, or of a snapshot the folder's."""
+        return str(self.folder if "config.json" in {file.name for file in self.files} else self.files[0].path)
+
+
+class Discovery:
+    """The models below `folders`. `exclude` is a folder, the store's own, that is not looked into.
+
+    Cheap to ask: at most one look at the disk each second, on the asker's thread. Never raises: what is wrong with a
+    file is told by `problems`.
+    """
+
+    def __init__(self, folders: Sequence[Path], clock: Clock, exclude: Path | None = None) -> None:
+        self._folders = tuple(folders)
+        self._clock = clock
+        self._exclude = exclude
+        self._looked: float | None = None
+        self._known: dict[_Candidate, Revision | str] = {}
+        self._odd: dict[str, str] = {}
+        self._models: Mapping[str, Installed] = {}
+        self._problems: Mapping[str, str] = {}
+
+    def installed(self) -> Mapping[str, Installed]:
+        """The models by name; the same mapping as long as nothing changed."""
+        self._refresh()
+        return self._models
+
+    def problems(self) -> Mapping[str, str]:
+        """What is wrong with files that would be models, by path."""
+        self._refresh()
+        return self._problems
+
+    def _refresh(self) -> None:
+        now = self._clock.now()
+        if self._looked is not None and now - self._looked < PAUSE:
+            return
+        self._looked = now
+        walk = _Walk(self._exclude)
+        candidates = list(dict.fromkeys(found for folder in self._folders for found in walk.candidates(folder)))
+        if len(candidates) > _MOST_MODELS:
+            walk.odd[candidates[_MOST_MODELS].place] = f"More than {_MOST_MODELS} models: the rest is not looked at."
+            del candidates[_MOST_MODELS:]
+        if set(candidates) == self._known.keys() and walk.odd == self._odd:
+            return
+        before = {file.path: file.size for candidate in self._known for file in candidate.files}
+        self._odd = walk.odd
+        self._known = self._read(candidates)
+        problems = dict(walk.odd)
+        for candidate, found in self._known.items():
+            if isinstance(found, str):
+                grown = any(file.size > before.get(file.path, file.size) for file in candidate.files)
+                problems[candidate.place] = f"It is still being written. {found}" if grown else found
+        self._models = _named({item: found for item, found in self._known.items() if isinstance(found, Revision)})
+        self._problems = problems
+
+    def _read(self, candidates: Sequence[_Candidate]) -> dict[_Candidate, Revision | str]:
+        """What each candidate is: a revision, or why it is none. Only what was not known is read."""
+        shapes: dict[_Candidate, Shape] = {}
+        found: dict[_Candidate, Revision | str] = {}
+        for candidate in candidates:
+            if candidate in self._known:
+                found[candidate] = self._known[candidate]
+                continue
+            try:
+                shapes[candidate] = _shape(candidate)
+            except CorralError as error:
+                found[candidate] = error.message
+            except OSError as error:
+                found[candidate] = f"It cannot be read: {error.strerror or error}."
+        templates = [capabilities.template_of(shape, {}) for shape in shapes.values()]
+        answers = prompting.probe_all([template for template in templates if template is not None])
+        for candidate, shape in shapes.items():
+            try:
+                found[candidate] = _revision(candidate, shape, answers)
+            except CorruptModel as error:
+                found[candidate] = error.message
+        return {candidate: found[candidate] for candidate in candidates}
+
+
+class _Walk:
+    """One look at the disk: names, sizes and times; no model is opened."""
+
+    def __init__(self, exclude: Path | None) -> None:
+        self.odd: dict[str, str] = {}
+        self._exclude = exclude.resolve() if exclude is not None else None
+        self._entries = 0
+        self._root = Path()
+
+    def candidates(self, folder: Path) -> Iterator[_Candidate]:
+        """What may be models below `folder`, in the order of their paths."""
+        try:
+            self._root = folder.expanduser().resolve()
+        except (OSError, RuntimeError):
+            return
+        yield from self._folder(self._root, 0)
+
+    def _folder(self, folder: Path, depth: int) -> Iterator[_Candidate]:
+        if folder == self._exclude:
+            return
+        files, below = self._list(folder)
+        snapshot = "config.json" in files and any(name.endswith(".safetensors") for name in files)
+        if snapshot:
+            yield self._snapshot(folder, files, below)
+        yield from _of_ggufs(folder, [files[name] for name in files if name.lower().endswith(".gguf")])
+        for path in below if depth < _DEEPEST and not snapshot else []:
+            repository = _REPOSITORY.fullmatch(path.name)
+            if repository is not None and (path / "snapshots").is_dir():
+                yield from self._repository(path, repository["name"], repository["org"] or "")
+            else:
+                yield from self._folder(path, depth + 1)
+
+    def _snapshot(self, folder: Path, files: Mapping[str, _File], below: Sequence[Path]) -> _Candidate:
+        found = [file for name, file in files.items() if not name.lower().endswith(".gguf")]
+        for path in below:
+            found += [replace(file, name=f"{path.name}/{file.name}") for file in self._list(path)[0].values()]
+        return _Candidate(folder, tuple(found), folder.name, folder.parent.name)
+
+    def _repository(self, folder: Path, name: str, org: str) -> Iterator[_Candidate]:
+        """The revision that `main` stands for in a repository of the Hugging Face cache, else the newest."""
+        revisions = self._list(folder / "snapshots")[1]
+        try:
+            main = (folder / "refs" / "main").read_text(encoding="ascii")[:100].strip()
+        except (OSError, ValueError):
+            main = ""
+        wanted = [path for path in revisions if path.name == main]
+        for path in wanted or sorted(revisions, key=_changed)[-1:]:
+            for candidate in self._folder(path, _DEEPEST):
+                is_snapshot = candidate.called == path.name
+                yield replace(candidate, called=name if is_snapshot else candidate.called, above=org or name)
+
+    def _list(self, folder: Path) -> tuple[dict[str, _File], list[Path]]:
+        """The files in a folder by name, and the folders in it; hidden ones are left out."""
+        files: dict[str, _File] = {}
+        below: list[Path] = []
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda e: e.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return files, below
+        except OSError as error:
+            self.odd[str(folder)] = f"It cannot be read: {error.strerror}."
+            return files, below
+        for entry in entries:
+            self._entries += 1
+            if self._entries > _MOST_ENTRIES:
+                self.odd[str(self._root)] = f"More than {_MOST_ENTRIES} files and folders: the rest is not looked at."
+                break
+            if not entry.name.isprintable():
+                self.odd[ascii(entry.path)] = "Its name has characters that cannot be shown."
+            elif entry.is_dir(follow_symlinks=False):
+                below.append(Path(entry.path))
+            elif (file := self._file(entry)) is not None:
+                files[entry.name] = file
+        return files, below
+
+    def _file(self, entry: os.DirEntry[str]) -> _File | None:
+        path = Path(entry.path)
+        try:
+            if entry.is_symlink() and not path.resolve(strict=True).is_relative_to(self._root):
+                if path.suffix.lower() in {".gguf", ".safetensors"}:
+                    self.odd[str(path)] = "It is a link that leads out of the folder."
+                return None
+            facts = entry.stat()
+        except (OSError, RuntimeError) as error:
+            self.odd[str(path)] = f"It is a link that leads nowhere: {error}." if entry.is_symlink() else str(error)
+            return None
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        return _File(entry.name, path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _of_ggufs(folder: Path, files: Sequence[_File]) -> Iterator[_Candidate]:
+    """The GGUF files of one folder as models: pieces together, and each projector with the model that it belongs to."""
+    groups: dict[str, list[_File]] = {}
+    for file in files:
+        stem = file.name[: -len(".gguf")]
+        piece = _PIECE.fullmatch(stem)
+        groups.setdefault(piece[1] if piece else stem, []).append(file)
+    eyes = {stem for stem in groups if "mmproj" in stem.lower()}
+    models = [stem for stem in groups if stem not in eyes]
+    for stem in models:
+        belongs = [file for eye in sorted(eyes) if _fits(eye, stem, models) for file in groups[eye]]
+        yield _Candidate(folder, (*groups[stem], *belongs[:1]), stem, folder.name)
+    for stem in sorted(eyes):
+        if not any(_fits(stem, model, models) for model in models):
+            yield _Candidate(folder, tuple(groups[stem]), stem, folder.name)
+
+
+def _fits(eye: str, model: str, models: Sequence[str]) -> bool:
+    """Whether a projector is that model's: the only one beside it, or the one whose name it bears."""
+    words = re.sub(r"mmproj|model|\b(f16|f32|bf16|q8_0|q\d\w*)\b", " ", eye.lower())
+    wanted = re.sub(r"[^a-z0-9]+", "", words)
+    bears = bool(wanted) and re.sub(r"[^a-z0-9]+", "", model.lower()).startswith(wanted)
+    return bears or len(models) == 1
+
+
+def _shape(candidate: _Candidate) -> Shape:
+    """What the candidate's files make up.
+
+    Raises:
+        CorralError: no model.
+        OSError: one of them cannot be read.
+    """
+    offered = [RemoteFile(file.name, (RemotePart(file.path.as_uri()),), file.size) for file in candidate.files]
+    taken = {file.name for file in formats.select(offered, candidate.place).files}
+    items: list[Inspected] = []
+    for file in candidate.files:
+        if file.name in taken:
+            entry = FileEntry(file.name, file.size, _fingerprint(file))
+            try:
+                items.append(formats.inspect(file.path, entry))
+            except CorruptModel as error:
+                raise CorruptModel(f"{file.name}: {error.message}", error.hint) from error
+    return formats.assemble(sorted(items, key=lambda item: item.entry.name))
+
+
+def _fingerprint(file: _File) -> str:
+    """What stands for the digest of a file that is not read whole: where it is, how large, how old, how it begins."""
+    with file.path.open("rb") as stream:
+        head = stream.read(_FINGERPRINT)
+    what = json.dumps([str(file.path), file.size, file.changed])
+    return hashlib.sha256(what.encode("utf-8", "surrogateescape") + b"\0" + head).hexdigest()
+
+
+def _revision(
+    candidate: _Candidate, shape: Shape, answers: Mapping[prompting.Template, prompting.Prompting]
+) -> Revision:
+    found = capabilities.of_shape(shape, {}, answers.__getitem__)
+    seconds = max(file.changed for file in candidate.files) // 1_000_000_000
+    licence = found.facts.get("licence")
+    return Revision(
+        source=f"file:{candidate.place}",
+        format=shape.format,
+        files=shape.files,
+        version=f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        licence=licence if isinstance(licence, str) else None,
+        capabilities=found.capabilities,
+        facts={**found.facts, "referenced": True},
+    )
+
+
+def _named(revisions: Mapping[_Candidate, Revision]) -> dict[str, Installed]:
+    """The models by name. Of several with one name the first by path keeps it; the others bear their folder's too."""
+    named: dict[str, Installed] = {}
+    for candidate, revision in sorted(revisions.items(), key=lambda item: item[0].place):
+        name = called = _called(candidate.called)
+        if name in named:
+            name = called = _called(f"{candidate.above}-{candidate.called}")
+        number = 2
+        while name in named:
+            name = f"{called}-{number}"
+            number += 1
+        changed = max(file.changed for file in candidate.files) / 1e9
+        named[name] = Installed(name, revision, changed, folder=candidate.folder)
+    return named
+
+
+def _called(text: str) -> str:
+    return re.sub(r"[^\w.\-]+", "-", text, flags=re.ASCII).strip("-.").lower()[:150] or "model"
