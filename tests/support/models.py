@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import math
 import random
 import struct
 import zipfile
@@ -62,6 +64,63 @@ def gguf(elements: int = 256, seed: int = 0, *, version: int = 3, drop: Iterable
     head += tensor("weights", (elements,), 0, 0)
     head += b"\0" * (-len(head) % 32)
     return head + random.Random(seed).randbytes(4 * elements)
+
+
+def split_gguf(count: int = 3, elements: int = 64, **changes: Any) -> dict[str, bytes]:
+    """The pieces of a sound model, by name: the first has the metadata, each one tensor."""
+    made = {}
+    for number in range(count):
+        metadata: dict[str, Any] = METADATA | changes if number == 0 else {}
+        metadata |= {"split.no": number, "split.count": count, "split.tensors.count": count}
+        head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(metadata))
+        head += b"".join(text(key) + value(item) for key, item in metadata.items())
+        head += tensor(f"weights.{number}", (elements,), 0, 0)
+        head += b"\0" * (-len(head) % 32)
+        made[f"tiny-{number + 1:05}-of-{count:05}.gguf"] = head + random.Random(number).randbytes(4 * elements)
+    return made
+
+
+def safetensors(tensors: Mapping[str, tuple[str, tuple[int, ...]]], seed: int = 0, **notes: str) -> bytes:
+    """A sound file; each tensor is of the type F32 or BF16, and of a shape."""
+    table: dict[str, Any] = {"__metadata__": notes} if notes else {}
+    at = 0
+    for name, (kind, shape) in tensors.items():
+        size = math.prod(shape) * (4 if kind == "F32" else 2)
+        table[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    head = json.dumps(table).encode()
+    return struct.pack("<Q", len(head)) + head + random.Random(seed).randbytes(at)
+
+
+CARD = b"---\nlicense: apache-2.0\nlanguage:\n- en\n- de\npipeline_tag: text-generation\n---\n# Tiny\n"
+
+
+def snapshot(shards: int = 1, **changes: bytes | None) -> dict[str, bytes]:
+    """The files of a small model as `transformers` writes it; `changes` replace some, with `__` for a dot, or drop them."""
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 2048}
+    config |= {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 9,
+    }
+    tokens = {"chat_template": CHATML, "bos_token": "<s>", "eos_token": {"content": "</s>", "special": True}}
+    files: dict[str, bytes | None] = {
+        "README.md": CARD,
+        "config.json": json.dumps(config).encode(),
+        "generation_config.json": json.dumps({"temperature": 0.6, "top_p": 0.9, "do_sample": True}).encode(),
+        "tokenizer.json": json.dumps({"version": "1.0", "model": {"type": "BPE"}}).encode(),
+        "tokenizer_config.json": json.dumps(tokens).encode(),
+    }
+    if shards == 1:
+        files["model.safetensors"] = safetensors({"a": ("BF16", (9, 8)), "b": ("F32", (8,))}, format="pt")
+    else:
+        names = {f"w{n}": f"model-{n:05}-of-{shards:05}.safetensors" for n in range(1, shards + 1)}
+        files |= {name: safetensors({key: ("BF16", (9, 8))}, seed=len(key)) for key, name in names.items()}
+        files["model.safetensors.index.json"] = json.dumps({"metadata": {}, "weight_map": names}).encode()
+    files |= {name.replace("__", "."): data for name, data in changes.items()}
+    return {name: data for name, data in sorted(files.items()) if data is not None}
 
 
 def sha256(data: bytes) -> str:
