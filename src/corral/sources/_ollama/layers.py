@@ -1,0 +1,149 @@
+"""The small layers of a model of Ollama's, read: parameters, licences, configuration. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import orjson
+
+from corral.errors import SourceError
+
+_MOST_STOPS = 64
+_LONGEST_STOP = 1000
+_LONGEST_LICENCE = 32_000
+_LONGEST_TITLE = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Launch options by the names of the runtime `llamacpp`, and what cannot be honoured, with the reason."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+
+def _whole(least: int, most: int = 2**31 - 1) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _number(least: float) -> Callable[[object], bool]:
+    def fits(value: object) -> bool:
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and least <= value <= 1e6
+        )
+
+    return fits
+
+
+def _texts(value: object) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return len(items) <= _MOST_STOPS and all(isinstance(item, str) and 0 < len(item) <= _LONGEST_STOP for item in items)
+
+
+_OPTIONS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "num_ctx": ("context", _whole(1)),
+    "num_predict": ("max_tokens", _whole(-1)),
+    "num_keep": ("keep", _whole(-1)),
+    "stop": ("stop", _texts),
+    "temperature": ("temperature", _number(0)),
+    "top_p": ("top_p", _number(0)),
+    "top_k": ("top_k", _whole(-1)),
+    "min_p": ("min_p", _number(0)),
+    "typical_p": ("typical_p", _number(0)),
+    "repeat_penalty": ("repeat_penalty", _number(0)),
+    "repeat_last_n": ("repeat_last_n", _whole(-1)),
+    "presence_penalty": ("presence_penalty", _number(-1e6)),
+    "frequency_penalty": ("frequency_penalty", _number(-1e6)),
+    "mirostat": ("mirostat", _whole(0, 2)),
+    "mirostat_tau": ("mirostat_tau", _number(0)),
+    "mirostat_eta": ("mirostat_eta", _number(0)),
+    "seed": ("seed", _whole(0, 2**32 - 1)),
+}
+_OF_THE_MACHINE = frozenset(
+    {"num_gpu", "main_gpu", "num_thread", "num_batch", "low_vram", "numa", "use_mmap", "use_mlock"}
+)
+
+
+def parameters(data: bytes, what: str) -> Parameters:
+    """What the layer of parameters says; `what` names it in errors.
+
+    Raises:
+        SourceError: it is no JSON object.
+    """
+    options: dict[str, Any] = {}
+    ignored: dict[str, str] = {}
+    for name, value in _object(data, what).items():
+        known = _OPTIONS.get(name)
+        if known is None:
+            ours = "it is about the machine, which is yours" if name in _OF_THE_MACHINE else "nothing here does that"
+            ignored[name[:100]] = f"{value!r:.80}: {ours}"
+        elif not known[1](value):
+            ignored[name] = f"{value!r:.80}: no such value can be set"
+        else:
+            option = known[0]
+            options[option] = [value] if option == "stop" and isinstance(value, str) else value
+    return Parameters(options, ignored)
+
+
+def configuration(data: bytes, what: str) -> Mapping[str, Any]:
+    """What the configuration says.
+
+    Raises:
+        SourceError: it is no JSON object.
+    """
+    return _object(data, what)
+
+
+def _object(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        content = orjson.loads(data)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise SourceError(f"{what} is no JSON object.", "The model was not made as Ollama makes them.")
+    return cast("dict[str, Any]", content)
+
+
+_LICENCES: tuple[tuple[str, str], ...] = (
+    (r"\bapache license\b", "Apache-2.0"),
+    (r"^apache-2\.0$", "Apache-2.0"),
+    (r"\bmit license\b|^mit$", "MIT"),
+    (r"\bbsd 3-clause\b|^bsd-3-clause$", "BSD-3-Clause"),
+    (r"\bbsd 2-clause\b|^bsd-2-clause$", "BSD-2-Clause"),
+    (r"creative commons attribution-noncommercial 4\.0|^cc-by-nc-4\.0$", "CC-BY-NC-4.0"),
+    (r"creative commons attribution 4\.0|^cc-by-4\.0$", "CC-BY-4.0"),
+    (r"gnu affero general public license", "AGPL-3.0-only"),
+    (r"gnu general public license", "GPL-3.0-only"),
+    (r"^gemma terms of use", "gemma"),
+    (r"^deepseek license", "deepseek"),
+)
+_LLAMA = re.compile(r"llama (\d(?:\.\d)?)(?: version release date| community license)", re.IGNORECASE)
+
+
+def licence(texts: Sequence[str]) -> str | None:
+    """What the licence is called: its SPDX name or the one the field uses, else its first line. None without one."""
+    for text in texts:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        head = " ".join(lines[:3])
+        llama = _LLAMA.search(head)
+        if llama is not None:
+            return f"llama{llama[1]}"
+        for pattern, name in _LICENCES:
+            if re.search(pattern, head.lower()):
+                return name
+        if lines:
+            return lines[0][:_LONGEST_TITLE]
+    return None
+
+
+def licence_text(texts: Sequence[str]) -> str:
+    """All licences as one text, cut where it becomes too long."""
+    whole = "\n\n".join(text.strip() for text in texts)
+    return whole if len(whole) <= _LONGEST_LICENCE else f"{whole[:_LONGEST_LICENCE]}\n…"
