@@ -206,7 +206,7 @@ class Hub:
         where = "api" if path.startswith("/api/") else "cdn" if path.startswith("/cdn/") else "bytes"
         fault = self._due(where, path)
         if fault is not None:
-            early = self._misbehave(fault, request)
+            early = await self._misbehave(fault, request, where)
             if early is not None:
                 return early
         token = (login or "").removeprefix("Bearer ")
@@ -227,7 +227,7 @@ class Hub:
                 return fault
         return None
 
-    def _misbehave(self, fault: Fault, request: web.Request) -> web.Response | None:
+    async def _misbehave(self, fault: Fault, request: web.Request, where: str) -> web.Response | None:
         """The answer that is given instead of the honest one, where nothing of that is needed."""
         if fault.kind == "status":
             after = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
@@ -236,6 +236,10 @@ class Hub:
             return web.Response(text="<!DOCTYPE html><title>Sign in</title>", content_type="text/html")
         if fault.kind == "json":
             return web.Response(text=fault.body, content_type="application/json")
+        if fault.kind == "stall" and where == "api":
+            self.stalled.set()
+            await self.released.wait()
+            return web.json_response([])
         if fault.kind == "loop":
             return web.Response(status=302, headers={"Location": str(request.rel_url)})
         return None

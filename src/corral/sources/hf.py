@@ -115,6 +115,7 @@ class HuggingFace:
         checked = into
         if part.sha256 is None and fragment.startswith(_BLOB) and part.size is not None:
             checked = _GitBlob(into, part.size, fragment.removeprefix(_BLOB), url)
+            await checked.restart()  # what was held before cannot be hashed again, and is small
         async with Web(access, self._clock, hub.logins) as web:
             try:
                 await fetch(web, RemotePart(url, part.size, part.sha256), checked, report)
