@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
-    from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 T = TypeVar("T")
@@ -267,7 +266,8 @@ def _shown(url: URL | None) -> str:
     if url is None:
         return ""
     host = {"host": url.query["host"]} if "host" in url.query else {}
-    return url.set(password=None, query=host).render_as_string(hide_password=True)
+    bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, host)
+    return bare.render_as_string()
 
 
 def _without_secrets(text: str, url: URL | None) -> str:
