@@ -9,6 +9,7 @@ async with Cutter(host) as cutter: …                  a line to it that breaks
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import shutil
@@ -146,7 +147,7 @@ async def push(host: str, name: str, tag: str, made: Image) -> str:
                 assert answer.status == 202, await answer.text()
                 where = answer.headers["Location"]
             kind = {"Content-Type": "application/octet-stream"}
-            async with http.put(f"{where}&digest={digest}", data=data, headers=kind) as answer:
+            async with http.put(f"{where}&digest={digest}", data=io.BytesIO(data), headers=kind) as answer:
                 assert answer.status == 201, await answer.text()
         kind = {"Content-Type": MANIFEST}
         async with http.put(f"/v2/{name}/manifests/{tag}", data=made.manifest, headers=kind) as answer:
