@@ -1,16 +1,23 @@
 """The store on disk: blobs by digest, and the files that are on their way to become blobs.
 
     models/
-    ├── blobs/sha256/<hex>             whole, read-only, never changed; many revisions may name one
+    ├── blobs/sha256/<hex>             whole, read-only, never changed; many revisions may name one; a symlink when
+    │                                  its bytes were moved to another disk
     ├── partial/<key>.part             on its way; its one writer holds its flock; survives a kill
     │           <key>~<name>           scratch of that writer, such as an archive
     ├── manifests/<revision id>.json   what a revision consists of; written when all its blobs are there
-    ├── names/<encoded name>.json      the revision that a name stands for; the last thing an install writes
+    ├── names/<encoded name>.json      the revision that a name stands for, and its history; the last thing an
+    │                                  install writes
+    ├── overrides/<encoded name>.json  what the user says of a model
+    ├── views/<revision id>/<name>     links to blobs, for what needs real names; made on demand
+    ├── places.json                    folders on other disks that blobs were moved to
+    ├── index.json                     what the records say, to read them fast; may be deleted
+    ├── manifest.json                  what is installed, for people and scripts; written, never read
     └── lock                           flock: held while manifests, names and blobs are committed or removed
 
 Order is what makes it safe. A blob appears by a rename when it is whole, verified and on disk; a manifest when its
 blobs are there; a name when its manifest is. Removal goes the other way. So a kill at any instant leaves nothing that
-can be seen and is not whole, at worst something that nothing names, which the next removal sweeps away.
+can be seen and is not whole, at worst something that nothing names, which the next `gc` sweeps away.
 
 Whoever relies on a blob that no manifest names yet holds its flock, shared; a removal takes only what it can lock
 alone.
@@ -21,16 +28,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from corral.domain.ports import Progress
-from corral.errors import DiskFull, StoreError
+from corral.errors import CorruptModel, DiskFull, StoreError
 from corral.kit.disk import free, hold, human, in_thread, lies_at, translate, translated, try_lock
 from corral.kit.part import BLOCK, Part
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from corral.domain.models import FileEntry
@@ -66,6 +73,48 @@ class Blobs:
             return False
         except OSError as error:
             raise translate(error, "reading", self.path(entry.sha256)) from error
+
+    def away(self, sha256: str) -> Path | None:
+        """Where the blob's bytes lie, when they are on another disk."""
+        path = self.path(sha256)
+        try:
+            return path.readlink() if path.is_symlink() else None
+        except OSError:
+            return None
+
+    def missing(self, entry: FileEntry) -> CorruptModel:
+        """The error for a file that is not `whole`: a disk that is not there is told from a damage."""
+        away = self.away(entry.sha256)
+        if away is not None and not away.parent.exists():
+            return CorruptModel(
+                f"{entry.name} was moved to {away.parent}, which is not there.",
+                "Bring that disk back, or install the model again: corral pull NAME",
+            )
+        return CorruptModel(
+            f"{entry.name} is not in the store as it was installed ({human(entry.size)}).",
+            "Install it again: corral pull NAME",
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """The size in bytes of every blob, by digest; 0 for one whose disk is not there. Blocks."""
+        found: dict[str, int] = {}
+        folder = self.root / "blobs" / "sha256"
+        with translated("reading", folder):
+            for item in os.scandir(folder) if folder.is_dir() else ():
+                if _HEX.fullmatch(item.name):
+                    with suppress(FileNotFoundError):
+                        found[item.name] = item.stat().st_size if os.path.exists(item.path) else 0  # noqa: PTH110
+        return found
+
+    def held(self) -> dict[str, int]:
+        """Bytes of every file on its way, by its name. Blocks."""
+        found: dict[str, int] = {}
+        folder = self.root / "partial"
+        with translated("reading", folder):
+            for item in os.scandir(folder) if folder.is_dir() else ():
+                with suppress(FileNotFoundError):
+                    found[item.name] = item.stat().st_size
+        return found
 
     async def digest(self, sha256: str) -> str:
         """The SHA-256 of the blob's bytes as they are now, which differs from its name when the disk did not keep them.
@@ -107,20 +156,34 @@ class Blobs:
             stack.callback(os.close, descriptor)
             yield
 
-    def sweep(self, live: Collection[str]) -> int:
-        """Remove the blobs that are not `live` and that nobody holds; the bytes freed. Call it locked. Blocks."""
-        freed = 0
-        folder = self.root / "blobs" / "sha256"
-        with translated("removing from", folder):
-            for path in [item for item in folder.iterdir() if item.name not in live] if folder.is_dir() else []:
+    def drop(self, sha256: str, *, dry_run: bool = False) -> int | None:
+        """Remove the blob, wherever its bytes lie; the bytes freed, or None when somebody holds it or its disk is gone.
+
+        Call it locked. With `dry_run` nothing is removed. Blocks.
+        """
+        path, away = self.path(sha256), self.away(sha256)
+        with translated("removing", path):
+            try:
                 descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    if try_lock(descriptor):
-                        freed += os.fstat(descriptor).st_size
-                        path.unlink()
-                finally:
-                    os.close(descriptor)
-        return freed
+            except FileNotFoundError:
+                if away is None:
+                    return 0
+                if not away.parent.exists():
+                    return None
+                if not dry_run:
+                    path.unlink(missing_ok=True)
+                return 0
+            try:
+                if not try_lock(descriptor):
+                    return None
+                size = os.fstat(descriptor).st_size
+                if not dry_run:
+                    if away is not None:
+                        away.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+        return size
 
     def require(self, room: int, what: str) -> None:
         """Check before the first byte that `room` bytes can be written.

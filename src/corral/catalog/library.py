@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corral.domain.models import FileEntry, ModelRef, RemoteFile
+from corral.domain.models import FileEntry, ModelRef, RemoteFile, RemotePart
 from corral.errors import DigestMismatch, SourceError
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ class PinnedFile:
 
     entry: FileEntry
     parts: tuple[PinnedPart, ...] = ()
+
+    @property
+    def offered(self) -> RemoteFile:
+        """The file as a source that is held to the pins would offer it."""
+        parts = tuple(RemotePart("", part.size, part.sha256) for part in self.parts)
+        return RemoteFile(self.entry.name, parts, self.entry.size, self.entry.sha256)
 
     def pin(self, offered: RemoteFile) -> RemoteFile:
         """What the source offers, held to what is pinned here.

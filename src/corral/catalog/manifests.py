@@ -1,36 +1,108 @@
-"""What is installed, as records on disk: a manifest for a revision, a name that stands for it."""
+"""Records on disk: a manifest for a revision, a record for a name that stands for it."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from corral.domain.models import Capability, FileEntry, Installed, Revision
+from corral.catalog import history
+from corral.domain.models import Capability, FileEntry, Revision
 from corral.errors import StoreError
 from corral.kit.disk import sync_folder, translate, translated, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from corral.catalog.history import Record
+
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _LONGEST: Final = 200
 _FORMAT: Final = 1
+_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_FIELDS: Final = tuple(item.name for item in fields(Revision))
+CAPABILITIES: Final = {item.value: item for item in Capability}
 
 
 def encode(name: str) -> str:
     """`name` as the stem of a file: readable, distinct also where upper and lower case are not, never too long."""
-    text = "".join(char if char in _PLAIN else f"%{ord(char):02X}" for char in name)
-    if len(text) <= _LONGEST:
-        return text
-    return f"{text[:100]}~{hashlib.sha256(name.encode()).hexdigest()}"
+    if len(name) <= _LONGEST:
+        text = "".join(char if char in _PLAIN else f"%{ord(char):02X}" for char in name)
+        if len(text) <= _LONGEST:
+            return text
+    else:
+        text = re.sub(r"[^a-z0-9\-_.]", "%", name[:100])
+    return f"{text[:100]}~{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def decode(stem: str) -> str:
     """The name that `encode` wrote as `stem`; the stem itself where the name was too long to be kept in it."""
     return stem if "~" in stem else re.sub(r"%([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), stem)
+
+
+class Recorded(Revision):
+    """A revision as a record tells it: its id was worked out when it was written, and held against its content."""
+
+    __slots__ = ("_known",)
+    _known: str
+
+    @classmethod
+    def under(cls, known: str, revision: Revision, **changes: Any) -> Recorded:
+        """`revision`, whose id is `known`, with changes to what the id does not depend on."""
+        recorded = cls(**{name: changes.get(name, getattr(revision, name)) for name in _FIELDS})
+        object.__setattr__(recorded, "_known", known)
+        return recorded
+
+    @property
+    def id(self) -> str:
+        """As `Revision.id`."""
+        # One that `dataclasses.replace` made may consist of something else.
+        return getattr(self, "_known", None) or Revision(*(getattr(self, name) for name in _FIELDS)).id
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Revision):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
+
+    __hash__ = None  # type: ignore[assignment]  # as unhashable as any revision, whose facts are a mapping
+
+
+class Facts(Mapping[str, Any]):
+    """A mapping of which the long texts are read only when they are asked for."""
+
+    __slots__ = ("_left", "_load", "_short")
+
+    def __init__(self, short: Mapping[str, Any], left: frozenset[str], load: Callable[[], Mapping[str, Any]]) -> None:
+        self._short = short
+        self._left = left
+        self._load = load
+
+    def __getitem__(self, key: str) -> Any:
+        return self._load()[key] if key in self._left else self._short[key]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._short
+        yield from self._left
+
+    def __len__(self) -> int:
+        return len(self._short) + len(self._left)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._short or key in self._left
+
+    def __repr__(self) -> str:
+        return repr({**self._short, **dict.fromkeys(self._left, "…")})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return dict(self)
+
+    def but(self, changes: Mapping[str, Any]) -> Facts:
+        """The same with `changes`, and nothing read for it."""
+        return Facts({**self._short, **changes}, self._left - changes.keys(), self._load)
 
 
 def dump(revision: Revision) -> bytes:
@@ -55,127 +127,111 @@ def dump(revision: Revision) -> bytes:
     )
 
 
-def load(data: bytes, where: Path) -> Revision:
+def load(data: bytes, where: Path) -> Recorded:
     """The revision that the manifest `data`, found at `where`, describes.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: it is damaged, or names a file that would leave the store.
     """
     try:
         record: dict[str, Any] = orjson.loads(data)
-        known = {item.value for item in Capability}
         revision = Revision(
             source=str(record["source"]),
             format=str(record["format"]),
-            files=tuple(
-                FileEntry(str(item["name"]), int(item["size"]), str(item["sha256"]), str(item["role"]))
-                for item in record["files"]
-            ),
+            files=tuple(_file(item) for item in record["files"]),
             version=str(record["version"]),
             licence=record["licence"],
             # One that a newer Corral wrote is passed over.
-            capabilities=frozenset(Capability(item) for item in record["capabilities"] if item in known),
+            capabilities=frozenset(CAPABILITIES[item] for item in record["capabilities"] if item in CAPABILITIES),
             facts=dict(record["facts"]),
             defaults=dict(record["defaults"]),
         )
+        known = revision.id
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(where) from error
-    if revision.id != record.get("id"):
+    if known != record.get("id") or known != where.stem:
         raise _damaged(where)
-    return revision
+    return Recorded.under(known, revision)
+
+
+def _file(item: Mapping[str, Any]) -> FileEntry:
+    name, sha256 = str(item["name"]), str(item["sha256"])
+    if "\0" in name or not _HEX.fullmatch(sha256) or any(part in {"", ".", ".."} for part in name.split("/")):
+        raise ValueError("no name or digest of a file")
+    return FileEntry(name, int(item["size"]), sha256, str(item["role"]))
 
 
 class Manifests:
     """The records under `root`. Writing and removing are for the holder of the store's lock. Blocks."""
 
     def __init__(self, root: Path) -> None:
-        self._manifests = root / "manifests"
+        self.manifests = root / "manifests"
         self.names = root / "names"
 
-    def changed_at(self) -> int | None:
-        """When a name was last written or removed, in nanoseconds as the file system tells; None when there is none."""
+    def record(self, stem: str) -> Record:
+        """What the record `stem` of `names/` says.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StoreError: it is damaged.
+        """
+        path = self.names / f"{stem}.json"
         try:
-            return self.names.stat().st_mtime_ns
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise translate(error, "reading", self.names) from error
+            record = history.parse(_bytes(path))
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            raise _damaged(path) from error
+        if stem != encode(record.name):
+            raise _damaged(path)
+        return record
 
-    def read(self) -> tuple[dict[str, Installed], dict[str, StoreError]]:
-        """Everything installed by name, and what is wrong with the records that cannot be read, by name."""
-        found: dict[str, Installed] = {}
-        broken: dict[str, StoreError] = {}
-        with translated("reading", self.names):
-            paths = sorted(self.names.glob("*.json")) if self.names.is_dir() else []
-        for path in paths:
-            try:
-                installed = self._read_name(path)
-            except StoreError as error:
-                broken[path.stem] = error
-            except FileNotFoundError:
-                continue  # removed while we looked
-            else:
-                found[installed.name] = installed
-        return found, broken
+    def revision(self, known: str) -> Recorded:
+        """The revision with that id.
 
-    def write(self, installed: Installed) -> None:
-        """Record the revision, then let its name stand for it."""
-        revision = installed.revision
-        record = {
-            "corral": _FORMAT,
-            "name": installed.name,
-            "revision": revision.id,
-            "installed_at": installed.installed_at,
-        }
-        path = self._manifests / f"{revision.id}.json"
+        Raises:
+            StoreError: its manifest is damaged, or gone.
+        """
+        path = self.path(known)
+        try:
+            return load(_bytes(path), path)
+        except FileNotFoundError as error:
+            raise _damaged(path) from error
+
+    def path(self, known: str) -> Path:
+        """Where the manifest of the revision with that id lies or would lie."""
+        return self.manifests / f"{known}.json"
+
+    def write(self, record: Record, revision: Revision | None = None) -> None:
+        """Record the revision, where one is given, then let the name stand for what the record says."""
+        if revision is not None:
+            path = self.path(revision.id)
+            with translated("writing", path):
+                write_whole(path, dump(revision))
+        path = self.names / f"{encode(record.name)}.json"
         with translated("writing", path):
-            write_whole(path, dump(revision))
-        path = self._name_path(installed.name)
-        with translated("writing", path):
-            write_whole(path, orjson.dumps(record))
+            write_whole(path, history.dump(record))
 
     def forget(self, name: str) -> None:
         """Let `name` stand for nothing."""
-        path = self._name_path(name)
+        path = self.names / f"{encode(name)}.json"
         with translated("removing", path):
             path.unlink(missing_ok=True)
             sync_folder(self.names)
 
-    def sweep(self) -> set[str] | None:
-        """Remove the manifests that no name stands for; the digests of all blobs that the others need.
+    def drop(self, ids: set[str]) -> None:
+        """Remove the manifests of those revisions, where they are there."""
+        for known in ids:
+            path = self.path(known)
+            with translated("removing", path):
+                path.unlink(missing_ok=True)
 
-        None, and nothing is removed, when a record is damaged: what it needs cannot be known.
-        """
-        found, broken = self.read()
-        if broken:
-            return None
-        live = {installed.revision.id for installed in found.values()}
-        if self._manifests.is_dir():
-            with translated("removing from", self._manifests):
-                for path in list(self._manifests.glob("*.json")):
-                    if path.stem not in live:
-                        path.unlink()
-        return {file.sha256 for installed in found.values() for file in installed.revision.files}
-
-    def _name_path(self, name: str) -> Path:
-        return self.names / f"{encode(name)}.json"
-
-    def _read_name(self, path: Path) -> Installed:
+    def all(self) -> set[str]:
+        """The stems of all manifests."""
         try:
-            record = orjson.loads(_bytes(path))
-            name, revision = str(record["name"]), str(record["revision"])
-            installed_at = float(record["installed_at"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path) from error
-        if path.stem != encode(name) or not revision.isalnum():
-            raise _damaged(path)
-        manifest = self._manifests / f"{revision}.json"
-        try:
-            return Installed(name, load(_bytes(manifest), manifest), installed_at)
-        except FileNotFoundError as error:
-            if not path.exists():
-                raise
-            raise _damaged(manifest) from error
+            return {path.stem for path in self.manifests.iterdir() if path.suffix == ".json"}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        except OSError as error:
+            raise translate(error, "reading", self.manifests) from error
 
 
 def _bytes(path: Path) -> bytes:
