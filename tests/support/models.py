@@ -96,7 +96,7 @@ CARD = b"---\nlicense: apache-2.0\nlanguage:\n- en\n- de\npipeline_tag: text-gen
 
 
 def snapshot(shards: int = 1, **changes: bytes | None) -> dict[str, bytes]:
-    """The files of a small model as `transformers` writes it; `changes` replace some, with `__` for a dot, or drop them."""
+    """The files of a small model as `transformers` writes it; `changes` replace or drop some, `__` being a dot."""
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 2048}
     config |= {
         "hidden_size": 8,

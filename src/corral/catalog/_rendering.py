@@ -140,7 +140,7 @@ class Trial:
             user = {"role": "user", "content": [{"type": "text", "text": _USER}]}
             if not self.shows([user], _USER):
                 return []
-        answer = {"role": "assistant", "content": _ASSISTANT}
+        answer = _like(user, "assistant", _ASSISTANT)
         found = [
             role for role in ("system", "developer") if self.shows([_like(user, role, _SYSTEM), user], _SYSTEM, _USER)
         ]
@@ -156,10 +156,10 @@ class Trial:
         return self.shows([{"role": "user", "content": _USER}], _TOOL, tools=_TOOLS)
 
     def _takes_results(self, user: Message) -> bool:
-        result = {"role": "tool", "name": _TOOL, "tool_call_id": _CALL_ID, "content": _RESULT}
+        result = {**_like(user, "tool", _RESULT), "name": _TOOL, "tool_call_id": _CALL_ID}
         for arguments in ({"city": "Oslo"}, '{"city": "Oslo"}'):
             call = {"id": _CALL_ID, "type": "function", "function": {"name": _TOOL, "arguments": arguments}}
-            asked = {"role": "assistant", "content": "", "tool_calls": [call]}
+            asked = {**_like(user, "assistant", ""), "tool_calls": [call]}
             if any(self.shows([user, asked, result], _RESULT, tools=tools) for tools in (_TOOLS, None)):
                 return True
         return False

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from corral.catalog import formats, prompting, snapshots
-from corral.catalog.formats import is_projector
+from corral.catalog import prompting, snapshots
 from corral.domain.models import Capability
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from corral.catalog.formats import Shape
     from corral.catalog.gguf import Header
     from corral.catalog.prompting import Prompting, Template
-
-__all__ = ["Found", "is_projector", "of_shape", "read", "template_of"]
 
 _ENCODERS = frozenset(
     {"bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "modern-bert", "jina-bert-v2", "jina-bert-v3", "eurobert"}
@@ -49,11 +46,6 @@ class Found:
 
     capabilities: frozenset[Capability]
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-def read(header: Header, defaults: Mapping[str, Any], *, sees: bool = False) -> frozenset[Capability]:
-    """What a model with that header can do, launched with `defaults`; `sees`: a projector comes with it. Blocks."""
-    return of_shape(formats.Shape(formats.GGUF, (), header=header, sees=sees), defaults).capabilities
 
 
 def template_of(shape: Shape, defaults: Mapping[str, Any]) -> Template | None:
