@@ -1,6 +1,6 @@
 """A process that installs one model and tells on each line of its output how far it is; made to be killed.
 
-python -m support.puller MODELS_DIR REFERENCE     environment: pip's
+python -m support.puller MODELS_DIR REFERENCE     environment: pip's, and the hub's
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 
 from corral.catalog.library import Library
 from corral.catalog.registry import Registry
+from corral.config import load
 from corral.domain.ports import Progress
 from corral.errors import CorralError
 from corral.kit.clock import SystemClock
+from corral.sources.hf import HuggingFace
 from corral.sources.pypi import PyPI
 
 
@@ -25,7 +27,8 @@ def tell(progress: Progress) -> None:
 
 async def main(folder: str, what: str) -> None:
     clock = SystemClock()
-    registry = Registry(Path(folder), {"pypi": PyPI(clock, os.environ)}, clock, Library(()))
+    sources = {"pypi": PyPI(clock, os.environ), "hf": HuggingFace(clock, os.environ, load(os.environ))}
+    registry = Registry(Path(folder), sources, clock, Library(()))
     try:
         installed = await registry.install(what, report=tell)
     except CorralError as error:
