@@ -1,8 +1,10 @@
 """kill -9 in the middle of an install, again and again: never a visible broken model, and the next install goes on."""
 
 import asyncio
+import json
 import os
 import random
+import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from corral.catalog.library import Library
 from corral.catalog.registry import Registry
 from corral.errors import ModelNotFound
 from corral.kit.clock import SystemClock
-from support import models
+from support import mangler, models
 from support.origin import Origin, Reply, html
 
 TESTS = Path(__file__).parent.parent
@@ -150,3 +152,83 @@ async def test_two_processes_fetch_once(origin, tmp_path):
         assert await until(behind, "installed", len(MODEL)), await behind.stderr.read()
     assert origin.pulls == [None, f"bytes={len(WHEEL) // 2}-"]
     await registry(tmp_path).verify("tiny")
+
+
+@asynccontextmanager
+async def nursery(folder, disk):
+    """A process that forks the ones to be killed: a fresh interpreter for each would take most of the time."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "support.mangler", str(folder), str(disk)),
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield child
+    finally:
+        child.stdin.close()
+        await child.wait()
+
+
+async def killed(child, seed, delay):
+    """Let one process change the store, kill it after `delay` seconds."""
+    child.stdin.write(b"%d\n" % seed)
+    pid = int(await child.stdout.readline())
+    await asyncio.sleep(delay)  # the moment of the kill is what is random here
+    os.kill(pid, signal.SIGKILL)
+    status = int(await child.stdout.readline())
+    assert status == -signal.SIGKILL, f"the process with seed {seed} failed by itself"
+
+
+def leftovers(folder, disk):
+    """Files that are there and should not be, when nothing is under way."""
+    manifests = {path.stem for path in (folder / "manifests").glob("*")}
+    named, needed = set(), set()
+    for path in (folder / "names").glob("*.json"):
+        named |= {step["revision"] for step in json.loads(path.read_text())["history"]}
+    for known in named:
+        needed |= {item["sha256"] for item in json.loads((folder / "manifests" / f"{known}.json").read_text())["files"]}
+    blobs = {path.name for path in (folder / "blobs" / "sha256").glob("*")}
+    away = {path.name.removeprefix("sha256-") for path in disk.glob("*/*")}
+    return {
+        "parts": sorted(path.name for path in (folder / "partial").glob("*")),
+        "unfinished": sorted(path.name for path in folder.rglob("*.tmp")),
+        "manifests": sorted(manifests - named),
+        "blobs": sorted(blobs - needed),
+        "away": sorted(away - blobs),
+    }
+
+
+ROUNDS = 100
+
+
+@pytest.mark.timeout(300)
+async def test_a_hundred_kills_of_whatever_changes_a_store(tmp_path):
+    folder, disk = tmp_path / "models", tmp_path / "disk"
+    seed = random.randrange(1_000_000)
+    chance = random.Random(seed)
+    async with nursery(folder, disk) as child:
+        for turn in range(ROUNDS):
+            await killed(child, seed + turn, chance.uniform(0.0, 0.25))
+            store = mangler.registry(folder)
+            findings = await store.verify_all()
+            assert [finding for finding in findings if finding.error] == [], f"seed {seed + turn}"
+            assert store.damaged() == {}, f"seed {seed + turn}"
+            if turn % 4 == 3:
+                await store.gc()
+                assert not any(leftovers(folder, disk).values()), f"seed {seed + turn}: {leftovers(folder, disk)}"
+                assert (await store.gc()).bytes == 0
+                assert [model.name for model in store.all()] == store.names()
+
+
+async def test_two_processes_change_one_store_and_one_is_killed_now_and_then(tmp_path):
+    folder, disk = tmp_path / "models", tmp_path / "disk"
+    seed = random.randrange(1_000_000)
+    async with nursery(folder, disk) as one, nursery(folder, disk) as two:
+        for turn in range(5):
+            ends = (killed(one, seed + turn, 0.6), *(killed(two, seed + 100 * turn + i, 0.15) for i in (1,)))
+            await asyncio.gather(*ends)
+            store = mangler.registry(folder)
+            assert [finding for finding in await store.verify_all() if finding.error] == [], f"seed {seed}, {turn}"
+        await store.gc()
+    assert not any(leftovers(folder, disk).values()), f"seed {seed}: {leftovers(folder, disk)}"
