@@ -1,7 +1,4 @@
-"""Databases for tests: SQLite in a folder, and a PostgreSQL cluster of our own that listens on no network.
-
-A module that wants both imports the fixtures `cluster` and `database_url`.
-"""
+"""A PostgreSQL of the tests' own: a cluster in a folder, reached by a socket in it, that listens on no network."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,25 +31,23 @@ class Cluster:
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
         self.folder = folder
-
-    @property
-    def admin(self) -> str:
-        return f"postgresql://{ACCOUNT}@/postgres?host={self.folder}"
+        self._data = str(folder / "data")
 
     def new(self) -> str:
         """The address of a fresh, empty database."""
         name = f"t{secrets.token_hex(6)}"
-        self._run("psql", "-h", str(self.folder), "-d", "postgres", "-qc", f"CREATE DATABASE {name}")
+        self._run("psql", "-h", str(self.folder), "-U", ACCOUNT, "-d", "postgres", "-qc", f"CREATE DATABASE {name}")
         return f"postgresql://{ACCOUNT}@/{name}?host={self.folder}"
 
+    def make(self) -> None:
+        self._run("initdb", "-D", self._data, "-A", "trust", "-U", ACCOUNT, "-E", "UTF8", "--no-sync")
+
     def start(self) -> None:
-        data = str(self.folder / "data")
-        self._run("initdb", "-D", data, "-A", "trust", "-U", ACCOUNT, "-E", "UTF8", "--no-sync")
         options = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=off"
-        self._run("pg_ctl", "-D", data, "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+        self._run("pg_ctl", "-D", self._data, "-w", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
+        self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
         lead = ["runuser", "-u", ACCOUNT, "--"] if os.geteuid() == 0 else []
@@ -67,9 +64,9 @@ class Cluster:
         assert done.returncode == 0, f"{program}: {done.stdout}"
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A running PostgreSQL; ended with the module."""
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A running PostgreSQL for the block; skips the test, with the reason, where there is none."""
     programs = _programs()
     if programs is None:
         pytest.skip("no PostgreSQL here (Debian: postgresql)")
@@ -77,17 +74,12 @@ def cluster():
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, ACCOUNT)
-        cluster = Cluster(programs, folder)
-        cluster.start()
+        made = Cluster(programs, folder)
+        made.make()
+        made.start()
         try:
-            yield cluster
+            yield made
         finally:
-            cluster.stop()
+            made.stop()
     finally:
         shutil.rmtree(folder)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str | None:
-    """What `database.url` says: nothing, or an empty database of PostgreSQL."""
-    return None if request.param == "sqlite" else request.getfixturevalue("cluster").new()

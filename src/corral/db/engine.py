@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds to wait for a lock that another process holds, or for a connection."""
-
-STATEMENT = 30.0
-"""Seconds that one statement may take on PostgreSQL."""
+"""Seconds to wait for a lock that another process holds, for a connection, or for an answer of PostgreSQL."""
 
 _LOCK_PAUSE = 0.05
 
@@ -179,7 +176,7 @@ class Database:
         return engine
 
     def _postgresql(self, url: str, connect: Callable[..., Awaitable[Any]]) -> AsyncEngine:
-        limits = {"timeout": self._patience, "command_timeout": STATEMENT}
+        limits = {"timeout": self._patience, "command_timeout": self._patience}
 
         async def connection() -> Any:
             try:

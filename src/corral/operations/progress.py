@@ -22,6 +22,9 @@ GRAIN = 0.1
 TRANSFER = frozenset({"download", "upload"})
 """The phases that take nearly all of the time wherever they occur."""
 
+SILENCE = 1.0
+"""Seconds without a report after which the rate sinks as if nothing arrived."""
+
 _TRANSFER_SHARE = 95.0
 _HIGHEST = 99.0
 
@@ -60,10 +63,10 @@ class Rate:
         self._done, self._since = done, now
 
     def at(self, now: float) -> float | None:
-        """The average by now: without news it sinks as if nothing had arrived since."""
+        """The average by now, which sinks in silence."""
         if self._value is None:
             return None
-        return self._value * math.exp(-max(0.0, now - self._since - GRAIN) / MEMORY)
+        return self._value * math.exp(-max(0.0, now - self._since - SILENCE) / MEMORY)
 
 
 class Meter:
