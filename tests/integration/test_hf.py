@@ -14,6 +14,7 @@ from corral.config import load
 from corral.domain.models import ModelRef
 from corral.domain.ports import Query, silent
 from corral.errors import (
+    AddressRefused,
     CorralError,
     DigestMismatch,
     InvalidName,
@@ -279,7 +280,7 @@ async def test_silence_ends(hub, caplog):
     await failure(resolved(hub, **quick), Transient)
     # The library sets no time-out for listings: its thread is left behind, and keeps nobody from ending.
     await failure(source(hub, **quick).search(Query("x")), Transient)
-    assert len(hub.asked) == 4
+    assert len(hub.asked) == 3
     assert all(thread.daemon for thread in threading.enumerate() if thread.name == "corral-hf")
 
 
@@ -397,6 +398,25 @@ async def test_search_for_nothing_asks_for_what_is_used_most(hub):
     assert [str(hit.ref) for hit in hits] == ["hf:o/x3", "hf:o/x2"]
     assert hub.asked[-1].query["sort"] == "downloads"
     assert await source(hub).search(Query("x", limit=0)) == []
+
+
+async def test_search_shows_only_what_can_be_named_and_shown(hub):
+    for name, told in {"o/ok": {}, "o/a": {"id": "../x"}, "o/b": {"id": "o/b\x1b[2J"}, "o/c": {"id": "o/c:Q4"}}.items():
+        odd = {
+            "tags": ["fine", "\x1b]0;x", 7],
+            "downloads": "many",
+            "likes": -1,
+            "gguf": {"total": True, "architecture": 3},
+        }
+        hub.repo(name, {"x.gguf": OTHER}, told=odd | told)
+    del hub.repos["o/m-GGUF"]
+    (hit,) = await source(hub).search(Query("o/"))
+    assert (str(hit.ref), hit.tags, hit.downloads, hit.likes, hit.facts) == ("hf:o/ok", ("fine",), None, None, {})
+
+
+async def test_an_unencrypted_hub_elsewhere_is_refused_before_it_is_asked(hub):
+    error = await failure(resolved(hub, HF_ENDPOINT="http://192.0.2.1:8000", HF_TOKEN=TOKEN), AddressRefused)
+    assert "CORRAL_SOURCES_ALLOW_PRIVATE=192.0.2.1:8000" in error.hint
 
 
 async def test_search_of_a_hub_that_talks_nonsense_fails_plainly(hub):

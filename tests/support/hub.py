@@ -252,7 +252,7 @@ class Hub:
         found = [self._info(name, repo, None, blobs=False) for name, repo in self.repos.items() if text in name.lower()]
         found = [item for item in found if kind is None or item["pipeline_tag"] == kind]
         if request.query.get("sort") == "downloads":
-            found.sort(key=lambda item: -item["downloads"])
+            found.sort(key=lambda item: 0 if isinstance(item["downloads"], str) else -item["downloads"])
         always = {"_id", "id", "modelId"}
         return web.json_response([{k: v for k, v in item.items() if k in always | expand} for item in found[:limit]])
 

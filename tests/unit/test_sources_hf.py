@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from corral.errors import ConfigError, LoginRequired, SourceError, SourceNotFound
+from corral.errors import AddressRefused, ConfigError, LoginRequired, SourceError, SourceNotFound
+from corral.kit.web import Access
 from corral.sources._hf_hub import Hub
 from corral.sources._hf_select import PREFERRED, Entry, Wanted, choose, label
+from tests.docs.pages import read
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -320,6 +323,17 @@ def test_a_token_that_would_break_a_header_is_refused_unseen() -> None:
     assert "geheim" not in str(caught.value)
 
 
+def test_an_unencrypted_hub_is_only_asked_here_or_where_it_is_allowed() -> None:
+    for address in ("https://hub.test", "http://localhost:1", "http://127.0.0.7", "http://[::1]:80"):
+        Hub(address).require_safe(Access())
+    for allowed in ("hub.test", "hub.test:81"):
+        Hub("http://hub.test:81").require_safe(Access(private=frozenset({allowed})))
+        Hub("http://hub.test:81").require_safe(Access(trusted=frozenset({allowed})))
+    for address in ("http://hub.test:82", "http://192.168.1.1", "http://localhost.evil.test"):
+        with pytest.raises(AddressRefused, match="not encrypted"):
+            Hub(address).require_safe(Access(private=frozenset({"hub.test:81"})))
+
+
 def test_offline_is_said_plainly() -> None:
     with pytest.raises(SourceError, match="HF_HUB_OFFLINE") as caught:
         Hub(offline=True).require_online()
@@ -333,6 +347,13 @@ def test_a_gated_repo_says_what_to_do() -> None:
         assert "https://huggingface.co/meta/llama" in error.hint
         assert ("export HF_TOKEN" in error.hint) is (hub.token is None)
         assert "hf_x" not in str(error)
+
+
+def test_the_documentation_names_the_order() -> None:
+    text = read("docs/sources.md").section("hf")
+    order = re.search(r"in this order: (.*?)\.", text, re.DOTALL)
+    assert order is not None
+    assert tuple(re.findall(r"`([^`]+)`", order[1])) == PREFERRED
 
 
 def test_naming_the_source_does_not_import_the_library() -> None:

@@ -17,13 +17,16 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from corral.errors import ConfigError, CorralError, LoginRequired, SourceError, SourceNotFound
+from corral.errors import AddressRefused, ConfigError, CorralError, LoginRequired, SourceError, SourceNotFound
+from corral.kit.addresses import Zone, literal_zone, named
 from corral.kit.web import Transient, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from huggingface_hub import HfApi
+
+    from corral.kit.web import Access
 
 T = TypeVar("T")
 
@@ -78,6 +81,21 @@ class Hub:
         """
         if self.offline:
             raise SourceError("HF_HUB_OFFLINE is set, so Hugging Face is not asked.", "Unset it: unset HF_HUB_OFFLINE")
+
+    def require_safe(self, access: Access) -> None:
+        """Let pass unless a token, or what is installed, would go over the network for all to read and change.
+
+        Raises:
+            AddressRefused: it would.
+        """
+        parts = urlsplit(self.endpoint)
+        host = parts.hostname or ""
+        here = host == "localhost" or literal_zone(host) is Zone.LOOPBACK
+        if parts.scheme != "https" and not here and not named(self.endpoint, access.private | access.trusted):
+            raise AddressRefused(
+                f"HF_ENDPOINT is not encrypted: {shown(self.endpoint)}.",
+                f"Use https, or allow it: CORRAL_SOURCES_ALLOW_PRIVATE={parts.netloc}",
+            )
 
     async def ask(self, work: Callable[[HfApi], T], about: str, timeout: float) -> T:
         """What `work` does with the library, in a thread; `about` names the repo or what else is asked for.

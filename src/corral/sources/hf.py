@@ -145,14 +145,17 @@ class HuggingFace:
                 limit=limit,
                 expand=list(_EXPANDED),  # type: ignore[arg-type]  # the names that the oldest supported version has
             )
-            return [_hit(info) for info in found]
+            return [_hit(info) for info in found if _is_named(info)]
 
-        return await self._ask(hub, access, work, f"models like {wanted!r}" if wanted else "models")
+        # Asked once: the library itself tries listings again.
+        return await hub.ask(work, f"models like {wanted!r}" if wanted else "models", access.timeout)
 
     async def _surroundings(self) -> tuple[Access, Hub]:
         """How the network is reached, and the hub. Its address is the user's own choice, so it may be private."""
         config, hub = await in_thread(lambda: (PipConfig.read(self._env), Hub.read(self._env)))
-        return config.access.within(self._settings.sources, guarded=False), hub
+        access = config.access.within(self._settings.sources, guarded=False)
+        hub.require_safe(access)
+        return access, hub
 
     async def _ask(self, hub: Hub, access: Access, work: Callable[[HfApi], T], about: str) -> T:
         """Ask the hub, again when it fails in passing."""
@@ -302,8 +305,14 @@ def _tagged(tags: Iterable[str]) -> str | None:
 
 
 def _words(value: Any) -> list[str]:
-    """The strings in `value`, which people write as one or as a list, and sometimes as something else."""
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
+    """The words in `value`, which people write as one or as a list, and sometimes as something else."""
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, str) and item.isprintable() and 0 < len(item) <= 200]
+
+
+def _count(value: Any) -> int | None:
+    """The number that `value` is, if it counts something."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _facts(info: ModelInfo, repo: str, choice: Choice) -> dict[str, Any]:
@@ -318,6 +327,14 @@ def _facts(info: ModelInfo, repo: str, choice: Choice) -> dict[str, Any]:
     return facts
 
 
+def _is_named(info: ModelInfo) -> bool:
+    """Whether the hit is called something that can be installed, and shown."""
+    try:
+        return Wanted.parse(info.id) == Wanted(info.id)
+    except SourceNotFound:
+        return False
+
+
 def _hit(info: ModelInfo) -> Hit:
     tags = tuple(_words(info.tags))
     changed = info.last_modified
@@ -326,8 +343,8 @@ def _hit(info: ModelInfo) -> Hit:
         title=info.id.rpartition("/")[2],
         size=_size(info),
         licence=_tagged(tags),
-        downloads=info.downloads,
-        likes=info.likes,
+        downloads=_count(info.downloads),
+        likes=_count(info.likes),
         updated_at=changed.timestamp() if isinstance(changed, datetime) else None,
         gated=bool(info.gated),
         tags=tags,
@@ -342,19 +359,20 @@ def _size(info: ModelInfo) -> int | None:
     counts = info.safetensors.parameters
     if not counts or not set(counts) <= set(_BYTES):
         return None
-    return sum(_BYTES[kind] * count for kind, count in counts.items())
+    return _count(sum(_BYTES[kind] * count for kind, count in counts.items()))
 
 
 def _told(info: ModelInfo) -> dict[str, Any]:
     """What the hub has read from the files' headers."""
     header = info.gguf or {}
+    total = _count(header.get("total"))
+    if total is None and info.safetensors is not None:
+        total = _count(info.safetensors.total)
     facts = {
-        "parameters": header.get("total"),
-        "architecture": header.get("architecture"),
-        "context_length": header.get("context_length"),
+        "parameters": total,
+        "architecture": next(iter(_words(header.get("architecture"))), None),
+        "context_length": _count(header.get("context_length")),
     }
-    if info.safetensors is not None:
-        facts["parameters"] = facts["parameters"] or info.safetensors.total
     return {name: value for name, value in facts.items() if value is not None}
 
 
