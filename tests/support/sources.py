@@ -44,7 +44,7 @@ class MemorySource:
         return Listing(ref, files, version=self.version)
 
     async def fetch(self, file: RemoteFile, into: PartFile, report: Report) -> None:
-        locator, name = file.parts[0].url.removeprefix("memory:").rsplit("/", 1)
+        locator, name = file.parts[0].url.removeprefix("memory:").split("/", 1)
         data = self.models[locator][name]
         while into.size < len(data):
             await self.between()

@@ -206,3 +206,107 @@ def test_a_failed_replacement_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match="directory"):
         disk.write_whole(tmp_path / "a.json", b"two")
     assert names_in(tmp_path) == {"a.json"}
+
+
+# Linking
+
+
+async def linked(path, clock, original, digest=None):
+    part = await Part.open(path, clock)
+    return part, await part.link(original, digest or sha256(original.read_bytes()))
+
+
+async def test_a_link_stands_for_the_same_file_and_leaves_its_mode(tmp_path, clock):
+    original = tmp_path / "original"
+    original.write_bytes(DATA)
+    original.chmod(0o640)
+    part = await Part.open(tmp_path / "a.part", clock)
+    await part.append(b"held")
+    seen: list[Progress] = []
+    assert await part.link(original, sha256(DATA), seen.append)
+    assert (part.size, part.digest(), part.held_at.read_bytes()) == (len(DATA), sha256(DATA), DATA)
+    assert seen == [Progress("download", len(DATA), len(DATA))]
+    with pytest.raises(ValueError, match="cannot be added to"):
+        await part.append(b"x")
+    await part.publish(tmp_path / "blob")
+    assert (tmp_path / "blob").samefile(original)
+    assert original.stat().st_mode & 0o777 == 0o640
+    with (tmp_path / "blob").open("rb") as other:
+        assert not disk.try_lock(other.fileno())
+        assert disk.try_lock(other.fileno(), shared=True)
+    part.close()
+    assert names_in(tmp_path) == {"original", "blob"}
+
+
+async def test_what_turns_out_to_be_something_else_changes_nothing(tmp_path, clock):
+    (tmp_path / "original").write_bytes(DATA)
+    part = await Part.open(tmp_path / "a.part", clock)
+    await part.append(b"held")
+    assert not await part.link(tmp_path / "original", sha256(b"other"))
+    assert (part.size, part.digest(), part.held_at) == (4, sha256(b"held"), part.path)
+    assert not await part.link(tmp_path / "none", sha256(DATA))
+    assert not await part.link(tmp_path, sha256(DATA))
+    (tmp_path / "link").symlink_to("original")
+    assert not await part.link(tmp_path / "link", sha256(DATA))
+    os.mkfifo(tmp_path / "pipe")
+    assert not await part.link(tmp_path / "pipe", sha256(b""))
+    part.close()
+    assert names_in(tmp_path) == {"original", "link", "pipe", "a.part"}
+
+
+@pytest.mark.parametrize("end", ["discard", "close", "restart"])
+async def test_a_link_that_is_not_wanted_leaves_the_original(tmp_path, clock, end):
+    original = tmp_path / "original"
+    original.write_bytes(DATA)
+    part, held = await linked(tmp_path / "a.part", clock, original)
+    assert held
+    if end == "discard":
+        await part.discard()
+    elif end == "restart":
+        await part.restart()
+        assert (part.size, part.path.read_bytes()) == (0, b"")
+        await part.append(b"new")
+        assert part.path.read_bytes() == b"new"
+    part.close()
+    assert original.read_bytes() == DATA
+    assert names_in(tmp_path) == {"original"} | (set() if end == "discard" else {"a.part"})
+
+
+async def test_a_linked_file_that_grew_is_not_published(tmp_path, clock):
+    original = tmp_path / "original"
+    original.write_bytes(DATA)
+    part, _ = await linked(tmp_path / "a.part", clock, original)
+    original.write_bytes(DATA + b"more")
+    with pytest.raises(StoreError, match="changed by somebody else"):
+        await part.publish(tmp_path / "blob")
+    part.close()
+
+
+async def test_what_cannot_be_linked_is_copied(tmp_path, clock):
+    """A scratch that is in the way as a folder: no link can be made there, as on another disk."""
+    original = tmp_path / "original"
+    original.write_bytes(DATA)
+    part = await Part.open(tmp_path / "a.part", clock)
+    part.scratch("link").mkdir()
+    assert await part.link(original, sha256(DATA))
+    assert (part.size, part.digest(), part.held_at) == (len(DATA), sha256(DATA), part.path)
+    part.scratch("link").rmdir()
+    await part.publish(tmp_path / "blob")
+    part.close()
+    assert not (tmp_path / "blob").samefile(original)
+    assert (tmp_path / "blob").read_bytes() == DATA
+
+
+async def test_a_waiter_goes_on_when_the_file_is_renamed_though_its_lock_is_kept(tmp_path, clock):
+    first = await Part.open(tmp_path / "a.part", clock)
+    told: list[bool] = []
+    second = asyncio.ensure_future(Part.open(tmp_path / "a.part", clock, lambda: told.append(True)))
+    while not told:
+        await settle()
+    await first.publish(tmp_path / "x")  # and not closed: whoever waits must not wait for that
+    while not second.done():
+        await clock.advance(1)
+    part = await second
+    assert part.size == 0
+    part.close()
+    first.close()

@@ -131,6 +131,9 @@ class Pull:
         for file in files:
             self._found.setdefault(file.name, None)
             self._tally.expect(file.name, file.size)
+            known = _known(file)
+            if known is not None and self._blobs.whole(known):
+                self._tally.finish(known.name, known.size)
         lanes = asyncio.Semaphore(_AT_ONCE)
 
         async def bring_equal(equal: Sequence[RemoteFile]) -> None:
