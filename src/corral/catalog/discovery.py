@@ -156,7 +156,7 @@ class _Walk:
         """What may be models below `folder`, in the order of their paths."""
         try:
             self._root = folder.expanduser().resolve()
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError, ValueError):
             return
         yield from self._folder(self._root, 0)
 
