@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from corral.app.catalog import Catalog
+from corral.catalog.caches import Caches
+from corral.catalog.discovery import Discovery
+from corral.catalog.references import reference
 from corral.catalog.registry import Registry
+from corral.catalog.usage import Limits
 from corral.config import ModelSettings, Settings, load, model_settings
 from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.options import parse_options
@@ -51,7 +55,7 @@ class Corral:
         ports = {"clock": self.clock, "env": self.env, "home": self.settings.home, "settings": self.settings}
         self.runtimes: Plugins[Runtime] = runtimes(ports)
         self.sources: Plugins[Source] = sources(ports)
-        self.registry = Registry(self.settings.models_dir, self.sources, self.clock)
+        self.registry = self._registry()
         self.upstream = Upstream(self.env, limit=self.settings.upstream.max_connections)
         self.timeouts = Timeouts(
             connect=self.settings.upstream.connect_timeout,
@@ -94,7 +98,8 @@ class Corral:
         installed = self._installed(name, entry)
         if installed is None and (entry.runtime is None or self.runtimes[entry.runtime].formats):
             raise ModelNotFound.among(name, self.names(), [*self.registry.library.names(), *self._pullable()])
-        kind = entry.runtime or self._runtime_for(name, installed)
+        chosen = None if installed is None else self.registry.override(installed.name).get("runtime")
+        kind = entry.runtime or chosen or self._runtime_for(name, installed)
         options = {**self._defaults(kind, installed), **self.settings.runtimes.get(kind, {}), **entry.options}
         idle = self.settings.engines.idle_timeout if entry.idle_timeout is None else entry.idle_timeout
         return Definition(name, kind, options, installed, idle)
@@ -112,7 +117,7 @@ class Corral:
         spec = LaunchSpec(
             model=name,
             options=options,
-            files={} if installed is None else {f.role: self.registry.path(f) for f in installed.revision.files},
+            files={} if installed is None else self.registry.files(installed),
             revision=installed.revision if installed else None,
             load_timeout=self.settings.engines.load_timeout,
         )
@@ -136,16 +141,28 @@ class Corral:
         configured = self.models.get(what)
         asked = what if configured is None or configured.source is None else configured.source
         if self.registry.library.find(asked) is None:
-            self.registry.reference(asked)
+            reference(asked, self.sources, self.registry.library.names())
 
-    async def install(self, what: str, *, name: str | None = None, report: Report = silent) -> Installed:
-        """Install a library name, a reference, or a configured model's source; at once when it is there already."""
+    async def install(
+        self,
+        what: str,
+        *,
+        name: str | None = None,
+        report: Report = silent,
+        on_part: Callable[[str], None] = lambda _: None,
+    ) -> Installed:
+        """Install a library name, a reference, or a configured model's source; at once when it is there already.
+
+        `on_part` is told the key of each unfinished file that a next try would go on from.
+        """
         entry = self.models.get(what)
         if entry is None or entry.source is None:
-            return await self.registry.install(what, name=name, report=report)
-        if self.registry.library.find(entry.source) is not None or ":" not in entry.source:
-            return await self.registry.install(entry.source, name=name, report=report)  # it is another name for that
-        return await self.registry.install(entry.source, name=name or what, report=report)
+            wanted, called = what, name
+        elif self.registry.library.find(entry.source) is not None or ":" not in entry.source:
+            wanted, called = entry.source, name  # it is another name for that
+        else:
+            wanted, called = entry.source, name or what
+        return await self.registry.install(wanted, name=called, report=report, on_part=on_part)
 
     def preloads(self) -> list[str]:
         """The models to load when the server starts."""
@@ -179,6 +196,21 @@ class Corral:
                 await self.supervisor.close()
             finally:
                 await self.upstream.close()
+
+    def _registry(self) -> Registry:
+        store, wanted = self.settings.store, self.settings.sources
+        folder = self.settings.models_dir
+        return Registry(
+            folder,
+            self.sources,
+            self.clock,
+            limits=Limits(
+                store.quota, store.quotas, store.keep_revisions, store.default_model_size, wanted.allow_pickle
+            ),
+            mirrors=[ModelRef.parse(text) for text in wanted.mirrors],
+            caches=Caches(self.env),
+            discover=Discovery(store.discover, self.clock, exclude=folder),
+        )
 
     def _forget(self, engine: Engine) -> None:
         self.upstream.forget(engine.target)

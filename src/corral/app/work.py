@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.models import Installed, ModelRef
-from corral.errors import CorralError, ModelBusy
+from corral.errors import CorruptModel, ModelBusy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -71,14 +71,10 @@ class _Hands:
         if operation.order.model:
             return _described(await self._registry.verify(operation.order.model, report=work.report))
         findings = await self._registry.verify_all(work.report)
-        broken = [finding for finding in findings if finding.error is not None]
-        if broken:
-            first = broken[0].error
-            raise type(first)(
-                f"{len(broken)} of {len(findings)} revisions are damaged: "
-                + "; ".join(f"{finding.name}: {finding.error.message}" for finding in broken if finding.error),
-                first.hint if isinstance(first, CorralError) else "",
-            )
+        errors = [(finding.name, finding.error) for finding in findings if finding.error is not None]
+        if errors:
+            said = "; ".join(f"{name}: {error.message}" for name, error in errors)
+            raise CorruptModel(f"{len(errors)} of {len(findings)} revisions are damaged: {said}", errors[0][1].hint)
         return {"verified": len(findings)}
 
     async def move(self, operation: Operation, work: Work) -> Mapping[str, Any]:
