@@ -79,7 +79,7 @@ async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = sil
         return
     state = _State(what, what.size)
     if what.sha256 is None and into.size:
-        state.tag = _recall(into.scratch("tag"))
+        state.tag = recall(into.scratch("tag"))
         if state.tag is None:
             await into.restart()
         state.total = None  # also what is held whole must be vouched for
@@ -132,7 +132,7 @@ async def _once(web: Web, state: _State, into: PartFile, honest: _Honest) -> Non
         state.learn_tag(reply)
         if state.what.sha256 is None:
             # Not in a thread: what a connection brought before it broke is lost unless it is taken at once.
-            _note(into.scratch("tag"), state.tag)
+            note(into.scratch("tag"), state.tag)
         honest(into.size, state.total)
         await _take(reply, state, into, honest)
 
@@ -166,7 +166,7 @@ async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _H
         raise Transient(f"{shown(state.what.url)} ended after {into.size} of {state.total} bytes.", "Try again.")
 
 
-def _note(path: Path, tag: str | None) -> None:
+def note(path: Path, tag: str | None) -> None:
     """Write down which version the bytes to come are of."""
     if tag is None:
         path.unlink(missing_ok=True)
@@ -174,7 +174,7 @@ def _note(path: Path, tag: str | None) -> None:
         path.write_bytes(orjson.dumps([_boot(), tag]))
 
 
-def _recall(path: Path) -> str | None:
+def recall(path: Path) -> str | None:
     """The version that was noted, if the machine has run ever since: a power cut may have left holes in the bytes."""
     with suppress(OSError, ValueError, TypeError):
         boot, tag = orjson.loads(path.read_bytes())
