@@ -1,9 +1,12 @@
 """The commands put together, and the one place where errors become exit codes.
 
-    run, serve      run.py, chat/, serve.py
-    pull, list|ls, show, rm                 models.py
-    ps, load, unload|stop, logs             engines.py
-    doctor, config, config path             doctor.py, configuration.py
+    run, serve                                  run.py, chat/, serve.py
+    search, pull, list|ls, show, rm             search.py, pull.py, models.py, show.py
+    import, override                            importing.py, configuring.py, overrides.py
+    update, rollback, history, pin, verify      revisions.py
+    df, gc, move, push, operations|ops          store.py, operations.py
+    ps, load, unload|stop, logs                 engines.py
+    doctor, config, config path                 doctor.py, configuration.py
 
 Importing this module imports Typer and little else: what a command needs it imports when it runs.
 """
@@ -17,7 +20,21 @@ from typing import Annotated, Any
 import typer
 
 from corral import __version__
-from corral.cli import configuration, doctor, engines, models, serve
+from corral.cli import (
+    configuration,
+    doctor,
+    engines,
+    importing,
+    models,
+    operations,
+    overrides,
+    pull,
+    revisions,
+    search,
+    serve,
+    show,
+    store,
+)
 from corral.cli import run as chat
 from corral.cli.invocation import ReaderGone, flag, group
 from corral.cli.output import INTERRUPTED, NO_READER, USAGE, Mode, Output, exit_code
@@ -31,7 +48,8 @@ app = typer.Typer(
     add_help_option=False,
 )
 
-_TALK, _MODELS, _ENGINES, _MACHINE = "Run and serve", "Models", "In memory", "This machine"
+_TALK, _MODELS, _REVISIONS, _STORE = "Run and serve", "Models", "Revisions", "Store"
+_ENGINES, _MACHINE = "In memory", "This machine"
 
 
 def _version(context: typer.Context, wanted: bool) -> None:
@@ -57,10 +75,23 @@ def corral(
 for name, function, panel in (
     ("run", chat.run, _TALK),
     ("serve", serve.serve, _TALK),
-    ("pull", models.pull, _MODELS),
+    ("search", search.search, _MODELS),
+    ("pull", pull.pull, _MODELS),
     ("list", models.list_models, _MODELS),
-    ("show", models.show_model, _MODELS),
+    ("show", show.show_model, _MODELS),
     ("rm", models.remove, _MODELS),
+    ("import", importing.import_models, _MODELS),
+    ("override", overrides.override, _MODELS),
+    ("update", revisions.update, _REVISIONS),
+    ("rollback", revisions.rollback, _REVISIONS),
+    ("history", revisions.history, _REVISIONS),
+    ("pin", revisions.pin, _REVISIONS),
+    ("verify", revisions.verify, _REVISIONS),
+    ("df", store.df, _STORE),
+    ("gc", store.gc, _STORE),
+    ("move", store.move, _STORE),
+    ("push", store.push, _STORE),
+    ("operations", operations.operations, _STORE),
     ("ps", engines.ps, _ENGINES),
     ("load", engines.load, _ENGINES),
     ("unload", engines.unload, _ENGINES),
@@ -68,7 +99,7 @@ for name, function, panel in (
     ("doctor", doctor.doctor, _MACHINE),
 ):
     app.command(name, rich_help_panel=panel, add_help_option=False)(function)
-for alias, function in (("ls", models.list_models), ("stop", engines.unload)):
+for alias, function in (("ls", models.list_models), ("stop", engines.unload), ("ops", operations.operations)):
     app.command(alias, hidden=True, add_help_option=False)(function)
 app.add_typer(configuration.app, name="config", rich_help_panel=_MACHINE)
 
@@ -103,7 +134,7 @@ def run(arguments: list[str]) -> int:
 class _AsGiven:
     """A text, path or flag of the command line, taken as it is."""
 
-    def __init__(self, kind: type[str | Path | bool]) -> None:
+    def __init__(self, kind: type[str | Path | bool | list[str]]) -> None:
         self._kind = kind
 
     def coerce(self, value: Any, **_: Any) -> Any:
@@ -119,8 +150,9 @@ def _lighten(command: Any) -> None:
     for parameter in command.params:
         known = getattr(parameter, "type_descriptor", None)
         kind = getattr(known, "annotation", None)
-        if kind in (str, Path, bool) and not getattr(parameter, "multiple", False) and parameter.nargs == 1:
-            parameter._runtime_param = _AsGiven(kind)  # noqa: SLF001 — see above; there is no public way
+        single = not getattr(parameter, "multiple", False) and parameter.nargs == 1
+        if (kind in (str, Path, bool) and single) or (kind == list[str] and not single):
+            parameter._runtime_param = _AsGiven(kind if single else list)  # noqa: SLF001 — see above; there is no public way
     for inner in getattr(command, "commands", {}).values():
         _lighten(inner)
 

@@ -39,11 +39,23 @@ def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="The model's name: see corral list.", autocompletion=_completion(known))
 ]
-What = Annotated[
-    str,
+MaybeModel = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="The model's name: see corral list.", autocompletion=_completion(known)),
+]
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL...", help="Names of models: see corral list.", autocompletion=_completion(known)),
+]
+Some = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[MODEL]...", help="Names of models: see corral list.", autocompletion=_completion(known)),
+]
+Whats = Annotated[
+    list[str],
     typer.Argument(
-        metavar="WHAT",
-        help="A library name (smollm2), a reference (file:./model.gguf) or a model of corral.yaml.",
+        metavar="WHAT...",
+        help="Library names (smollm2), references (hf:ORG/REPO:Q4_K_M, file:./model.gguf) or models of corral.yaml.",
         autocompletion=_completion(pullable),
     ),
 ]

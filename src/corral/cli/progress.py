@@ -1,54 +1,125 @@
-"""The progress of an install, as each reader wants it: a bar, a few lines, JSON lines, or nothing."""
+"""How far long work is, as each reader wants it: bars, a few lines, JSON lines, or nothing.
+
+What is shown is the operation itself, whether it is done in this process or by a server: the same bytes, rate and time
+left that a browser sees. Nothing that is shown goes backwards within a phase.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
-from corral.cli.output import Mode, Output, line, size_text
+from corral.cli.output import Mode, Output, line, size_text, time_text
+from corral.domain.operations import OperationStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from corral.domain.ports import Progress, Report
+    from corral.domain.operations import Operation
+
+_MOVING = ("download", "check", "unpack", "copy", "upload")
+_EVERY = 5.0
+"""Seconds between two lines of one piece of work, where lines are written."""
+_WINDOW = 5.0
+"""Seconds over which a rate is measured where the operation does not tell it."""
+_NARROW = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where work stands. `done`, `total` in bytes, `rate` in bytes a second, `eta` in seconds, `percent` of all."""
+
+    phase: str
+    done: int = 0
+    total: int | None = None
+    rate: float | None = None
+    eta: float | None = None
+    percent: float = 0.0
+    detail: str = ""
+
+    @classmethod
+    def of(cls, operation: Operation) -> Step:
+        """Where an operation stands."""
+        phase = operation.phase or "start"
+        if operation.status in (OperationStatus.PENDING, OperationStatus.PAUSED):
+            phase = "wait" if operation.status is OperationStatus.PENDING else "paused"
+        return cls(
+            phase, operation.done, operation.total, operation.rate, operation.eta, operation.progress, operation.message
+        )
+
+
+class Show(Protocol):
+    """Shows the steps of one piece of work."""
+
+    def __call__(self, step: Step) -> None:
+        """Show this one, when it is news."""
 
 
 class Watch:
-    """Keeps the last progress seen. `held` is how many bytes have arrived.
+    """Keeps the last step seen, and passes on what does not go backwards.
 
-    `moved` says whether anything was fetched, `built` whether there was anything at all to do.
+    `held` is how many bytes have arrived. `moved` says whether anything was fetched, `built` whether there was anything
+    at all to do.
     """
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self, show: Show) -> None:
+        self._show = show
+        self._phase = ""
+        self._done = 0
         self.held = 0
         self.moved = False
         self.built = False
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, step: Step) -> None:
         """Take note and pass on."""
-        self.built = self.built or progress.phase in ("download", "unpack", "copy", "check")
-        if progress.phase == "download":
-            self.held = progress.done
+        self._done = step.done if step.phase != self._phase else max(self._done, step.done)
+        self._phase = step.phase
+        self.built = self.built or step.phase in _MOVING
+        if step.phase == "download":
+            self.held = self._done
             self.moved = True
-        self._report(progress)
+        self._show(replace(step, done=self._done))
+
+    def operation(self, operation: Operation) -> None:
+        """Show where the operation stands, while it has not ended."""
+        if not operation.status.ended:
+            self(Step.of(operation))
+
+
+class Board:
+    """Where several pieces of work are shown at once."""
+
+    def __init__(self, show: Callable[[str], Show]) -> None:
+        self._show = show
+
+    def watch(self, name: str) -> Watch:
+        """A place for the work called `name`."""
+        return Watch(self._show(name))
 
 
 @contextmanager
-def shown(output: Output, name: str) -> Iterator[Watch]:
-    """A report for the block that shows how far the install of `name` is, as `output` wants it."""
+def shown(output: Output, clock: Callable[[], float] = time.monotonic) -> Iterator[Board]:
+    """A board for the block's length, as `output` wants it."""
     if output.mode is Mode.JSON:
-        yield Watch(JsonLines(output, name))
+        yield Board(lambda name: JsonLines(output, name))
     elif output.mode is Mode.QUIET:
-        yield Watch(lambda _: None)
+        yield Board(lambda _: _nothing)
     elif output.live:
         with _bars(output) as bars:
-            yield Watch(Bar(bars, name))
+            yield Board(lambda name: Bar(bars, name, clock))
     else:
-        yield Watch(Lines(output, name))
+        yield Board(lambda name: Lines(output, name, clock))
+
+
+def _nothing(step: Step) -> None:
+    """Show nothing of the step."""
+    del step
 
 
 class JsonLines:
@@ -59,78 +130,138 @@ class JsonLines:
         self._name = name
         self._last: tuple[str, int] | None = None
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, step: Step) -> None:
         """Write, when it is news."""
-        step = progress.done * 100 // progress.total if progress.total else progress.done // 1_000_000
-        if (progress.phase, step) == self._last:
+        at = step.done * 100 // step.total if step.total else step.done // 1_000_000
+        if (step.phase, at) == self._last:
             return
-        self._last = (progress.phase, step)
+        self._last = (step.phase, at)
         self._output.emit(
             {
                 "event": "progress",
                 "name": self._name,
-                "phase": progress.phase,
-                "done": progress.done,
-                "total": progress.total,
-                "detail": progress.detail,
+                "phase": step.phase,
+                "done": step.done,
+                "total": step.total,
+                "rate": step.rate,
+                "eta": step.eta,
+                "detail": step.detail,
             }
         )
 
 
 class Lines:
-    """A line at the beginning of each phase, and for each quarter of a download."""
+    """A line at the beginning of each phase, and then every few seconds while something moves."""
 
-    def __init__(self, output: Output, name: str) -> None:
+    def __init__(self, output: Output, name: str, clock: Callable[[], float]) -> None:
         self._output = output
         self._name = name
-        self._last: tuple[str, int] | None = None
+        self._clock = clock
+        self._meter = Meter(clock)
+        self._last: Step | None = None
+        self._next = 0.0
 
-    def __call__(self, progress: Progress) -> None:
-        """Write, when it is news."""
-        quarter = progress.done * 4 // progress.total if progress.total else 0
-        if (progress.phase, quarter) == self._last:
+    def __call__(self, step: Step) -> None:
+        """Write, when it is time."""
+        step = self._meter.read(step)
+        begins = self._last is None or self._last.phase != step.phase
+        moved = self._last is not None and self._last.done != step.done
+        if not begins and (not moved or self._clock() < self._next):
             return
-        self._last = (progress.phase, quarter)
-        total = f" of {size_text(progress.total)}" if progress.total else ""
-        amount = f": {size_text(progress.done)}{total}" if progress.done or total else ""
-        self._output.note(f"{self._name}: {progress.phase}{amount}")
+        self._last, self._next = step, self._clock() + _EVERY
+        pieces = [amount_text(step.done, step.total)] if step.done or step.total else []
+        pieces += [f"{size_text(step.rate)}/s"] if step.rate and not begins else []
+        pieces += [f"{time_text(step.eta)} left"] if step.eta and not begins else []
+        self._output.note(f"{self._name}: {step.phase}{': ' if pieces else ''}{', '.join(pieces)}")
 
 
 class Bar:
     """A bar that moves: bytes, rate and the time that is left."""
 
-    def __init__(self, bars: Bars, name: str) -> None:
+    def __init__(self, bars: Bars, name: str, clock: Callable[[], float]) -> None:
         self._bars = bars
         self._name = line(name)
+        self._meter = Meter(clock)
         self._task: TaskID | None = None
-        self._phase = ""
 
-    def __call__(self, progress: Progress) -> None:
-        """Move it; each phase has a bar of its own, in place of the last one."""
-        if progress.phase != self._phase:
-            if self._task is not None:
-                self._bars.remove_task(self._task)
-            self._phase = progress.phase
-            self._task = self._bars.add_task(f"{self._name} {line(progress.phase)}", total=None)
-        if self._task is not None:
-            self._bars.update(self._task, completed=progress.done, total=progress.total)
+    def __call__(self, step: Step) -> None:
+        """Move it."""
+        step = self._meter.read(step)
+        if self._task is None:
+            self._task = self._bars.add_task(self._name, total=None, phase="", amount="", rate="", eta="")
+        self._bars.update(
+            self._task,
+            completed=step.done,
+            total=step.total or None,
+            phase=line(step.phase),
+            amount=amount_text(step.done, step.total) if step.done or step.total else "",
+            rate=f"{size_text(step.rate)}/s" if step.rate else "",
+            eta=time_text(step.eta) if step.eta else "",
+        )
+
+
+class Meter:
+    """Measures rate and time left over the last seconds, for steps that do not tell them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._phase = ""
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def read(self, step: Step) -> Step:
+        """`step` with a rate and a time left, where they can be known."""
+        if step.rate is not None:
+            return step
+        if step.phase != self._phase:
+            self._phase = step.phase
+            self._seen.clear()
+        now = self._clock()
+        self._seen.append((now, step.done))
+        while self._seen[0][0] < now - _WINDOW:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        if now <= since or step.done <= before:
+            return step
+        rate = (step.done - before) / (now - since)
+        return replace(step, rate=rate, eta=None if step.total is None else max(step.total - step.done, 0) / rate)
+
+
+def amount_text(done: int, total: int | None) -> str:
+    """How much of how much, the unit once where it is the same: `12.3/98.4 MB`."""
+    if not total:
+        return size_text(done)
+    left, right = size_text(done), size_text(total)
+    number, _, unit = left.partition(" ")
+    return f"{number}/{right}" if right.endswith(f" {unit}") else f"{left}/{right}"
 
 
 def _bars(output: Output) -> Bars:
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
     console = output.console(output.stderr)
-    console.width = max(
-        console.width - 3, 20
-    )  # room for the ^C of a terminal, which would push the bar out of its line
-    return Bars(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        expand=True,
-    )
+    # Room for the ^C of a terminal, which would push the bars out of their lines.
+    console.width = max(console.width - 3, 20)
+    wide = console.width >= _NARROW
+
+    def text(field: str, *, shrinks: bool = False) -> TextColumn:
+        column = Column(no_wrap=True, overflow="ellipsis", ratio=1 if shrinks else None)
+        return TextColumn(f"{{task.{field}}}", markup=False, table_column=column)
+
+    columns = [text("description", shrinks=not wide), text("fields[phase]")]
+    columns += [text("fields[amount]")]
+    if wide:
+        bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8))
+        return Bars(
+            columns[0],
+            columns[1],
+            bar,
+            columns[2],
+            text("fields[rate]"),
+            text("fields[eta]"),
+            console=console,
+            transient=True,
+            expand=True,
+        )
+    return Bars(*columns, console=console, transient=True, expand=True)

@@ -117,10 +117,9 @@ def ready(invocation: Invocation, model: str) -> str:
             raise
     else:
         return model
-    from corral.cli.models import install
+    from corral.cli.pull import install
 
-    installed, _ = install(invocation, corral, model)
-    return installed.name
+    return install(invocation, corral, model)
 
 
 def pullable(corral: "Corral", model: str) -> bool:

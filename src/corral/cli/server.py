@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from corral.errors import CorralError, ServerNotRunning, UpstreamError
+from corral.domain.operations import Failure, Operation, OperationStatus, Order
+from corral.errors import CorralError, NotSupported, ServerNotRunning, UpstreamError
 from corral.kit.sse import Reader
 from corral.kit.upstream import Response, Target, Timeouts, Upstream
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = Timeouts(connect=5.0, first_byte=3600.0, between=600.0)
 _MODELS = "/api/v1/runtime/models"
+_CATALOG = "/api/v1/models"
+_OPERATIONS = f"{_CATALOG}/operations"
 
 
 def kinds(root: type[CorralError] = CorralError) -> Iterator[type[CorralError]]:
@@ -32,6 +35,35 @@ def error_of(content: Mapping[str, Any]) -> CorralError:
     code = content.get("code")
     kind = next((kind for kind in kinds() if kind.code == code), CorralError)
     return kind(str(content.get("message") or "The server gave no reason."), str(content.get("hint") or ""))
+
+
+def operation_of(content: Mapping[str, Any]) -> Operation:
+    """The operation that a server described; what it did not say is unknown."""
+    error = content.get("error")
+    failure = None
+    if isinstance(error, Mapping):
+        failure = Failure(str(error.get("code") or "error"), str(error.get("message")), str(error.get("hint") or ""))
+    elif error:
+        failure = Failure(str(content.get("code") or "error"), str(error), str(content.get("hint") or ""))
+    known = ("phase", "done", "total", "rate", "eta", "message", "result", "attempts", "started_at", "ended_at")
+    given = {key: content[key] for key in known if content.get(key) is not None}
+    return Operation(
+        str(content["operation_id"]),
+        Order(
+            str(content.get("operation_type") or ""),
+            str(content.get("model_name") or ""),
+            dict(content.get("params") or {}),
+        ),
+        OperationStatus(content["status"]),
+        float(content.get("created_at") or 0.0),
+        float(content.get("progress") or 0.0),
+        error=failure,
+        **given,
+    )
+
+
+def _given(**values: Any) -> dict[str, Any] | None:
+    return {key: value for key, value in values.items() if value is not None} or None
 
 
 class Server:
@@ -73,6 +105,71 @@ class Server:
         """The last lines of a model's engine."""
         return list(await self._call("GET", f"{_MODELS}/{quote(name)}/log", "lines"))
 
+    async def submit(self, order: Order) -> Operation:
+        """Hand an operation over; the same one again while an equal one is unfinished."""
+        params = dict(order.params)
+        name = quote(order.model)
+        match order.kind:
+            case "install":
+                body = {"name": params["what"], "runtime": params.get("runtime"), "alias": params.get("name")}
+                path, method = f"{_CATALOG}/registry/install", "POST"
+            case "remove":
+                force = str(bool(params.get("force"))).lower()
+                path, method, body = f"{_CATALOG}/registry/{name}?force={force}", "DELETE", {}
+            case "update":
+                path, method, body = f"{_CATALOG}/{name}/update", "POST", {}
+            case kind:
+                raise NotSupported(f"The server cannot be asked to {kind}.", "Do it on that machine.")
+        given = {key: value for key, value in body.items() if value is not None}
+        return await self.operation(str(await self._call(method, path, "operation_id", given or None)))
+
+    async def rollback(self, name: str, revision: str | None) -> dict[str, Any]:
+        """Let a model stand for an earlier revision."""
+        return dict(await self._call("POST", f"{_CATALOG}/{quote(name)}/rollback", "model", _given(revision=revision)))
+
+    async def pin(self, name: str, revision: str | None, *, off: bool) -> dict[str, Any]:
+        """Hold a model at a revision, or let it go."""
+        path = f"{_CATALOG}/{quote(name)}/pin"
+        if off:
+            return dict(await self._call("DELETE", path, "model"))
+        return dict(await self._call("POST", path, "model", _given(revision=revision)))
+
+    async def revisions(self, name: str) -> list[dict[str, Any]]:
+        """The revisions that a model has had, newest first."""
+        return list(await self._call("GET", f"{_CATALOG}/{quote(name)}/revisions", "revisions"))
+
+    async def operation(self, identifier: str) -> Operation:
+        """One operation as it stands."""
+        return self._operation(await self._call("GET", f"{_OPERATIONS}/{quote(identifier)}", "operation"))
+
+    async def operations(self, limit: int) -> list[Operation]:
+        """The newest operations, newest first."""
+        found = await self._call("GET", f"{_OPERATIONS}?limit={limit}", "operations")
+        return [self._operation(item) for item in found]
+
+    async def change(self, identifier: str, verb: str) -> Operation:
+        """`cancel`, `pause` or `resume` it."""
+        await self._call("POST", f"{_OPERATIONS}/{quote(identifier)}/{verb}", "success")
+        return await self.operation(identifier)
+
+    async def watch(self, identifier: str) -> AsyncGenerator[Operation, None]:
+        """The operation now, and at each change, until it has ended."""
+        response = await self._ask("GET", f"{_OPERATIONS}/{quote(identifier)}/events")
+        try:
+            if response.status >= 400:
+                raise self._refusal(await self._document(response))
+            async for data in self._events(response):
+                content = self._parse(data)
+                yield self._operation(content.get("operation", content))
+        finally:
+            response.close()
+
+    def _operation(self, content: Mapping[str, Any]) -> Operation:
+        try:
+            return operation_of(content)
+        except (KeyError, ValueError, TypeError) as error:
+            raise self._stranger() from error
+
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks that answer a chat-completions body with `stream` set. Leaving early cancels the answer."""
         response = await self._ask("POST", "/v1/chat/completions", body)
@@ -100,8 +197,8 @@ class Server:
                 f"The answer broke off: {error.message}", "Is the server still there? corral ps"
             ) from error
 
-    async def _call(self, method: str, path: str, field: str) -> Any:
-        response = await self._ask(method, path)
+    async def _call(self, method: str, path: str, field: str, body: Mapping[str, Any] | None = None) -> Any:
+        response = await self._ask(method, path, body)
         try:
             document = await self._document(response)
         finally:

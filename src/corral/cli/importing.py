@@ -1,0 +1,107 @@
+"""`corral import`: what other programs have here, taken over: Ollama's models, a `config/models.json`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from corral.cli.invocation import Invocation, command, flag
+from corral.cli.pull import conclude
+from corral.cli.work import Task, carry_out
+from corral.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from corral.catalog.imports import ImportPlan
+
+_FORMS = "ollama [FOLDER], or a models.json with a list `models`"
+
+
+@command
+def import_models(
+    invocation: Invocation,
+    what: Annotated[str, typer.Argument(metavar="ollama|FILE", help="ollama, or a config/models.json.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Ollama's folder of models; its usual one unless given.")
+    ] = None,
+    yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take over Ollama's models, or the models of a models.json.
+
+    The plan is shown first. Ollama's files are linked, not copied, where that can be. For example: corral import ollama
+    """
+    invocation.here_only("import")
+    output = invocation.output
+    plan = _plan(invocation, what, folder)
+    settings = invocation.settings()
+    taken = sorted(name for name in plan.models if name in settings.models)
+    fresh = {name: entry for name, entry in plan.models.items() if name not in taken}
+    _tell_plan(invocation, plan, fresh, taken)
+    if not plan.installs and not fresh:
+        output.result(_data(plan, fresh, taken, None), lambda: output.say("There is nothing to import."))
+        return
+    if not yes and not output.ask(f"Import {len(plan.installs) + len(fresh)} models?"):
+        output.note("Nothing was imported.")
+        raise typer.Exit(1)
+    file = None
+    if fresh:
+        from corral.cli.configuring import add_models
+
+        file = add_models(settings, fresh)
+        output.note(f"{len(fresh)} models are written to {file}.")
+    output.result(_data(plan, fresh, taken, file), lambda: None, sorted(fresh))
+    if plan.installs:
+        corral = invocation.corral()
+        tasks = []
+        for ref, name in plan.installs:
+            order = corral.catalog.install_order(ref, name=name)
+            corral.catalog.check(order)
+            tasks.append(Task(order, name, f"corral import {what}"))
+        carry_out(invocation, tasks, corral)
+        conclude(invocation, tasks)
+
+
+def _plan(invocation: Invocation, what: str, folder: Path | None) -> "ImportPlan":
+    from corral.catalog.imports import plan_models_json, plan_ollama
+
+    if what == "ollama":
+        return plan_ollama(folder or _ollama_folder(invocation))
+    if folder is not None:
+        raise InvalidRequest("Only `ollama` takes a folder.", f"What can be imported: {_FORMS}.")
+    path = Path(what).expanduser()
+    if "\0" in what or len(what) > 4096 or not path.is_file():
+        raise InvalidRequest(f"{what[:80]!r} is no file.", f"What can be imported: {_FORMS}.")
+    if path.suffix.lower() != ".json":
+        raise InvalidRequest(f"{path.name!r} is of a form that cannot be imported.", f"What can be: {_FORMS}.")
+    return plan_models_json(path)
+
+
+def _ollama_folder(invocation: Invocation) -> Path:
+    import os
+
+    env = os.environ if invocation.env is None else invocation.env
+    return Path(env.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+
+
+def _tell_plan(invocation: Invocation, plan: "ImportPlan", fresh: Mapping[str, Any], taken: list[str]) -> None:
+    output = invocation.output
+    for ref, name in plan.installs:
+        output.say(f"  + {name}  from {ref}", "green")
+    for name, entry in fresh.items():
+        what = entry.get("source") or dict(entry.get("options") or {}).get("base_url") or ""
+        output.say(f"  + {name}  {entry.get('runtime') or ''} {what}".rstrip(), "green")
+    for name in taken:
+        output.say(f"  = {name}  is in the configuration already")
+    for name, reason in plan.skipped:
+        output.say(f"  ! {name}: {reason}", "yellow")
+
+
+def _data(plan: "ImportPlan", fresh: Mapping[str, Any], taken: list[str], file: Path | None) -> dict[str, Any]:
+    return {
+        "event": "plan",
+        "installs": [{"ref": ref, "name": name} for ref, name in plan.installs],
+        "models": dict(fresh),
+        "configured": taken,
+        "skipped": [{"name": name, "reason": reason} for name, reason in plan.skipped],
+        "file": file,
+    }

@@ -1,0 +1,177 @@
+"""`corral pull`: models installed, several at once, by the server that runs or by this process."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from corral.cli.invocation import Invocation, command, flag
+from corral.cli.names import Whats
+from corral.cli.output import Mode, size_text
+from corral.cli.work import Task, carry_out, hands, located
+from corral.domain.models import Capability, Installed, check_name
+from corral.domain.operations import Operation, Order
+from corral.errors import CorralError, InvalidRequest, ModelNotFound, ServerNotRunning
+
+if TYPE_CHECKING:
+    from corral.app import Corral
+
+
+@command
+def pull(
+    invocation: Invocation,
+    what: Whats,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Install it under this name.")] = None,
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", metavar="RUNTIME", help="The runtime that shall run it.")
+    ] = None,
+    detach: Annotated[bool, flag("--detach", "-d", help="Only queue it on the server, and say its operation.")] = False,
+) -> None:
+    """Install models, or go on where the last pull stopped.
+
+    Several are installed side by side. With a server running, the server does it, and a browser sees the same. Ctrl-C
+    keeps what has arrived. For example: corral pull smollm2 file:./model.gguf
+    """
+    wanted = list(dict.fromkeys(what))
+    if name is not None and len(wanted) > 1:
+        raise InvalidRequest("--name is for one model, and several are given.", "Pull them one by one.")
+    if name is not None:
+        check_name(name)
+    if detach and invocation.running() is None:
+        raise ServerNotRunning("--detach needs a server that does it.", "Start one in another terminal: corral serve")
+    corral = None if invocation.url else invocation.corral()
+    there = [_there(corral, item, name, runtime) if corral else None for item in wanted]
+    tasks = [_task(corral, item, name, runtime) for item, known in zip(wanted, there, strict=True) if known is None]
+    if detach:
+        _detach(invocation, tasks)
+        return
+    for installed in there:
+        if installed is not None:
+            _tell(invocation, _facts(installed), moved=False, built=False)
+    if tasks:
+        carry_out(invocation, tasks, corral)
+        conclude(invocation, tasks)
+
+
+def install(invocation: Invocation, corral: "Corral", what: str) -> str:
+    """Install `what` and show how far it is; the name that it has then. Ctrl-C keeps what has arrived, and says so.
+
+    Raises:
+        CorralError: it cannot be had.
+    """
+    known = _there(corral, what, None, None)
+    if known is not None:
+        return known.name
+    task = _task(corral, what, None, None)
+    carry_out(invocation, [task], corral)
+    if task.error is not None:
+        raise task.error
+    return str(_result(task.operation)["name"])
+
+
+def _there(corral: "Corral", what: str, name: str | None, runtime: str | None) -> Installed | None:
+    """What is installed as it would be installed, when that can be told without asking anybody."""
+    if runtime is not None:
+        return None
+    entry = corral.models.get(what)
+    asked = what if entry is None or entry.source is None else entry.source
+    pinned = corral.registry.library.find(asked)
+    try:
+        if pinned is None:
+            return None if name or ":" in asked else corral.registry.get(asked)
+        installed = corral.registry.get(name or pinned.name)
+        wanted = [file.entry.sha256 for file in pinned.files]
+        if [file.sha256 for file in installed.revision.files] != wanted:
+            return None
+        if dict(installed.revision.defaults) != dict(pinned.defaults):
+            return None
+        for file in installed.revision.files:
+            corral.registry.path(file)
+    except CorralError:
+        return None
+    return installed
+
+
+def _task(corral: "Corral | None", what: str, name: str | None, runtime: str | None) -> Task:
+    again = f"corral pull {what}" + (f" --name {name}" if name else "")
+    if corral is None:
+        params = {"what": what, "name": name, "runtime": runtime}
+        order = Order("install", name or what, {key: value for key, value in params.items() if value})
+    else:
+        if runtime is not None and runtime not in corral.runtimes:
+            raise ModelNotFound(f"There is no runtime {runtime!r} here.", f"Runtimes: {', '.join(corral.runtimes)}.")
+        order = corral.catalog.install_order(located(what), name=name, runtime=runtime)
+        corral.catalog.check(order)
+    return Task(order, name or what, again)
+
+
+def _detach(invocation: Invocation, tasks: Sequence[Task]) -> None:
+    """Queue the orders on the server, and say what they are called."""
+
+    async def submit() -> list[Operation]:
+        workers = hands(invocation)
+        try:
+            return [await workers.submit(task.order) for task in tasks]
+        finally:
+            await workers.close()
+
+    output = invocation.output
+    for task, operation in zip(tasks, asyncio.run(submit()) if tasks else (), strict=True):
+
+        def show(task: Task = task, operation: Operation = operation) -> None:
+            output.say(f"{task.called} is queued as operation {operation.id}.")
+            output.note(f"See how far it is: corral operations {operation.id}")
+
+        data = {"event": "queued", "name": task.called, "operation": operation.id, "status": operation.status}
+        output.result(data, show, [operation.id])
+
+
+def conclude(invocation: Invocation, tasks: Sequence[Task]) -> None:
+    """Say of each what became of it.
+
+    Raises:
+        CorralError: the last failure; the others have been said.
+    """
+    output = invocation.output
+    failed = [task for task in tasks if task.error is not None]
+    for task in tasks:
+        if task.error is None:
+            _tell(invocation, _result(task.operation), moved=task.moved, built=task.built)
+        elif len(tasks) > 1 and output.mode is Mode.JSON:
+            content = {"code": task.error.code, "message": task.error.message, "hint": task.error.hint}
+            output.emit({"event": "failed", "name": task.called, "error": content})
+        elif len(tasks) > 1:
+            output.note(f"{task.called} is not installed:")
+            if task is not failed[-1]:
+                output.fail(task.error)
+    if failed and failed[-1].error is not None:
+        raise failed[-1].error
+
+
+def _tell(invocation: Invocation, facts: Mapping[str, Any], *, moved: bool, built: bool) -> None:
+    output = invocation.output
+
+    def show() -> None:
+        verb = "is installed" if built else "was installed already"
+        about = f"{size_text(facts.get('size'))}, {facts.get('format')}, revision {str(facts.get('revision'))[:12]}"
+        output.say(f"{facts['name']} {verb}: {about}.")
+        capabilities = facts.get("capabilities") or ()
+        if Capability.CHAT in capabilities:
+            output.note(f"Talk to it: corral run {facts['name']}")
+        elif Capability.COMPLETION in capabilities:
+            output.note("It has no chat template: it completes texts, at /v1/completions.")
+
+    output.result({"event": "installed", "downloaded": moved, **facts}, show, [facts["name"]])
+
+
+def _result(operation: Operation | None) -> Mapping[str, Any]:
+    if operation is None or operation.result is None:
+        raise CorralError("The operation ended without a result.", "See: corral list")
+    return operation.result
+
+
+def _facts(installed: Installed) -> dict[str, Any]:
+    from corral.cli.models import described
+
+    return described(installed)

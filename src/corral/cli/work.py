@@ -1,0 +1,226 @@
+"""Operations, done by whoever can: the running server where there is one, else this process.
+
+Both show the same operation. Ctrl-C pauses it: what has arrived is kept, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from corral.cli.output import size_text
+from corral.cli.progress import Watch, shown
+from corral.cli.server import Server, connect, error_of
+from corral.domain.operations import Operation, OperationStatus, Order
+from corral.errors import Conflict, CorralError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from corral.app import Corral
+    from corral.cli.invocation import Invocation
+
+    Show = Callable[[Operation], None]
+
+
+class Hands(Protocol):
+    """Who does operations."""
+
+    async def submit(self, order: Order) -> Operation:
+        """The operation for `order`, waiting or already under way."""
+        ...
+
+    async def follow(self, operation: Operation, show: Show) -> Operation:
+        """Wait for its end, or until somebody pauses it; `show` is given each change."""
+        ...
+
+    async def pause(self, identifier: str) -> Operation:
+        """Let it rest, with what it has."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Here:
+    """Does them in this process."""
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+
+    async def submit(self, order: Order) -> Operation:
+        """Queue it, or go on with an equal one."""
+        return await self._corral.catalog.start(order)
+
+    async def follow(self, operation: Operation, show: Show) -> Operation:
+        """Do it."""
+        operations = self._corral.catalog.operations
+        watching = asyncio.ensure_future(self._show(operation.id, show))
+        try:
+            return await operations.perform(operation.id)
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def pause(self, identifier: str) -> Operation:
+        """Let it rest."""
+        return await self._corral.catalog.operations.pause(identifier)
+
+    async def close(self) -> None:
+        """Close the parts."""
+        await self._corral.close()
+
+    async def _show(self, identifier: str, show: Show) -> None:
+        async for operation in self._corral.catalog.operations.watch(identifier):
+            show(operation)
+
+
+class There:
+    """Has the server do them."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def submit(self, order: Order) -> Operation:
+        """Hand it over, or go on with an equal one."""
+        return await self._server.submit(order)
+
+    async def follow(self, operation: Operation, show: Show) -> Operation:
+        """Watch it."""
+        async for operation in self._server.watch(operation.id):  # noqa: B020, PLR1704 — the last one is the answer
+            show(operation)
+            if operation.status is OperationStatus.PAUSED:
+                break
+        return operation
+
+    async def pause(self, identifier: str) -> Operation:
+        """Have it rest."""
+        return await self._server.change(identifier, "pause")
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._server.close()
+
+
+@dataclass(slots=True)
+class Task:
+    """One order, how it is called for the person who gave it, and what became of it."""
+
+    order: Order
+    called: str
+    again: str
+    operation: Operation | None = None
+    error: CorralError | None = None
+    watch: Watch | None = None
+
+    @property
+    def moved(self) -> bool:
+        """Whether bytes were fetched."""
+        return self.watch is not None and self.watch.moved
+
+    @property
+    def built(self) -> bool:
+        """Whether there was anything to do."""
+        return self.watch is not None and self.watch.built
+
+
+HANDED_OVER = frozenset({"install", "update", "remove"})
+"""The kinds of operations that a running server does, since they touch what is in its memory."""
+
+
+def hands(invocation: Invocation, corral: Corral | None = None, kind: str = "install") -> Hands:
+    """Who does operations of that kind: the server that runs, or this process."""
+    if kind in HANDED_OVER and invocation.running() is not None:
+        return There(connect(invocation))
+    invocation.here_only(kind)
+    return Here(corral or invocation.corral())
+
+
+def carry_out(invocation: Invocation, tasks: Sequence[Task], corral: Corral | None = None) -> None:
+    """Do all of `tasks` at once, and show how far each is; their `operation` and `error` say what became of them.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the operations rest, and it has been said how to go on.
+    """
+    output = invocation.output
+    try:
+        with shown(output) as board:
+            for task in tasks:
+                task.watch = board.watch(task.called)
+            asyncio.run(_all(invocation, tasks, corral))
+    except KeyboardInterrupt:
+        for task in tasks:
+            _say_how_to_go_on(invocation, task)
+        raise
+
+
+def done(invocation: Invocation, order: Order, called: str, again: str) -> Operation:
+    """Do one operation to its end, and show how far it is; what it became.
+
+    Raises:
+        CorralError: it failed, was cancelled or could not begin.
+    """
+    task = Task(order, called, again)
+    carry_out(invocation, [task])
+    if task.error is not None:
+        raise task.error
+    if task.operation is None:
+        raise CorralError(f"{called} did not begin.")
+    return task.operation
+
+
+async def _all(invocation: Invocation, tasks: Sequence[Task], corral: Corral | None) -> None:
+    workers = hands(invocation, corral, tasks[0].order.kind)
+    try:
+        await asyncio.gather(*(_one(workers, task) for task in tasks))
+    finally:
+        await workers.close()
+
+
+async def _one(workers: Hands, task: Task) -> None:
+    try:
+        task.operation = await workers.submit(task.order)
+        if task.watch is not None:
+            task.operation = await workers.follow(task.operation, task.watch.operation)
+        task.error = failure(task.operation, task.again)
+    except CorralError as error:
+        task.error = error
+    except asyncio.CancelledError:
+        if task.operation is not None:
+            with suppress(CorralError):
+                task.operation = await workers.pause(task.operation.id)
+        raise
+
+
+def failure(operation: Operation, again: str) -> CorralError | None:
+    """Why the operation did not do what was asked; None when it did."""
+    if operation.status is OperationStatus.FAILED and operation.error is not None:
+        error = operation.error
+        return error_of({"code": error.code, "message": error.message, "hint": error.hint})
+    if operation.status is OperationStatus.CANCELLED:
+        return Conflict(f"Operation {operation.id} was cancelled.", f"Begin anew: {again}")
+    if operation.status is OperationStatus.PAUSED:
+        return Conflict(f"Operation {operation.id} was paused.", f"Go on: {again}")
+    return None
+
+
+def located(what: str) -> str:
+    """`what`, with the whole path where it is a `file:` reference: whoever does the work may stand elsewhere."""
+    scheme, colon, path = what.partition(":")
+    if scheme != "file" or not colon or not path or path.startswith("//") or "\0" in path:
+        return what
+    return f"file:{Path(path).expanduser().absolute()}"
+
+
+def _say_how_to_go_on(invocation: Invocation, task: Task) -> None:
+    if task.operation is not None and task.operation.status.ended:
+        return
+    held = task.watch.held if task.watch else 0
+    kept = f"{task.called}: stopped; {size_text(held)} are kept." if held else f"{task.called}: stopped."
+    again = f"It goes on from there: {task.again}"
+    undo = f" To drop it: corral operations cancel {task.operation.id}" if task.operation else ""
+    invocation.output.note(f"{kept} {again}.{undo}" if undo else f"{kept} {again}")
