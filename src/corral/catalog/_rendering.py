@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jinja2.environment import Template
     from jinja2.parser import Parser
 
-_CPU_SECONDS: Final = 3
+_CPU_SECONDS: Final = 2
 _MEMORY: Final = 512 << 20
 _LONGEST_OUTPUT: Final = 1 << 18
 _LONGEST_ERROR: Final = 200
