@@ -14,6 +14,7 @@ from corral.runtimes.llamacpp import (
     diagnose,
     read_facts,
     slot_context,
+    system_adapter,
     tool_adapter,
 )
 
@@ -37,6 +38,10 @@ def spec(options=None, capabilities=(), **facts):
         {"batch": 0},
         {"micro_batch": 0},
         {"prompt_cache_mib": -1},
+        {"temperature": -0.5},
+        {"seed": -1},
+        {"mirostat": 3},
+        {"stop": "text"},
         {"cache_type_k": "q3"},
         {"pooling": "mean", "embeddings": False},
         {"pooling": "median", "embeddings": True},
@@ -301,3 +306,35 @@ def test_other_answers_are_left_alone(body):
     assert tool_adapter("… forced_tool …")("/chat/completions", body) is False
     assert tool_adapter("plain")("/chat/completions", {"response_format": {"type": "json_object"}}) is False
     assert body == before
+
+
+def test_the_child_is_told_only_what_is_said_of_sampling():
+    data = _launch_data(spec(LlamaCppOptions(temperature=0.0, seed=7, stop=("a",))), "key")
+    assert data["sampling"] == {"temperature": 0.0, "seed": 7}
+    assert (data["stop"], data["max_tokens"]) == (("a",), None)
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_the_default_system_message_gives_way_to_the_client_s(role):
+    asked = {"messages": [{"role": "user", "content": "Hi"}, {"role": role, "content": "Be short."}]}
+    before = [*asked["messages"]]
+    assert not system_adapter(tool_adapter(""), "Be kind.")("/chat/completions", asked)
+    assert asked["messages"] == before
+
+
+def test_the_default_system_message_opens_a_conversation_without_one():
+    asked = {"messages": [{"role": "user", "content": "Hi"}]}
+    assert system_adapter(tool_adapter(""), "Be kind.")("/chat/completions", asked)
+    assert asked["messages"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(("path", "messages"), [("/completions", []), ("/chat/completions", "none"), ("/x", None)])
+def test_what_is_no_conversation_gets_no_system_message(path, messages):
+    asked = {"messages": messages}
+    assert not system_adapter(tool_adapter(""), "Be kind.")(path, asked)
+    assert asked == {"messages": messages}
+
+
+def test_without_a_default_system_message_nothing_is_added():
+    adapt = tool_adapter("")
+    assert system_adapter(adapt, None) is adapt
