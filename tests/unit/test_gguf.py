@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.catalog import gguf
-from corral.catalog.gguf import Header, LongArray
+from corral.catalog.gguf import Header, LongArray, Split
 from corral.errors import CorruptModel
 from support import models
 
@@ -177,3 +177,41 @@ def test_damage_anywhere_gives_a_value_or_a_refusal(changes, more):
     for place, byte in changes:
         data[place] = byte
     bounded(bytes(data), len(data) + more)
+
+
+def test_short_lists_of_texts_are_read_in_the_general_section_only():
+    header = parse(
+        models.gguf(general__languages=["en", "de"], tokenizer__ggml__added=["x"], general__tags=["a"] * 300)
+    )
+    assert header.texts("general.languages") == ("en", "de")
+    assert header.metadata["tokenizer.ggml.added"] == LongArray(1)
+    assert header.metadata["general.tags"] == LongArray(300)
+    assert header.texts("general.name") == ("Tiny",)
+    assert header.texts("general.none") == ()
+
+
+def test_a_piece_of_a_split_model_says_which():
+    pieces = [parse(data) for data in models.split_gguf(3).values()]
+    assert [piece.split for piece in pieces] == [Split(number, 3, 3) for number in range(3)]
+    assert [piece.architecture for piece in pieces] == ["llama", "", ""]
+    assert [piece.tensors for piece in pieces] == [1, 1, 1]
+    assert parse(TINY).split is None
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"split__no": 3, "split__count": 3, "split__tensors__count": 3},
+        {"split__no": 0, "split__count": 1, "split__tensors__count": 3},
+        {"split__no": 0, "split__count": 5000, "split__tensors__count": 3},
+        {"split__no": 0, "split__count": "3", "split__tensors__count": 3},
+        {"split__no": 0, "split__count": 3},
+    ],
+)
+def test_what_says_that_impossibly_is_a_whole_one(keys):
+    assert parse(models.gguf(**keys)).split is None
+
+
+def test_a_first_piece_must_name_its_architecture():
+    with pytest.raises(CorruptModel, match="no architecture"):
+        parse(models.gguf(drop=["general.architecture"], split__no=0, split__count=2, split__tensors__count=2))

@@ -8,7 +8,7 @@ from corral.catalog.library import Library
 from corral.catalog.registry import Registry
 from corral.domain.models import ModelRef
 from corral.domain.ports import Query
-from corral.errors import CorruptModel, NotSupported, SourceError, SourceNotFound
+from corral.errors import CorruptModel, NotSupported, SourceError, SourceNotFound, UnsafeFormat
 from corral.kit.clock import SystemClock
 from corral.sources.file import File
 from support import models
@@ -55,7 +55,7 @@ async def test_what_is_installed_does_not_change_with_the_original(registry, ori
     assert not path.samefile(original)
     second = await registry.install(f"file:{original}")
     assert registry.path(second.revision.files[0]).read_bytes() == changed
-    assert not path.exists()
+    assert second.revision.id != first.revision.id
 
 
 async def test_an_unchanged_file_is_not_read_again(registry, original):
@@ -84,7 +84,11 @@ async def test_what_is_no_model_is_refused_at_once(registry, original):
     original.write_bytes(b"\x80\x04 a pickle")
     with pytest.raises(SourceError, match="not a GGUF file"):
         await registry.install(f"file:{original}")
-    with pytest.raises(SourceError, match="is a folder"):
+    with pytest.raises(UnsafeFormat, match=r"My Model\.gguf"):
+        await registry.install(f"file:{original.parent}")
+    original.unlink()
+    (original.parent / "notes.txt").write_text("no model")
+    with pytest.raises(SourceError, match="is a folder without a model in it"):
         await registry.install(f"file:{original.parent}")
 
 
@@ -110,3 +114,39 @@ async def test_a_listing_of_something_else_is_refused(tmp_path, original):
     assert listing.files[0].size == len(TINY)
     with pytest.raises(NotSupported):
         await source.search(Query("model"))
+
+
+def lay(folder, files):
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("files", [models.snapshot(3), models.split_gguf(3)])
+async def test_a_folder_with_a_model_is_installed(registry, tmp_path, files):
+    folder = lay(tmp_path / "Tiny", {**files, ".cache/x": b"hidden", "x.py": b"code"})
+    installed = await registry.install(f"file:{folder}")
+    assert (installed.name, installed.revision.source) == ("tiny", f"file:{folder}")
+    assert [(entry.name, entry.size) for entry in installed.revision.files] == [(n, len(d)) for n, d in files.items()]
+    assert installed.revision.facts["ignored_files"] == ["x.py"]
+
+
+async def test_a_folder_is_listed_with_what_lies_below(tmp_path):
+    folder = lay(tmp_path, {"model.safetensors": b"1", "a/b/c/deep.json": b"2", "a/b/c/d/deeper.json": b"3"})
+    (folder / "link.json").symlink_to("model.safetensors")
+    (folder / "self").symlink_to(".")
+    os.mkfifo(folder / "pipe")
+    listing = await File({}).resolve(ModelRef("file", str(folder)))
+    assert [file.name for file in listing.files] == ["a/b/c/deep.json", "link.json", "model.safetensors"]
+    version = listing.version
+    os.utime(folder / "a/b/c/deep.json", (1, 1))
+    assert (await File({}).resolve(ModelRef("file", str(folder)))).version != version
+
+
+async def test_a_folder_of_too_many_files_is_refused(tmp_path):
+    for number in range(2001):
+        (tmp_path / f"{number}.gguf").touch()
+    with pytest.raises(SourceError, match="more than 2000 files"):
+        await File({}).resolve(ModelRef("file", str(tmp_path)))
