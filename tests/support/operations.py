@@ -51,6 +51,7 @@ class Bench:
         self.clock = HandClock()
         self.worker = Worker()
         self.discarded: list[frozenset[str]] = []
+        self.patience = options.pop("patience", 10.0)
         self.options = options
         self._made: list[Operations] = []
         self.operations = self.more()
@@ -58,7 +59,7 @@ class Bench:
     def more(self, home: Any = None, **options: Any) -> Operations:
         home = home or self.home
         made = Operations(
-            Database(self.url, home),
+            Database(self.url, home, patience=self.patience),
             home,
             {"install": self.worker, "verify": self.worker},
             self.clock,

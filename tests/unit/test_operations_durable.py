@@ -1,7 +1,8 @@
 """The life of an operation: queued, begun, told of, paused, called off, tried again, taken up, forgotten."""
 
 import asyncio
-from contextlib import suppress
+import sqlite3
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -558,6 +559,92 @@ async def test_a_database_that_is_away_is_waited_for(tmp_path, caplog):
     await bench.close()
 
     assert caplog.text.count("operations wait") == 1
+
+
+@contextmanager
+def locked(home):
+    """Somebody else writes to the database, for the block."""
+    other = sqlite3.connect(home / "corral.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+    finally:
+        other.close()
+
+
+async def test_an_end_that_cannot_be_written_is_written_later(tmp_path, caplog):
+    bench = Bench(tmp_path, patience=0.01)
+    identifier = (await bench.order("a")).id
+    async with bench.run():
+        await bench.until(lambda: bench.worker.begun)
+        with locked(tmp_path):
+            bench.worker.end("a")
+            await bench.until(lambda: "which is not written" in caplog.text)
+            assert Lease.take(tmp_path / "operations", identifier) is None
+        assert (await bench.ended(identifier)).status is S.COMPLETED
+    await bench.close()
+
+
+async def test_a_server_that_ends_does_not_wait_for_the_database(tmp_path, caplog):
+    bench = Bench(tmp_path, patience=0.01)
+    identifier = (await bench.order("a")).id
+    running = bench.run()
+    await running.__aenter__()
+    await bench.until(lambda: bench.worker.begun)
+    with locked(tmp_path):
+        await running.__aexit__(None, None, None)
+    assert caplog.text.count("which is not written") == 1
+    assert (await bench.operations.get(identifier)).status is S.IN_PROGRESS
+
+    async with bench.run():
+        await bench.until(lambda: len(bench.worker.begun) == 2)
+    await bench.close()
+
+
+async def test_a_loop_that_ends_leaves_the_lease(bench, worker):
+    identifier = (await bench.order("a")).id
+    async with bench.run():
+        await bench.until(lambda: worker.begun)
+        bench.operations._jobs[identifier].finished.cancel()  # as asyncio.run does at its end
+        await bench.until(lambda: len(worker.begun) == 2)
+
+    assert worker.cleaned[0] == "a"
+
+
+async def test_what_servers_say_can_be_written_whatever_it_is(bench, worker):
+    identifier = (await bench.order("a")).id
+    async with bench.run():
+        await bench.until(lambda: worker.begun)
+        worker.at_work["a"].report(Progress("p" * 99, 10**30, 10**31, "\0 \udc80"))
+        paused = await bench.flow(bench.operations.pause(identifier))
+
+    assert (paused.phase, paused.done, paused.message) == ("p" * 40, 2**63 - 1, "? ?")
+
+
+async def test_a_stalled_one_is_not_written_again_and_again(bench, worker):
+    identifier = (await bench.order("a")).id
+    async with bench.run():
+        await bench.until(lambda: worker.begun)
+        worker.at_work["a"].report(Progress("download", 1, 2))
+        other = bench.more()
+        while not (await other.get(identifier)).done:
+            await bench.clock.advance(0.5)
+        stamp = bench.operations._rows.database.stamp()
+        for _ in range(40):
+            await bench.clock.advance(0.5)
+            await other.get(identifier)
+
+        assert bench.operations._rows.database.stamp() == stamp
+
+
+async def test_a_history_can_be_kept_for_ever(tmp_path):
+    bench = Bench(tmp_path, keep=float("inf"))
+    await bench.operations.cancel((await bench.order("a")).id)
+    async with bench.run():
+        await bench.until(lambda: bench.operations._swept is not None)
+
+    assert await statuses(bench) == {"a": "cancelled"}
+    await bench.close()
 
 
 async def test_an_order_of_a_kind_that_is_gone_fails_with_the_reason(tmp_path, bench):

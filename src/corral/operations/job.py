@@ -205,7 +205,7 @@ class Job:
             if now == written and stamp is not None and stamp == seen:
                 continue
             try:
-                wish = await rows.save(now)
+                wish = (await rows.get(now.id)).wish if now == written else await rows.save(now)
             except DatabaseError as error:
                 log.debug("operation %s: progress is not written: %s", now.id, error)
                 continue

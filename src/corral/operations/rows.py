@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from corral.db.engine import Database
 
 
+_LARGEST = 2**63 - 1
+
+
 class Wish(StrEnum):
     """What is asked of an operation. `STOP` is never written down: the process ends, the operation goes on later."""
 
@@ -75,10 +78,10 @@ class Rows:
             "home": await self._me(),
             "fingerprint": fingerprint,
             "kind": order.kind,
-            "model": order.model,
+            "model": _storable(order.model),
             "params": dict(order.params),
-            "lane": order.lane,
-            "host": order.host,
+            "lane": _storable(order.lane),
+            "host": _storable(order.host),
             "created_at": operation.created_at,
             "wish": Wish.NONE,
         }
@@ -228,6 +231,11 @@ def _fingerprint(order: Order) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def _storable(text: str) -> str:
+    """`text` as every database takes it: file names and answers of servers may hold what is no character."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
 def _changing(operation: Operation) -> dict[str, Any]:
     """The columns that change while an operation lives."""
     return {
@@ -236,12 +244,12 @@ def _changing(operation: Operation) -> dict[str, Any]:
         "ended_at": operation.ended_at,
         "attempts": operation.attempts,
         "progress": operation.progress,
-        "phase": operation.phase,
-        "done": operation.done,
-        "total": operation.total,
+        "phase": _storable(operation.phase)[:40],
+        "done": min(operation.done, _LARGEST),
+        "total": None if operation.total is None else min(operation.total, _LARGEST),
         "rate": operation.rate,
         "eta": operation.eta,
-        "message": operation.message,
+        "message": _storable(operation.message),
         "error": None if operation.error is None else asdict(operation.error),
         "result": None if operation.result is None else dict(operation.result),
         "parts": sorted(operation.parts),
