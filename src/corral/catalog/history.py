@@ -54,6 +54,8 @@ class Record:
     @property
     def current(self) -> Step:
         """The step that the name is at."""
+        if self.history[-1].revision == self.revision:
+            return self.history[-1]
         return next(step for step in self.history if step.revision == self.revision)
 
     def onto(self, step: Step, follows: str) -> Record:

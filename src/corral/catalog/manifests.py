@@ -51,11 +51,16 @@ class Recorded(Revision):
     _known: str
 
     @classmethod
-    def under(cls, known: str, revision: Revision, **changes: Any) -> Recorded:
-        """`revision`, whose id is `known`, with changes to what the id does not depend on."""
-        recorded = cls(**{name: changes.get(name, getattr(revision, name)) for name in _FIELDS})
+    def built(cls, known: str, *values: Any) -> Recorded:
+        """The revision with those fields, whose id is `known`."""
+        recorded = cls(*values)
         object.__setattr__(recorded, "_known", known)
         return recorded
+
+    @classmethod
+    def under(cls, known: str, revision: Revision, **changes: Any) -> Recorded:
+        """`revision`, whose id is `known`, with changes to what the id does not depend on."""
+        return cls.built(known, *(changes.get(name, getattr(revision, name)) for name in _FIELDS))
 
     @property
     def id(self) -> str:

@@ -85,7 +85,7 @@ class Shelf:
         """A text that changes whenever what `all` answers does, also when another process changed it."""
         found = self._found()
         known = "".join(f"-{name}{found[name].revision.id[:16]}" for name in sorted(found))
-        return f"{self._index.look().stamp}-{self._overrides.stamp():x}{known and f'-{hash_text(known)}'}"
+        return f"{self._index.stamp()}-{self._overrides.stamp():x}{known and f'-{hash_text(known)}'}"
 
     def damaged(self) -> dict[str, StoreError]:
         """What is wrong with the records that cannot be read, by name. `install` and `remove` mend it."""

@@ -29,6 +29,9 @@ class Limits:
     allow_pickle: tuple[str, ...] = ()
 
 
+UNLIMITED = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
     """What one model takes, in bytes, all revisions that are here. `unique`: what removing it would free."""
