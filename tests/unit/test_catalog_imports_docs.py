@@ -1,0 +1,33 @@
+"""docs/import.md says what is done: its example is planned as it is shown, and its vendors are all there are."""
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+from corral.catalog import imports
+
+PAGE = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
+
+
+def block(kind):
+    return re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
+def test_the_example_is_planned_as_it_is_shown(tmp_path):
+    path = tmp_path / "models.json"
+    path.write_text(block("json"))
+    plan = imports.plan_models_json(path)
+    assert json.loads(json.dumps(plan.models)) == yaml.safe_load(block("yaml"))["models"]
+    assert plan.skipped == ()
+
+
+def test_the_vendors_are_the_documented_ones():
+    row = next(line for line in PAGE.splitlines() if line.startswith("| `model_type`"))
+    assert re.findall(r"`(\w+)`", row)[1:] == sorted(imports._VENDORS)
+
+
+def test_every_field_is_documented():
+    rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == imports._KNOWN
