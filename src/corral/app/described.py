@@ -34,9 +34,12 @@ class Describer:
         said = self._corral.registry.override(installed.name).get("runtime")
         if isinstance(said, str):
             return said
-        kind = installed.revision.format
+        return self.runs(installed.revision.format)
+
+    def runs(self, kind: str) -> str | None:
+        """What runs files of the format `kind` here; None when nothing does."""
         if kind not in self._by_format:
-            self._by_format[kind] = self._runs(kind)
+            self._by_format[kind] = self._look(kind)
         return self._by_format[kind]
 
     def summary(self, installed: Installed) -> dict[str, Any]:
@@ -88,7 +91,7 @@ class Describer:
             runtime=self.runtime(installed),
         )
 
-    def _runs(self, kind: str) -> str | None:
+    def _look(self, kind: str) -> str | None:
         runtimes = self._corral.runtimes
         for name in runtimes:
             try:

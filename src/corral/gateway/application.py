@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ import orjson
 
 from corral import __version__
 from corral.domain.states import State
-from corral.errors import CorralError, MethodNotAllowed, NotFound, Unauthorized
+from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound, Unauthorized
 from corral.gateway.api.application import crash, create, envelope
-from corral.gateway.auth import Gate, Head
-from corral.gateway.body import ClientLeft
+from corral.gateway.api.operations import converse
+from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered
+from corral.gateway.body import ClientLeft, bounded
 from corral.gateway.inference import openai
 from corral.gateway.inference.answers import Answers
+from corral.gateway.workshop import Workshop
 from corral.kit.identity import request_ids
 from corral.kit.relay import Message, Receive, Send, respond
 
@@ -25,12 +28,17 @@ if TYPE_CHECKING:
 
 Scope = MutableMapping[str, Any]
 
+_LARGEST = 1024 * 1024
+"""Bytes of a body that the management API takes."""
+
+_PROGRESS = re.compile(r"/api/v1/models/operations/([^/]+)/ws")
+
 _access = logging.getLogger("corral.access")
 _log = logging.getLogger("corral.server")
 
 
 class Gateway:
-    """Corral over HTTP: raw ASGI for inference and operations, FastAPI below `/api/v1`.
+    """Corral over HTTP: raw ASGI for inference and operations, FastAPI below `/api/v1`; and its WebSockets.
 
     It owns the `Corral` it is given: its start and end are the lifespan's.
     """
@@ -39,7 +47,8 @@ class Gateway:
         self.corral = corral
         self._gate = Gate(corral.settings)
         self._answers = Answers(corral)
-        self._management = create(corral)
+        self._workshop = Workshop(corral)
+        self._management = create(corral, self._workshop)
         self._ids = request_ids()
         self._logs = corral.settings.log.requests
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -61,10 +70,22 @@ class Gateway:
         pages = [("GET", path) for path in (*self._pages, "/v1/models/{id}")]
         return [*pages, *(("POST", path) for path in openai.CALLS)]
 
+    @property
+    def sockets(self) -> list[str]:
+        """Every path of a WebSocket."""
+        return ["/api/v1/models/operations/{operation_id}/ws"]
+
+    def hush(self) -> None:
+        """End what is streamed for as long as the server lives, so that it can stop."""
+        self.corral.supervisor.hush()
+        self._workshop.leaving.set()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the server's start and end."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -93,10 +114,33 @@ class Gateway:
                 await _refuse(send, path, crash(), request_id)
             raise
         finally:
-            if self._logs:
-                # The path as it was sent: decoded, it could hold a line break and forge a line.
-                sent = scope["raw_path"].decode("ascii", "backslashreplace")
-                _access.info("%s %s %s %d", request_id.decode(), scope["method"], sent, status)
+            self._log(request_id, scope["method"], scope, status)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Talk over a WebSocket, or answer with the error in the envelope when it is not to be."""
+        request_id = next(self._ids).encode()
+        status = 101
+        await receive()
+        try:
+            names: list[str] = scope["subprotocols"]
+            self._gate.admit(offered(Head(scope["headers"]), names))
+            asked = _PROGRESS.fullmatch(scope["path"])
+            if asked is None:
+                raise NotFound(
+                    f"There is no WebSocket at {scope['path'][:200]}.", "See docs/http.md for those there are."
+                )
+            await converse(self._workshop, asked[1], receive, send, SUBPROTOCOL if SUBPROTOCOL in names else None)
+        except CorralError as error:
+            status = error.http_status
+            await _deny(send, error, request_id)
+        finally:
+            self._log(request_id, "WEBSOCKET", scope, status)
+
+    def _log(self, request_id: bytes, method: str, scope: Scope, status: int) -> None:
+        if self._logs:
+            # The path as it was sent: decoded, it could hold a line break and forge a line.
+            sent = scope["raw_path"].decode("ascii", "backslashreplace")
+            _access.info("%s %s %s %d", request_id.decode(), method, sent, status)
 
     async def _other(self, scope: Scope, head: Head, request_id: bytes, receive: Receive, send: Send) -> int:
         path: str = scope["path"]
@@ -112,7 +156,10 @@ class Gateway:
             status, content = 200, self._model(path.removeprefix("/v1/models/"))
         elif _managed(path):
             self._gate.admit(head)
-            return await self._manage(scope, request_id, receive, send)
+            limit = min(_LARGEST, self.corral.settings.server.max_body)
+            if head.length is not None and head.length.isdigit() and int(head.length) > limit:
+                raise BodyTooLarge(f"The body is larger than {limit} bytes.", "Send less.")
+            return await self._manage(scope, request_id, bounded(receive, limit), send)
         else:
             self._gate.admit(head, public=True)
             raise NotFound(f"There is nothing at {path[:200]}.", "See /docs for the routes.")
@@ -166,13 +213,18 @@ class Gateway:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         self._spawn(self.corral.supervisor.run())
+        self._spawn(self._operate())
         for name in self.corral.preloads():
             self._loading.add(name)
             self._spawn(self._preload(name))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        for task in self._tasks:
+        self._workshop.leaving.set()
+        tasks = set(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await self.corral.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -183,6 +235,12 @@ class Gateway:
             _log.error("cannot load %s at start: %s", name, error)
         finally:
             self._loading.discard(name)
+
+    async def _operate(self) -> None:
+        try:
+            await self._workshop.run()
+        except CorralError as error:
+            _log.error("operations are not done: %s", error)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -198,6 +256,15 @@ def _allow(scope: Scope, *methods: str) -> None:
     if scope["method"] not in methods:
         said = f"{scope['path'][:200]} takes {' or '.join(methods)}, not {scope['method']}."
         raise MethodNotAllowed(said, allowed=methods)
+
+
+async def _deny(send: Send, error: CorralError, request_id: bytes) -> None:
+    """Answer a request for a WebSocket with an error, as any other request."""
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "websocket.http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": orjson.dumps(envelope(error))})
 
 
 async def _refuse(send: Send, path: str, error: CorralError, request_id: bytes) -> None:

@@ -3,12 +3,18 @@
 Three questions, in this order. Is the request meant for this server (`Host`: a web page whose name was pointed at
 127.0.0.1 must not reach us)? Does it come from a page of another site (`Origin`: a form on any page can post to
 127.0.0.1 without asking)? And does it carry the server's key, where there is one?
+
+A WebSocket is asked the same. A page cannot give it headers, only names of protocols it would speak; so it offers
+`corral` and, where there is a key, `key.KEY` beside it, or `key64.` and the key in base64url when the key has
+characters that such a name may not have. We answer with `corral` alone, so that the key is not repeated.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
     from corral.config import Settings
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+SUBPROTOCOL = "corral"
+"""What a page offers as its WebSocket's protocol, beside its key."""
 
 
 class Head:
@@ -48,6 +57,20 @@ class Head:
                 self.key = self.key or value.strip()
             elif name == b"origin":
                 self.origin = value
+
+
+def offered(head: Head, subprotocols: Sequence[str]) -> Head:
+    """`head` with the key that is offered among a WebSocket's protocols, unless a header has brought one."""
+    for name in subprotocols:
+        kind, _, value = name.partition(".")
+        if head.key is None and kind == "key" and value:
+            head.key = value.encode()
+        elif head.key is None and kind == "key64":
+            try:
+                head.key = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
+            except (binascii.Error, ValueError):
+                head.key = b"?"  # it is no key, and not the same as none
+    return head
 
 
 class Gate:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
+
 from corral.errors import BodyTooLarge, InvalidRequest
 
 if TYPE_CHECKING:
-    from corral.kit.relay import Receive
+    from corral.kit.relay import Message, Receive
 
 
 class ClientLeft(Exception):
@@ -47,6 +49,21 @@ async def read_body(receive: Receive, declared: bytes | None, limit: int) -> byt
         if size > limit:
             raise _too_large(limit)
     return b"".join(pieces)
+
+
+def bounded(receive: Receive, limit: int) -> Receive:
+    """`receive` for an application of Starlette's: a body over `limit` bytes is refused there as it comes."""
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise HTTPException(413, f"The body is larger than {limit} bytes.")
+        return message
+
+    return counted
 
 
 def _too_large(limit: int) -> BodyTooLarge:

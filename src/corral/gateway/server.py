@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
@@ -19,7 +19,7 @@ from corral.app import Corral
 from corral.errors import AddressInUse, ServerError, UnsafeBind
 from corral.gateway.application import Gateway
 from corral.gateway.presence import Presence, claim
-from corral.gateway.wire import Protocol, hurry
+from corral.gateway.wire import Protocol, hurry, websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 _TICKS_A_SECOND = 10  # of uvicorn's
+_LARGEST_MESSAGE = 64 * 1024
+"""Bytes of a message that a WebSocket takes; a larger one ends it."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -180,11 +182,14 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
             on_ready(url)
 
         corral = Corral(settings, **parts)
+        gateway = Gateway(corral)
         config = uvicorn.Config(
-            Gateway(corral),
+            gateway,
             http=Protocol,
             interface="asgi3",
-            ws="none",
+            ws=cast("type[asyncio.Protocol]", websocket),
+            ws_max_size=_LARGEST_MESSAGE,
+            ws_per_message_deflate=False,
             proxy_headers=False,
             lifespan="on",
             log_config=None,
@@ -194,12 +199,12 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(min(settings.server.shutdown_grace, 3600))),
         )
-        server = _Server(config, ready, corral.supervisor.hush, settings.server.request_timeout)
+        server = _Server(config, ready, gateway.hush, settings.server.request_timeout)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
-            corral.supervisor.hush()
+            gateway.hush()
             server.should_exit = True  # uvicorn itself would leave without telling the application
             await serving
             raise

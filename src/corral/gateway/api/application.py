@@ -9,12 +9,14 @@ from starlette.exceptions import HTTPException
 
 from corral import __version__
 from corral.app import Corral
-from corral.errors import CorralError, InvalidRequest, NotFound
-from corral.gateway.api import runtime
+from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
+from corral.gateway.api import catalog, models, operations, runtime
+from corral.gateway.workshop import Workshop
 
 
-def create(corral: Corral) -> FastAPI:
-    """The application; authentication has been done before it is called."""
+def create(corral: Corral, workshop: Workshop | None = None) -> FastAPI:
+    """The application; authentication has been done before it is called. Long work goes to `workshop`."""
+    workshop = workshop or Workshop(corral)
     api = FastAPI(
         title="Corral",
         version=__version__,
@@ -24,6 +26,12 @@ def create(corral: Corral) -> FastAPI:
         redoc_url=None,
     )
     api.include_router(runtime.router(corral))
+    # In this order: what is a word here is no model's name.
+    api.include_router(operations.router(workshop))
+    api.include_router(catalog.router(corral))
+    api.include_router(catalog.room(corral))
+    api.include_router(catalog.work(corral, workshop))
+    api.include_router(models.router(corral, workshop))
     api.add_exception_handler(CorralError, _corral_error)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_error)
@@ -67,5 +75,7 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 404:
         missing = NotFound(f"There is nothing at {request.url.path}.", "See /docs for the routes.")
         return JSONResponse(envelope(missing), 404)
+    if error.status_code == 413:
+        return JSONResponse(envelope(BodyTooLarge(str(error.detail), "Send less.")), 413)
     content = {"success": False, "error": {"code": "http_error", "message": str(error.detail), "hint": "See /docs."}}
     return JSONResponse(content, error.status_code, headers=error.headers)
