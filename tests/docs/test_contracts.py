@@ -54,7 +54,7 @@ def test_the_house_as_it_stands(house: Path) -> None:
         ("lifecycle/scheduler.py", "import corral.catalog", LAYERS),
         ("kit/clock.py", "import corral.routing", LAYERS),
         ("gateway/server.py", "import corral.manager", LAYERS),
-        ("app.py", "import corral.cli", LAYERS),
+        ("app/corral.py", "import corral.cli", LAYERS),
         ("runtimes/llamacpp.py", "import corral.lifecycle", ADAPTERS),
         ("sources/file.py", "import corral.catalog", ADAPTERS),
         ("runtimes/fake.py", "import corral.routing", ADAPTERS),

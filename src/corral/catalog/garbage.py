@@ -75,6 +75,15 @@ class Collector:
             self._unfinished(self.blobs.root / folder)
         return Garbage(tuple(sorted(revisions)), blobs, parts, self._freed, tuple(self._kept))
 
+    def discard(self, keys: Collection[str]) -> None:
+        """Remove the parts with those keys, and their scratch, unless somebody is at them."""
+        folder = self.blobs.root / "partial"
+        paths = list(folder.iterdir()) if folder.is_dir() else []
+        for key in keys:
+            mine = [path for path in paths if _key_of(path) == key]
+            if mine:
+                self._part(folder / f"{key}.part", mine)
+
     def _blobs(self, live: set[str]) -> set[str]:
         gone = set()
         for digest in sorted(self.blobs.sizes().keys() - live):
@@ -107,7 +116,7 @@ class Collector:
         by_key: dict[str, list[Path]] = {}
         with translated("reading", folder):
             for path in sorted(folder.iterdir()):
-                by_key.setdefault(path.name.partition("~")[0].removesuffix(".part"), []).append(path)
+                by_key.setdefault(_key_of(path), []).append(path)
         count = 0
         for key, paths in by_key.items():
             if key in keep:
@@ -176,3 +185,8 @@ class Collector:
             self._freed += path.lstat().st_size
             if not self.dry_run:
                 path.unlink(missing_ok=True)
+
+
+def _key_of(path: Path) -> str:
+    """The key of the part that a file of `partial` is, or belongs to."""
+    return path.name.partition("~")[0].removesuffix(".part")
