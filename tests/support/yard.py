@@ -63,6 +63,7 @@ def child(home: Path, origin: str, seed: int) -> None:
         asyncio.run(work(home, origin, seed))
     except Exception:
         traceback.print_exc()
+        raise
     finally:
         os._exit(3)
 
