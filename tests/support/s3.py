@@ -7,6 +7,7 @@ import logging
 import urllib.request
 from collections.abc import Callable
 from typing import Self
+from urllib.parse import quote
 
 from moto.server import ThreadedMotoServer
 
@@ -42,15 +43,15 @@ class S3:
         }
 
     def put(self, key: str, data: bytes) -> None:
-        self._ask("PUT", f"/{self.bucket}/{key}", data)
+        self._ask("PUT", f"/{self.bucket}/{quote(key)}", data)
 
     def get(self, key: str) -> bytes:
-        return self._ask("GET", f"/{self.bucket}/{key}")
+        return self._ask("GET", f"/{self.bucket}/{quote(key)}")
 
     def delete(self, key: str) -> None:
-        self._ask("DELETE", f"/{self.bucket}/{key}")
+        self._ask("DELETE", f"/{self.bucket}/{quote(key)}")
 
-    def keys(self) -> list[str]:
+    def held(self) -> list[str]:
         text = self._ask("GET", f"/{self.bucket}?list-type=2").decode()
         return sorted(item.partition("</Key>")[0] for item in text.split("<Key>")[1:])
 

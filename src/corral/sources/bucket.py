@@ -142,7 +142,8 @@ class Bucket:
         base = Spot.parse(first.partition("#")[0])
         objects = await self._objects()
         hits: list[Hit] = []
-        for item in await objects.under(shelf.names(base)):
+        records = await objects.under(shelf.names(base))
+        for item in sorted(records, key=lambda item: item.spot.key.removesuffix(".json")):
             if len(hits) >= min(query.limit, _MOST_HITS):
                 break
             with suppress(SourceNotFound, CorruptModel):
