@@ -7,6 +7,8 @@ import os
 import aiohttp
 import pytest
 
+from corral import GenerationConfig, ModelManager
+from corral.catalog.imports import plan_ollama
 from corral.catalog.registry import Registry
 from corral.config import load
 from corral.domain.models import Capability
@@ -30,7 +32,7 @@ SYSTEM = "You repeat what you are told, word by word."
 
 
 def env(home, **more):
-    return {"HOME": str(home), **models.only("file:///nowhere"), **more}
+    return {**models.only("file:///nowhere"), "HOME": str(home), **more}
 
 
 def registry(home, clock=None):
@@ -144,3 +146,21 @@ async def test_two_pulls_at_once_are_one(host, tmp_path):
     blobs = list((tmp_path / "models" / "blobs" / "sha256").iterdir())
     assert [blob.name for blob in blobs] == [models.sha256(data)]
     assert json.loads(json.dumps(dict(both[0].revision.facts)))
+
+
+async def test_the_models_of_this_machine_s_ollama_are_taken_over(smollm2, tmp_path):
+    data = smollm2.read_bytes()
+    made = oci.image(data, template=CHATML, params=PARAMS, system=SYSTEM, license="MIT")
+    folder = made.store(tmp_path / ".ollama" / "models", "library/smollm2", "135m")
+    told = env(tmp_path)
+    plan = plan_ollama(folder)
+    async with ModelManager(settings=load(told), env=told) as manager:
+        for ref, name in plan.installs:
+            installed = await manager.install(ref, name=name)
+        assert (installed.name, installed.follows) == ("smollm2:135m", "ollama:smollm2:135m")
+        stored = load(told).models_dir / "blobs" / "sha256" / models.sha256(data)
+        assert stored.samefile(folder / "blobs" / f"sha256-{models.sha256(data)}")
+        reply = await manager.generate("smollm2:135m", GenerationConfig("Repeat: one two three four five six seven"))
+        assert reply.receipt.finish_reason == "stop"
+        assert "three" in reply.text
+        assert "four" not in reply.text

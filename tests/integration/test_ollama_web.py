@@ -21,7 +21,7 @@ MANIFEST = "/v2/library/tiny/manifests/1b"
 
 
 def source(home, **env):
-    told = {"HOME": str(home), **models.only("file:///nowhere"), "CORRAL_SOURCES_RETRIES": "2", **env}
+    told = {**models.only("file:///nowhere"), "HOME": str(home), "CORRAL_SOURCES_RETRIES": "2", **env}
     return Ollama(Restless(), told, load(told))
 
 

@@ -23,7 +23,7 @@ TEMPLATE = "<{{ .Prompt }}>{{ .Response }}."
 
 
 def source(home, **env):
-    told = {"HOME": str(home), **models.only("file:///nowhere"), **env}
+    told = {**models.only("file:///nowhere"), "HOME": str(home), **env}
     return Ollama(SystemClock(), told, load(told))
 
 
