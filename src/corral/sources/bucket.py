@@ -5,7 +5,7 @@
     s3://BUCKET/PATH#NAME                a model of the shared catalog there
     s3://BUCKET/PATH#NAME@REVISION       one revision of it, by the beginning of its identifier
 
-`gs://` and `az://ACCOUNT/CONTAINER/…` likewise. How a shared catalog is laid out is drawn in `kit/shelf.py`.
+`gs://` and `az://ACCOUNT/CONTAINER/…` likewise. How a shared catalog is laid out is drawn in `kit/shared_catalog.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from corral.domain.models import FileEntry, Listing, ModelRef, RemoteFile, RemotePart, Revision, check_name
 from corral.domain.ports import Hit, Progress
 from corral.errors import CorruptModel, DigestMismatch, InvalidName, NotSupported, SourceError, SourceNotFound
-from corral.kit import shelf
+from corral.kit import shared_catalog
 from corral.kit.disk import in_thread
 from corral.kit.fetch import note, recall
 from corral.kit.objects import PIECE, Object, Objects, Spot, blocks, translated
@@ -142,14 +142,14 @@ class Bucket:
         base = Spot.parse(first.partition("#")[0])
         objects = await self._objects()
         hits: list[Hit] = []
-        records = await objects.under(shelf.names(base))
+        records = await objects.under(shared_catalog.names(base))
         for item in sorted(records, key=lambda item: item.spot.key.removesuffix(".json")):
             if len(hits) >= min(query.limit, _MOST_HITS):
                 break
             with suppress(SourceNotFound, CorruptModel):
-                name, revision_id, pushed_at = await shelf.named(objects, item.spot)
+                name, revision_id, pushed_at = await shared_catalog.named(objects, item.spot)
                 if all(word in name.casefold() for word in words.casefold().split()):
-                    revision = await shelf.manifest(objects, base, revision_id)
+                    revision = await shared_catalog.manifest(objects, base, revision_id)
                     hits.append(_hit(base, name, revision, pushed_at))
         return hits
 
@@ -157,7 +157,7 @@ class Bucket:
         """`file` where a shared catalog holds it."""
         if file.sha256 is None or file.size is None:
             return None
-        spot = shelf.blob(Spot.parse(base.locator.partition("#")[0]), file.sha256)
+        spot = shared_catalog.blob(Spot.parse(base.locator.partition("#")[0]), file.sha256)
         return RemoteFile(
             file.name, (RemotePart(str(spot), file.size, file.sha256, length=file.size),), file.size, file.sha256
         )
@@ -179,9 +179,9 @@ class Bucket:
         entries = {entry.sha256: entry for entry in revision.files}
         meter = _Meter(report, sum(entry.size for entry in entries.values()))
         for digest, entry in entries.items():
-            await _put(objects, shelf.blob(base, digest), entry, files[digest], meter)
+            await _put(objects, shared_catalog.blob(base, digest), entry, files[digest], meter)
             meter.finished(entry)
-        await shelf.add(objects, base, name, revision, self._clock.wall())
+        await shared_catalog.add(objects, base, name, revision, self._clock.wall())
         return _Wanted(base, name=name).ref
 
     async def _objects(self) -> Objects:
@@ -384,12 +384,12 @@ async def _shared(objects: Objects, wanted: _Wanted) -> Listing:
     """What the shared catalog has for a name or revision."""
     base = wanted.spot
     if wanted.revision is not None:
-        revision_id = await shelf.whole(objects, base, wanted.revision)
+        revision_id = await shared_catalog.whole(objects, base, wanted.revision)
     else:
-        revision_id = await shelf.current(objects, base, wanted.name or "")
-    revision = await shelf.manifest(objects, base, revision_id)
+        revision_id = await shared_catalog.current(objects, base, wanted.name or "")
+    revision = await shared_catalog.manifest(objects, base, revision_id)
     files = tuple(
-        _file(entry.name, Object(shelf.blob(base, entry.sha256), entry.size, None), entry.sha256)
+        _file(entry.name, Object(shared_catalog.blob(base, entry.sha256), entry.size, None), entry.sha256)
         for entry in revision.files
     )
     facts = {key: revision.facts[key] for key in _TOLD if key in revision.facts}
