@@ -52,13 +52,14 @@ def import_models(
     output.result(_data(plan, fresh, taken, file), lambda: None, sorted(fresh))
     if plan.installs:
         corral = invocation.corral()
+        before = {model.name: model.revision.id for model in corral.registry.all()}
         tasks = []
         for ref, name in plan.installs:
             order = corral.catalog.install_order(ref, name=name)
             corral.catalog.check(order)
             tasks.append(Task(order, name, f"corral import {what}"))
         carry_out(invocation, tasks, corral)
-        conclude(invocation, tasks)
+        conclude(invocation, tasks, corral, before)
 
 
 def _plan(invocation: Invocation, what: str, folder: Path | None) -> "ImportPlan":

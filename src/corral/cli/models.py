@@ -9,9 +9,8 @@ from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Models
 from corral.cli.output import Painted, painted_state, size_text
 from corral.cli.table import Column
-from corral.cli.work import Task, carry_out
+from corral.cli.work import Task, carry_out, order
 from corral.domain.models import Installed, check_name
-from corral.domain.operations import Order
 from corral.errors import CorralError, ModelBusy, ModelPinned, ServerNotRunning, StoreError
 
 if TYPE_CHECKING:
@@ -75,30 +74,21 @@ def _origin(model: Mapping[str, Any]) -> str:
 
 def _rows(corral: "Corral", states: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every model of this machine by name, quickly: what is configured and cannot run is there with the reason."""
+    from corral.app.described import Describer
+
     rows: dict[str, dict[str, Any]] = {}
-    runtimes: dict[str, tuple[str | None, str | None]] = {}
+    describer = Describer(corral)
     for installed in corral.registry.all():
-        if installed.name in corral.models:
-            continue
-        kind = installed.revision.format
-        if kind not in runtimes:
-            runtimes[kind] = _runtime(corral, installed.name)
-        runtime, problem = runtimes[kind]
-        state = states.get(installed.name, {}).get("state") if states else None
-        rows[installed.name] = _row(installed.name, installed, runtime, state, problem)
+        if installed.name not in corral.models:
+            state = states.get(installed.name, {}).get("state") if states else None
+            runtime = describer.runtime(installed)
+            problem = None if runtime else f"No runtime here runs {installed.revision.format} files."
+            rows[installed.name] = _row(installed.name, installed, runtime, state, problem)
     for name in corral.models:
         rows[name] = _configured(corral, name, states.get(name, {}).get("state"))
     for name, error in corral.registry.damaged().items():
         rows[name] = _row(name, None, None, states.get(name, {}).get("state"), str(error))
     return [rows[name] for name in sorted(rows)]
-
-
-def _runtime(corral: "Corral", name: str) -> tuple[str | None, str | None]:
-    """The runtime that runs the model, or why none does."""
-    try:
-        return corral.definition(name).runtime, None
-    except CorralError as error:
-        return None, str(error)
 
 
 def _configured(corral: "Corral", name: str, state: str | None) -> dict[str, Any]:
@@ -176,9 +166,7 @@ def remove(
     if not yes and not output.ask(f"Remove {', '.join(_about(name, size) for name, size in doomed)}?"):
         output.note("Nothing was removed.")
         raise typer.Exit(1)
-    tasks = [
-        Task(Order("remove", name, {"force": True} if force else {}), name, f"corral rm {name}") for name, _ in doomed
-    ]
+    tasks = [Task(order(corral, "remove", name, force=force), name, f"corral rm {name}") for name, _ in doomed]
     carry_out(invocation, tasks, corral)
     failed = [task.error for task in tasks if task.error is not None]
     for task, (name, size) in zip(tasks, doomed, strict=True):
@@ -227,8 +215,7 @@ def _doomed(
         raise ModelPinned(
             f"Model {model!r} is pinned.", f"Let it go: corral pin {name} --off. Or: corral rm {model} --force"
         )
-    order = Order("remove", name, {"force": True} if force else {})
-    corral.catalog.check(order)
+    corral.catalog.check(order(corral, "remove", name, force=force))
     return name, installed.revision.size
 
 

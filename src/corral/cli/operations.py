@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.output import Painted, size_text, time_text
 from corral.cli.progress import Step, amount_text, shown
-from corral.cli.server import Server, connect
+from corral.cli.server import Server, connect, content_of
 from corral.cli.table import Column
 from corral.cli.work import failure
 from corral.domain.operations import Operation, OperationStatus
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 _VERBS = ("cancel", "pause", "resume")
 _SHORT = 11
+"""Characters of an identifier in a table: enough to be told apart."""
 _LOOKED_AT = 1000
 _STYLES = {
     OperationStatus.IN_PROGRESS: "yellow",
@@ -177,7 +177,7 @@ def _tell_changed(invocation: Invocation, verb: str, operation: Operation) -> No
         elif verb == "resume" and invocation.running() is None:
             output.note("It goes on when a server runs (corral serve), or when the same is asked for again.")
 
-    output.result(_facts(operation), show, [operation.id])
+    output.result(content_of(operation), show, [operation.id])
 
 
 def _list(invocation: Invocation, found: Sequence[Operation]) -> None:
@@ -199,14 +199,14 @@ def _list(invocation: Invocation, found: Sequence[Operation]) -> None:
         output.table(columns, [_cells(operation) for operation in found])
 
     output.result(
-        {"operations": [_facts(operation) for operation in found], "count": len(found)},
+        {"operations": [content_of(operation) for operation in found], "count": len(found)},
         show,
         [operation.id for operation in found],
     )
 
 
 def _cells(operation: Operation) -> list[object]:
-    message = operation.error.message if operation.error else operation.message
+    message = operation.error.message if operation.error else "" if operation.status.ended else operation.message
     moment = operation.ended_at or operation.started_at or operation.created_at
     return [
         operation.id[:_SHORT],
@@ -240,7 +240,11 @@ def _show(invocation: Invocation, operation: Operation) -> None:
             pairs.append(("rate", f"{size_text(operation.rate)}/s"))
         if operation.eta and not operation.status.ended:
             pairs.append(("left", time_text(operation.eta)))
-        pairs += [(name, text) for name, text in (("phase", operation.phase), ("message", operation.message)) if text]
+        pairs += [
+            (name, text)
+            for name, text in (("phase", operation.phase), ("at", operation.message))
+            if text and not operation.status.ended
+        ]
         for name, moment in (
             ("ordered", operation.created_at),
             ("started", operation.started_at),
@@ -254,7 +258,7 @@ def _show(invocation: Invocation, operation: Operation) -> None:
             pairs.append(("error", Painted(f"{operation.error.message} {operation.error.hint}".strip(), "red")))
         output.fields(pairs)
 
-    output.result(_facts(operation), show, [operation.status])
+    output.result(content_of(operation), show, [operation.status])
 
 
 def _follow(invocation: Invocation, start: str) -> None:
@@ -276,26 +280,3 @@ def _follow(invocation: Invocation, start: str) -> None:
     error = failure(operation, f"corral operations resume {operation.id}")
     if error is not None:
         raise error
-
-
-def _facts(operation: Operation) -> dict[str, Any]:
-    """An operation, as JSON shows it: named as the HTTP interface does."""
-    return {
-        "operation_id": operation.id,
-        "operation_type": operation.order.kind,
-        "model_name": operation.order.model,
-        "status": operation.status,
-        "progress": operation.progress,
-        "phase": operation.phase,
-        "done": operation.done,
-        "total": operation.total,
-        "rate": operation.rate,
-        "eta": operation.eta,
-        "message": operation.message,
-        "error": None if operation.error is None else asdict(operation.error),
-        "result": operation.result,
-        "attempts": operation.attempts,
-        "created_at": operation.created_at,
-        "started_at": operation.started_at,
-        "ended_at": operation.ended_at,
-    }

@@ -68,6 +68,7 @@ _STATES = {
     "fail": "red",
     "cold": "dim",
 }
+_FITS = {"yes": "green", "tight": "yellow", "no": "red"}
 
 
 class Mode(StrEnum):
@@ -149,6 +150,11 @@ class Painted:
 
     def __str__(self) -> str:
         return str(self.value)
+
+
+def painted_fit(verdict: object) -> Painted:
+    """Whether a model fits, in its colour; a dash when it is not known."""
+    return Painted(verdict or "-", _FITS.get(str(verdict), ""))
 
 
 def painted_state(state: str) -> Painted:

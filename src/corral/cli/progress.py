@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from corral.domain.operations import Operation
 
-_MOVING = ("download", "check", "unpack", "copy", "upload")
+_BRIEF = ("wait", "start")
 _EVERY = 5.0
 """Seconds between two lines of one piece of work, where lines are written."""
 _WINDOW = 5.0
@@ -64,8 +64,7 @@ class Show(Protocol):
 class Watch:
     """Keeps the last step seen, and passes on what does not go backwards.
 
-    `held` is how many bytes have arrived. `moved` says whether anything was fetched, `built` whether there was anything
-    at all to do.
+    `held` is how many bytes have arrived; `moved` says whether anything was fetched.
     """
 
     def __init__(self, show: Show) -> None:
@@ -74,13 +73,11 @@ class Watch:
         self._done = 0
         self.held = 0
         self.moved = False
-        self.built = False
 
     def __call__(self, step: Step) -> None:
         """Take note and pass on."""
         self._done = step.done if step.phase != self._phase else max(self._done, step.done)
         self._phase = step.phase
-        self.built = self.built or step.phase in _MOVING
         if step.phase == "download":
             self.held = self._done
             self.moved = True
@@ -163,6 +160,8 @@ class Lines:
 
     def __call__(self, step: Step) -> None:
         """Write, when it is time."""
+        if step.phase in _BRIEF:
+            return
         step = self._meter.read(step)
         begins = self._last is None or self._last.phase != step.phase
         moved = self._last is not None and self._last.done != step.done

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from corral.cli.invocation import Invocation, command, flag
+from corral.cli.models import described
 from corral.cli.names import Whats
 from corral.cli.output import Mode, size_text
 from corral.cli.work import Task, carry_out, hands, located
@@ -41,6 +43,7 @@ def pull(
     if detach and invocation.running() is None:
         raise ServerNotRunning("--detach needs a server that does it.", "Start one in another terminal: corral serve")
     corral = None if invocation.url else invocation.corral()
+    before = {} if corral is None else {model.name: model.revision.id for model in corral.registry.all()}
     there = [_there(corral, item, name, runtime) if corral else None for item in wanted]
     tasks = [_task(corral, item, name, runtime) for item, known in zip(wanted, there, strict=True) if known is None]
     if detach:
@@ -48,10 +51,10 @@ def pull(
         return
     for installed in there:
         if installed is not None:
-            _tell(invocation, _facts(installed), moved=False, built=False)
+            _tell(invocation, described(installed), moved=False, already=True)
     if tasks:
         carry_out(invocation, tasks, corral)
-        conclude(invocation, tasks)
+        conclude(invocation, tasks, corral, before)
 
 
 def install(invocation: Invocation, corral: "Corral", what: str) -> str:
@@ -127,8 +130,8 @@ def _detach(invocation: Invocation, tasks: Sequence[Task]) -> None:
         output.result(data, show, [operation.id])
 
 
-def conclude(invocation: Invocation, tasks: Sequence[Task]) -> None:
-    """Say of each what became of it.
+def conclude(invocation: Invocation, tasks: Sequence[Task], corral: "Corral | None", before: Mapping[str, str]) -> None:
+    """Say of each what became of it. `before` are the revisions that were installed, by name.
 
     Raises:
         CorralError: the last failure; the others have been said.
@@ -137,23 +140,25 @@ def conclude(invocation: Invocation, tasks: Sequence[Task]) -> None:
     failed = [task for task in tasks if task.error is not None]
     for task in tasks:
         if task.error is None:
-            _tell(invocation, _result(task.operation), moved=task.moved, built=task.built)
+            facts = _facts(task.operation, corral)
+            already = before.get(str(facts["name"])) == facts.get("revision")
+            _tell(invocation, facts, moved=task.moved, already=already)
         elif len(tasks) > 1 and output.mode is Mode.JSON:
             content = {"code": task.error.code, "message": task.error.message, "hint": task.error.hint}
             output.emit({"event": "failed", "name": task.called, "error": content})
         elif len(tasks) > 1:
             output.note(f"{task.called} is not installed:")
-            if task is not failed[-1]:
-                output.fail(task.error)
+        if task.error is not None and task is not failed[-1] and output.mode is not Mode.JSON:
+            output.fail(task.error)
     if failed and failed[-1].error is not None:
         raise failed[-1].error
 
 
-def _tell(invocation: Invocation, facts: Mapping[str, Any], *, moved: bool, built: bool) -> None:
+def _tell(invocation: Invocation, facts: Mapping[str, Any], *, moved: bool, already: bool) -> None:
     output = invocation.output
 
     def show() -> None:
-        verb = "is installed" if built else "was installed already"
+        verb = "was installed already" if already else "is installed"
         about = f"{size_text(facts.get('size'))}, {facts.get('format')}, revision {str(facts.get('revision'))[:12]}"
         output.say(f"{facts['name']} {verb}: {about}.")
         capabilities = facts.get("capabilities") or ()
@@ -165,13 +170,16 @@ def _tell(invocation: Invocation, facts: Mapping[str, Any], *, moved: bool, buil
     output.result({"event": "installed", "downloaded": moved, **facts}, show, [facts["name"]])
 
 
+def _facts(operation: Operation | None, corral: "Corral | None") -> Mapping[str, Any]:
+    """What was installed, as the store has it, or else as the server says."""
+    result = _result(operation)
+    if corral is not None:
+        with suppress(CorralError):
+            return described(corral.registry.get(str(result["name"])))
+    return result
+
+
 def _result(operation: Operation | None) -> Mapping[str, Any]:
     if operation is None or operation.result is None:
         raise CorralError("The operation ended without a result.", "See: corral list")
     return operation.result
-
-
-def _facts(installed: Installed) -> dict[str, Any]:
-    from corral.cli.models import described
-
-    return described(installed)

@@ -11,12 +11,11 @@ import typer
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.models import described
 from corral.cli.names import MaybeModel, Model, Some
-from corral.cli.output import Mode, Painted, size_text
+from corral.cli.output import Mode, Painted, line, size_text
 from corral.cli.show import past_row
 from corral.cli.table import Column
-from corral.cli.work import Task, carry_out, done
+from corral.cli.work import Task, carry_out, done, order
 from corral.domain.models import Installed
-from corral.domain.operations import Order
 from corral.errors import CorralError, InvalidRequest, ModelPinned
 
 if TYPE_CHECKING:
@@ -58,15 +57,14 @@ def update(
         answers = asyncio.run(_changes(corral, free))
     failed = [answer for answer in answers if isinstance(answer, CorralError)]
     changes = [answer for answer in answers if not isinstance(answer, CorralError)]
-    pinned = {installed.name: installed.pinned for installed in chosen}
     for change in changes:
-        _tell_change(invocation, change, checked=check, pinned=pinned[change.name])
+        _tell_change(invocation, change, checked=check)
     if model and not free and not check:
         raise ModelPinned(f"{chosen[0].name} is pinned.", f"Let it go: corral pin {chosen[0].name} --off")
     tasks = [
-        Task(Order("update", change.name, {"name": change.name}), change.name, f"corral update {change.name}")
+        Task(order(corral, "update", change["name"]), change["name"], f"corral update {change['name']}")
         for change in changes
-        if change.changed and not check
+        if change["changed"] and not check
     ]
     if tasks:
         carry_out(invocation, tasks)
@@ -77,16 +75,27 @@ def update(
         raise failed[-1]
 
 
-async def _changes(corral: "Corral", models: Sequence[Installed]) -> list[Any]:
+async def _changes(corral: "Corral", models: Sequence[Installed]) -> list[dict[str, Any] | CorralError]:
     """What an update of each would change, or why that cannot be told."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(installed: Installed) -> Any:
+    async def ask(installed: Installed) -> dict[str, Any] | CorralError:
         async with gate:
             try:
-                return await corral.registry.check(installed.name)
+                change = await corral.registry.check(installed.name)
             except CorralError as error:
                 return type(error)(f"{installed.name}: {error.message}", error.hint)
+        return {
+            "event": "change",
+            "name": change.name,
+            "changed": change.changed,
+            "pinned": installed.pinned,
+            "revision": change.current.id,
+            "version": change.current.version,
+            "version_found": change.version,
+            "download": change.download,
+            "files": [asdict(file) for file in change.files],
+        }
 
     try:
         return await asyncio.gather(*(ask(installed) for installed in models))
@@ -94,36 +103,29 @@ async def _changes(corral: "Corral", models: Sequence[Installed]) -> list[Any]:
         await corral.close()
 
 
-def _tell_change(invocation: Invocation, change: Any, *, checked: bool, pinned: bool) -> None:
+def _tell_change(invocation: Invocation, change: Mapping[str, Any], *, checked: bool) -> None:
     output = invocation.output
-    files = [asdict(file) for file in change.files]
-    data = {
-        "event": "change",
-        "name": change.name,
-        "changed": change.changed,
-        "pinned": pinned,
-        "revision": change.current.id,
-        "version": change.current.version,
-        "version_found": change.version,
-        "download": change.download,
-        "files": files,
-    }
+    name, held = change["name"], " (pinned)" if change["pinned"] else ""
 
     def show() -> None:
-        held = " (pinned)" if pinned else ""
-        if not change.changed:
-            output.say(f"{change.name}{held} is up to date.")
+        if not change["changed"]:
+            output.say(f"{name}{held} is up to date.")
             return
-        to = f" to {change.version[:12]}" if change.version else ""
-        fetch = "an unknown amount" if change.download is None else size_text(change.download)
-        output.say(f"{change.name}{held} changes{to}: {fetch} to fetch.", "bold")
-        for file in files:
+        to = f" to {_short(change['version_found'])}" if change["version_found"] else ""
+        fetch = "an unknown amount" if change["download"] is None else size_text(change["download"])
+        output.say(f"{name}{held} changes{to}: {fetch} to fetch.", "bold")
+        for file in change["files"]:
             if file["kind"] in _SIGNS:
                 sign, style = _SIGNS[file["kind"]]
-                output.say(f"  {sign} {file['name']} ({_sizes(file)})", style)
+                output.say(f"  {sign} {line(file['name'])} ({_sizes(file)})", style)
 
     if checked or output.mode is Mode.HUMAN:
-        output.result(data, show, [change.name] if change.changed else [])
+        output.result(change, show, [name] if change["changed"] else [])
+
+
+def _short(version: str) -> str:
+    """A version, of which a long digest is cut to its beginning."""
+    return version[:12] if len(version) >= 32 and version.isalnum() else line(version)
 
 
 def _sizes(file: Mapping[str, Any]) -> str:
@@ -151,11 +153,21 @@ def _tell_updates(invocation: Invocation, tasks: Sequence[Task]) -> list[CorralE
 
 def _update_there(invocation: Invocation, names: list[str], *, check: bool) -> None:
     """Have another machine's server update its models."""
-    if check or not names:
-        raise InvalidRequest("--check and --all work on this machine's models.", "Name the models to update.")
-    tasks = [Task(Order("update", name, {"name": name}), name, f"corral update {name}") for name in names]
+    if not names:
+        raise InvalidRequest("Which of that machine's models shall be updated?", "Name them: corral update MODEL")
+    if check:
+        for name in names:
+            found = invocation.ask(lambda server, name=name: server.change_of(name))
+            known = {key: found.get(key) for key in ("changed", "download", "files")}
+            versions = {"revision": found.get("current"), "version": found.get("current_version")}
+            more = {"event": "change", "name": name, "pinned": False, "version_found": found.get("version")}
+            _tell_change(invocation, {**more, **versions, **known}, checked=True)
+        return
+    tasks = [Task(order(None, "update", name), name, f"corral update {name}") for name in names]
     carry_out(invocation, tasks)
     failed = _tell_updates(invocation, tasks)
+    for error in failed[:-1]:
+        invocation.output.fail(error)
     if failed:
         raise failed[-1]
 
@@ -264,9 +276,10 @@ def verify(invocation: Invocation, model: MaybeModel = None) -> None:
 
     For example: corral verify
     """
-    name = invocation.corral().registry.get(model).name if model and not invocation.url else model or ""
-    order = Order("verify", name, {"name": name or None})
-    operation = done(invocation, order, name or "all models", f"corral verify {name}".rstrip())
+    corral = None if invocation.url else invocation.corral()
+    name = corral.registry.get(model).name if model and corral else model or ""
+    again = f"corral verify {name}".rstrip()
+    operation = done(invocation, order(corral, "verify", name), name or "all models", again)
     output = invocation.output
     facts = dict(operation.result or {})
     count = facts.get("verified")

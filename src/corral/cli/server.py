@@ -37,29 +37,81 @@ def error_of(content: Mapping[str, Any]) -> CorralError:
     return kind(str(content.get("message") or "The server gave no reason."), str(content.get("hint") or ""))
 
 
+_NAMES = {
+    "message": "message",
+    "phase": "phase",
+    "done": "done_bytes",
+    "total": "total_bytes",
+    "rate": "rate",
+    "eta": "eta_seconds",
+    "attempts": "attempts",
+    "created_at": "created_at",
+    "started_at": "started_at",
+    "ended_at": "ended_at",
+    "result": "result",
+    "progress": "progress",
+}
+"""What an operation's fields are called over HTTP."""
+
+
 def operation_of(content: Mapping[str, Any]) -> Operation:
-    """The operation that a server described; what it did not say is unknown."""
-    error = content.get("error")
-    failure = None
-    if isinstance(error, Mapping):
-        failure = Failure(str(error.get("code") or "error"), str(error.get("message")), str(error.get("hint") or ""))
-    elif error:
-        failure = Failure(str(content.get("code") or "error"), str(error), str(content.get("hint") or ""))
-    known = ("phase", "done", "total", "rate", "eta", "message", "result", "attempts", "started_at", "ended_at")
-    given = {key: content[key] for key in known if content.get(key) is not None}
+    """The operation that a server described; what it did not say is unknown.
+
+    Raises:
+        KeyError, ValueError, TypeError: it is none.
+    """
+    failure = content.get("failure")
+    given = {"created_at": 0.0} | {
+        field: content[name] for field, name in _NAMES.items() if content.get(name) is not None
+    }
     return Operation(
-        str(content["operation_id"]),
-        Order(
-            str(content.get("operation_type") or ""),
-            str(content.get("model_name") or ""),
-            dict(content.get("params") or {}),
-        ),
-        OperationStatus(content["status"]),
-        float(content.get("created_at") or 0.0),
-        float(content.get("progress") or 0.0),
-        error=failure,
+        id=str(content["operation_id"]),
+        order=Order(str(content["operation_type"]), str(content["model_name"]), dict(content.get("params") or {})),
+        status=OperationStatus(content["status"]),
+        error=None
+        if failure is None
+        else Failure(str(failure["code"]), str(failure["message"]), str(failure.get("hint") or "")),
         **given,
     )
+
+
+def content_of(operation: Operation) -> dict[str, Any]:
+    """An operation, as the HTTP interface describes it."""
+    error = operation.error
+    return {
+        "operation_id": operation.id,
+        "operation_type": operation.order.kind,
+        "model_name": operation.order.model,
+        "status": operation.status,
+        "error": None if error is None else f"{error.message} {error.hint}".rstrip(),
+        "failure": None if error is None else {"code": error.code, "message": error.message, "hint": error.hint},
+        "params": dict(operation.order.params),
+        **{name: getattr(operation, field) for field, name in _NAMES.items()},
+    }
+
+
+def _request(order: Order) -> tuple[str, str, dict[str, Any] | None]:
+    """Method, path and body of the request that orders this.
+
+    Raises:
+        NotSupported: there is no such request.
+    """
+    params, name = order.params, quote(order.model)
+    match order.kind:
+        case "install":
+            body = _given(name=params["what"], alias=params.get("name"), runtime=params.get("runtime"))
+            return "POST", f"{_CATALOG}/registry/install", body
+        case "remove":
+            return "DELETE", f"{_CATALOG}/registry/{name}?force={str(bool(params.get('force'))).lower()}", None
+        case "gc":
+            return "POST", f"{_CATALOG}/gc", {"dry_run": bool(params.get("dry_run"))}
+        case "verify" if not name:
+            return "POST", f"{_CATALOG}/verify", None
+        case "update" | "verify":
+            return "POST", f"{_CATALOG}/{name}/{order.kind}", None
+        case "push" | "move" as kind:
+            return "POST", f"{_CATALOG}/{name}/{kind}", dict(params)
+    raise NotSupported(f"A server cannot be asked to {order.kind}.")
 
 
 def _given(**values: Any) -> dict[str, Any] | None:
@@ -106,22 +158,9 @@ class Server:
         return list(await self._call("GET", f"{_MODELS}/{quote(name)}/log", "lines"))
 
     async def submit(self, order: Order) -> Operation:
-        """Hand an operation over; the same one again while an equal one is unfinished."""
-        params = dict(order.params)
-        name = quote(order.model)
-        match order.kind:
-            case "install":
-                body = {"name": params["what"], "runtime": params.get("runtime"), "alias": params.get("name")}
-                path, method = f"{_CATALOG}/registry/install", "POST"
-            case "remove":
-                force = str(bool(params.get("force"))).lower()
-                path, method, body = f"{_CATALOG}/registry/{name}?force={force}", "DELETE", {}
-            case "update":
-                path, method, body = f"{_CATALOG}/{name}/update", "POST", {}
-            case kind:
-                raise NotSupported(f"The server cannot be asked to {kind}.", "Do it on that machine.")
-        given = {key: value for key, value in body.items() if value is not None}
-        return await self.operation(str(await self._call(method, path, "operation_id", given or None)))
+        """Hand an operation over; an equal one that has not ended is joined."""
+        method, path, body = _request(order)
+        return await self.operation(str(await self._call(method, path, "operation_id", body)))
 
     async def rollback(self, name: str, revision: str | None) -> dict[str, Any]:
         """Let a model stand for an earlier revision."""
@@ -138,6 +177,20 @@ class Server:
         """The revisions that a model has had, newest first."""
         return list(await self._call("GET", f"{_CATALOG}/{quote(name)}/revisions", "revisions"))
 
+    async def change_of(self, name: str) -> dict[str, Any]:
+        """What an update of a model would bring."""
+        path = f"{_CATALOG}/{quote(name)}/update"
+        return await self._whole("GET", path, "changed")
+
+    async def room(self) -> dict[str, Any]:
+        """What takes what in its store."""
+        return await self._whole("GET", f"{_CATALOG}/df", "total")
+
+    async def search(self, text: str, limit: int, source: str | None) -> dict[str, Any]:
+        """What is there and what can be had that matches."""
+        query = urlencode({"q": text, "limit": str(limit)} | ({"source": source} if source else {}))
+        return await self._whole("GET", f"{_CATALOG}/search?{query}", "models")
+
     async def operation(self, identifier: str) -> Operation:
         """One operation as it stands."""
         return self._operation(await self._call("GET", f"{_OPERATIONS}/{quote(identifier)}", "operation"))
@@ -149,8 +202,7 @@ class Server:
 
     async def change(self, identifier: str, verb: str) -> Operation:
         """`cancel`, `pause` or `resume` it."""
-        await self._call("POST", f"{_OPERATIONS}/{quote(identifier)}/{verb}", "success")
-        return await self.operation(identifier)
+        return self._operation(await self._call("POST", f"{_OPERATIONS}/{quote(identifier)}/{verb}", "operation"))
 
     async def watch(self, identifier: str) -> AsyncGenerator[Operation, None]:
         """The operation now, and at each change, until it has ended."""
@@ -198,6 +250,10 @@ class Server:
             ) from error
 
     async def _call(self, method: str, path: str, field: str, body: Mapping[str, Any] | None = None) -> Any:
+        return (await self._whole(method, path, field, body))[field]
+
+    async def _whole(self, method: str, path: str, field: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The whole answer, which has that field."""
         response = await self._ask(method, path, body)
         try:
             document = await self._document(response)
@@ -205,7 +261,7 @@ class Server:
             response.close()
         if response.status >= 400 or field not in document:
             raise self._refusal(document)
-        return document[field]
+        return document
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
         content = b"" if body is None else json.dumps(body).encode()

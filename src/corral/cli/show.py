@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from corral.cli.invocation import Invocation, command
 from corral.cli.models import described, states
 from corral.cli.names import Model
-from corral.cli.output import Output, line, painted_state, size_text, time_text
+from corral.cli.output import Output, line, painted_fit, painted_state, size_text, time_text
 from corral.domain.models import Installed
 from corral.domain.options import parse_options
 from corral.errors import CorralError
@@ -58,16 +58,19 @@ def describe(corral: "Corral", definition: "Definition", state: str | None = Non
 
 
 def _installed(corral: "Corral", installed: Installed) -> dict[str, Any]:
-    from corral.cli.fitness import Judge, judged
+    import asyncio
+
+    from corral.app.fitness import Judge, judged
 
     revision = installed.revision
     facts = dict(revision.facts)
+    judge = asyncio.run(Judge.of(corral.settings.models_dir))
     return {
         **described(installed),
         "languages": list(facts.get("languages") or ()),
         "roles": list(facts.get("allowed_roles") or ()),
         "ignored": {key: value for key, value in facts.items() if "ignored" in key},
-        "fit": judged(Judge(corral.settings.models_dir).fit(facts, revision.size)),
+        "fit": judged(judge.fit(facts, revision.size)),
         "override": dict(corral.registry.override(installed.name)),
         "history": [past_row(past) for past in corral.registry.history(installed.name)],
         "defaults": dict(revision.defaults),
@@ -146,16 +149,14 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def _fit_pairs(fit: Mapping[str, Any] | None) -> list[tuple[str, object]]:
     if not fit:
         return []
-    from corral.cli.fitness import painted
-
-    return [("fits here", painted(fit["verdict"])), ("because", fit["reason"])]
+    return [("fits here", painted_fit(fit["verdict"])), ("because", fit["reason"])]
 
 
 def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
     """What a person sees of simple facts: those that are known, with their units."""
     pairs: list[tuple[str, object]] = []
     for key, value in facts.items():
-        if value in (None, "", [], {}, False):
+        if value in (None, "", [], {}, False) or (key == "follows" and value == facts.get("source")):
             continue
         pairs.append((_LABELS.get(key, key.replace("_", " ")), _shown(value, key)))
     return pairs

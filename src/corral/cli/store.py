@@ -1,6 +1,7 @@
 """The store of this machine: `gc`, `df`, `move` and `push`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,8 @@ from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Model
 from corral.cli.output import Painted, size_text
 from corral.cli.table import Column
-from corral.cli.work import done
+from corral.cli.work import done, order
 from corral.domain.models import ModelRef
-from corral.domain.operations import Order
 from corral.errors import InvalidRequest
 
 _BAR = 30
@@ -28,8 +28,8 @@ def gc(
 
     The current revision of each model and the newest others (store.keep_revisions) stay. For example: corral gc -n
     """
-    order = Order("gc", "", {"dry_run": dry_run})
-    found = dict(done(invocation, order, "store", "corral gc").result or {})
+    corral = None if invocation.url else invocation.corral()
+    found = dict(done(invocation, order(corral, "gc", dry_run=dry_run), "store", "corral gc").result or {})
     output = invocation.output
 
     def show() -> None:
@@ -60,29 +60,15 @@ def df(invocation: Invocation) -> None:
 
     For example: corral df
     """
-    invocation.here_only("df")
-    usage = invocation.corral().registry.usage()
+    if invocation.url:
+        data = invocation.ask(lambda server: server.room())
+        data.pop("success", None)
+    else:
+        data = asdict(invocation.corral().registry.usage())
     output = invocation.output
-    models = [
-        {
-            "name": model.name,
-            "size": model.size,
-            "shared": model.shared,
-            "unique": model.unique,
-            "revisions": model.revisions,
-        }
-        for model in usage.models
-    ]
-    data = {
-        "models": models,
-        "count": len(models),
-        "blobs": usage.blobs,
-        "partial": usage.partial,
-        "total": usage.total,
-        "quota": usage.quota,
-        "free": usage.free,
-    }
-    output.result(data, lambda: _show(invocation, data, models), [usage.total])
+    models = data["models"]
+    data["count"] = len(models)
+    output.result(data, lambda: _show(invocation, data, models), [data["total"]])
 
 
 def _show(invocation: Invocation, data: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> None:
@@ -132,12 +118,11 @@ def move(
     """
     if (folder is None) != back:
         raise InvalidRequest("Move it where?", f"corral move {model} FOLDER, or back: corral move {model} --back")
-    invocation.here_only("move")
-    name = invocation.corral().registry.get(model).name
+    corral = None if invocation.url else invocation.corral()
+    name = corral.registry.get(model).name if corral else model
     target = None if folder is None else str(folder.expanduser().absolute())
-    order = Order("move", name, {"name": name, "folder": target})
     again = f"corral move {name} --back" if back else f"corral move {name} {target}"
-    facts = dict(done(invocation, order, name, again).result or {})
+    facts = dict(done(invocation, order(corral, "move", name, folder=target), name, again).result or {})
     output = invocation.output
     where = "back in the store" if target is None else f"in {target}"
     moved = size_text(facts.get("moved"))
@@ -157,10 +142,12 @@ def push(
     For example: corral push smollm2 s3://models/smollm2
     """
     ref = str(ModelRef.parse(to))
-    invocation.here_only("push")
-    name = invocation.corral().registry.get(model).name
-    order = Order("push", name, {"name": name, "to": ref})
-    facts = dict(done(invocation, order, name, f"corral push {name} {ref}").result or {})
+    corral = None if invocation.url else invocation.corral()
+    name = corral.registry.get(model).name if corral else model
+    work = order(corral, "push", name, to=ref)
+    if corral is not None:
+        corral.catalog.check(work)
+    facts = dict(done(invocation, work, name, f"corral push {name} {ref}").result or {})
     output = invocation.output
 
     def show() -> None:

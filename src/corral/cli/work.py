@@ -9,7 +9,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.cli.output import size_text
 from corral.cli.progress import Watch, shown
@@ -122,22 +122,19 @@ class Task:
         """Whether bytes were fetched."""
         return self.watch is not None and self.watch.moved
 
-    @property
-    def built(self) -> bool:
-        """Whether there was anything to do."""
-        return self.watch is not None and self.watch.built
 
-
-HANDED_OVER = frozenset({"install", "update", "remove"})
-"""The kinds of operations that a running server does, since they touch what is in its memory."""
-
-
-def hands(invocation: Invocation, corral: Corral | None = None, kind: str = "install") -> Hands:
-    """Who does operations of that kind: the server that runs, or this process."""
-    if kind in HANDED_OVER and invocation.running() is not None:
+def hands(invocation: Invocation, corral: Corral | None = None) -> Hands:
+    """The server that runs, or this process."""
+    if invocation.running() is not None:
         return There(connect(invocation))
-    invocation.here_only(kind)
     return Here(corral or invocation.corral())
+
+
+def order(corral: Corral | None, kind: str, model: str = "", **params: Any) -> Order:
+    """The order to do `kind` to a model; `corral` is None where another machine's server will know better."""
+    if corral is not None:
+        return corral.catalog.order(kind, model, **params)
+    return Order(kind, model, {key: value for key, value in params.items() if value not in (None, False)})
 
 
 def carry_out(invocation: Invocation, tasks: Sequence[Task], corral: Corral | None = None) -> None:
@@ -174,7 +171,7 @@ def done(invocation: Invocation, order: Order, called: str, again: str) -> Opera
 
 
 async def _all(invocation: Invocation, tasks: Sequence[Task], corral: Corral | None) -> None:
-    workers = hands(invocation, corral, tasks[0].order.kind)
+    workers = hands(invocation, corral)
     try:
         await asyncio.gather(*(_one(workers, task) for task in tasks))
     finally:
