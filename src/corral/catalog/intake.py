@@ -234,7 +234,7 @@ class Intake(Shelf):
             return await in_thread(self._record, name, step, revision, follows)
 
     def _record(self, name: str, step: Step, revision: Revision, follows: str) -> Installed:
-        old = self._index.look().records.get(name)
+        old = self._index.latest().records.get(name)
         fresh = Record(name, revision.id, (step,), follows)
         record = fresh if old is None else old.onto(step, follows)
         self._manifests.write(record, revision)

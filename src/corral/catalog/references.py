@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _NO_SCHEME = re.compile(r"[^:]*$|[./~]")
 _VERSION = re.compile(r"==[^#]*|@(?:sha256:)?[^:#@/]+(?=$|[:#])")
+_DIGEST = re.compile(r"#sha256=[0-9a-f]{64}$")
+_PIECE = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 def reference(what: str, schemes: Collection[str], library: Iterable[str]) -> ModelRef:
@@ -44,11 +46,19 @@ def reference(what: str, schemes: Collection[str], library: Iterable[str]) -> Mo
 
 def family(source: str) -> str:
     """A source's reference without its version, so that another version may take a model's place."""
-    return source if source.startswith("file:") else _VERSION.sub("", source)
+    if source.startswith("file:"):
+        return source
+    unpinned = _DIGEST.sub("", source)
+    return unpinned if source.startswith(("http:", "https:")) else _VERSION.sub("", unpinned)
 
 
 def name_of(ref: ModelRef) -> str:
-    """A name for what a reference points at: the last piece of its locator, without version and suffix."""
-    locator = ref.locator if ref.scheme == "file" else _VERSION.sub("", ref.locator)
-    stem = locator.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    """A name for what a reference points at: the last piece of its locator, without version and suffix.
+
+    What has a name in a shared catalog keeps it.
+    """
+    locator = ref.locator if ref.scheme == "file" else family(ref.locator)
+    if ref.scheme == "bucket" and locator.partition("#")[2]:
+        return check_name(locator.partition("#")[2])
+    stem = _PIECE.sub("", locator.rstrip("/").rpartition("/")[2].removesuffix(".gguf"))
     return check_name(re.sub(r"[^\w.\-]+", "-", stem, flags=re.ASCII).strip("-.").lower()[:200] or "model")
