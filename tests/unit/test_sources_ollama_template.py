@@ -270,7 +270,6 @@ def test_thinking():
         ("{{ $x" + ".Function" * 50 + " }}", "expressions are nested"),
         ("{{ and" + " .Prompt" * 2000 + " }}", "too long"),
         ("x" * (MOST_TEXT + 1), "KiB"),
-        ("{{ index .Messages 9 }}", "cannot be printed"),
     ],
 )
 def test_what_has_no_counterpart_is_said(template, why):

@@ -28,6 +28,7 @@ from corral.kit.pip_config import PipConfig
 from corral.kit.web import Transient
 from corral.sources._ollama import layers
 from corral.sources._ollama.gotemplate import Untranslatable
+from corral.sources._ollama.jinja import translate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -331,7 +332,7 @@ def _honour(
     for text in texts.get("template", []):
         reason = f"Ollama writes its prompts by code ({config['renderer']!r:.40})" if config.get("renderer") else ""
         try:
-            defaults |= {} if reason else {"chat_template": _jinja(text)}
+            defaults |= {} if reason else {"chat_template": translate(text)}
         except Untranslatable as error:
             reason = str(error)
         if reason:
@@ -339,12 +340,6 @@ def _honour(
     if texts.get("license"):
         facts["licence_text"] = layers.licence_text(texts["license"])
     return defaults, facts
-
-
-def _jinja(template: str) -> str:
-    from corral.sources._ollama.jinja import translate
-
-    return translate(template)
 
 
 def _homepage(name: Name) -> str | None:

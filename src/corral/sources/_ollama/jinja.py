@@ -14,9 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from corral.sources._ollama.gotemplate import (
     Assign,
     Block,
@@ -142,7 +139,6 @@ def translate(template: str) -> str:
         last, _ = _until_answer(nodes)
         jinja = _MESSAGES + _TURNS + "{%- for turn in now.turns -%}\n" + _Writer(nodes, _TURN).text(nodes)
         jinja += "{%- endfor -%}\n" + _Writer(last, _LAST_TURN).text(last)
-    _try(jinja)
     return jinja
 
 
@@ -322,25 +318,3 @@ def _quoted(text: str) -> str:
     for plain, escaped in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         text = text.replace(plain, escaped)
     return f"'{text}'"
-
-
-_TRIALS = (
-    [("user", "a")],
-    [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")],
-)
-
-
-def _try(jinja: str) -> None:
-    """Print two small conversations, so that no engine is the first to find that it cannot be printed.
-
-    Raises:
-        Untranslatable: it cannot.
-    """
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    world.globals["strftime_now"] = str
-    try:
-        template = world.from_string(jinja)
-        for trial in _TRIALS:
-            template.render(messages=[{"role": role, "content": text} for role, text in trial])
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-        raise Untranslatable(f"its translation cannot be printed: {error}") from error
