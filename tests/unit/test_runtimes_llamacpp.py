@@ -12,9 +12,9 @@ from corral.runtimes.llamacpp import (
     LlamaCppOptions,
     _launch_data,
     diagnose,
+    opening_adapter,
     read_facts,
     slot_context,
-    system_adapter,
     tool_adapter,
 )
 
@@ -42,6 +42,7 @@ def spec(options=None, capabilities=(), **facts):
         {"seed": -1},
         {"mirostat": 3},
         {"stop": "text"},
+        {"opening": [{"role": "user"}]},
         {"cache_type_k": "q3"},
         {"pooling": "mean", "embeddings": False},
         {"pooling": "median", "embeddings": True},
@@ -318,23 +319,40 @@ def test_the_child_is_told_only_what_is_said_of_sampling():
 def test_the_default_system_message_gives_way_to_the_client_s(role):
     asked = {"messages": [{"role": "user", "content": "Hi"}, {"role": role, "content": "Be short."}]}
     before = [*asked["messages"]]
-    assert not system_adapter(tool_adapter(""), "Be kind.")("/chat/completions", asked)
+    assert not opening_adapter(tool_adapter(""), "Be kind.")("/chat/completions", asked)
     assert asked["messages"] == before
 
 
 def test_the_default_system_message_opens_a_conversation_without_one():
     asked = {"messages": [{"role": "user", "content": "Hi"}]}
-    assert system_adapter(tool_adapter(""), "Be kind.")("/chat/completions", asked)
+    assert opening_adapter(tool_adapter(""), "Be kind.")("/chat/completions", asked)
     assert asked["messages"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
 
 
 @pytest.mark.parametrize(("path", "messages"), [("/completions", []), ("/chat/completions", "none"), ("/x", None)])
 def test_what_is_no_conversation_gets_no_system_message(path, messages):
     asked = {"messages": messages}
-    assert not system_adapter(tool_adapter(""), "Be kind.")(path, asked)
+    assert not opening_adapter(tool_adapter(""), "Be kind.")(path, asked)
     assert asked == {"messages": messages}
 
 
 def test_without_a_default_system_message_nothing_is_added():
     adapt = tool_adapter("")
-    assert system_adapter(adapt, None) is adapt
+    assert opening_adapter(adapt, None) is adapt
+
+
+@pytest.mark.parametrize(
+    ("system", "said", "roles"),
+    [
+        ("S", ["user"], ["system", "user", "assistant", "user"]),
+        (None, ["user"], ["user", "assistant", "user"]),
+        ("S", ["system", "user"], ["system", "user", "assistant", "user"]),
+        ("S", ["user", "system"], ["user", "assistant", "user", "system"]),
+        ("S", [], ["system", "user", "assistant"]),
+    ],
+)
+def test_the_opening_comes_after_system_messages_and_before_all_else(system, said, roles):
+    opening = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    asked = {"messages": [{"role": role, "content": "…"} for role in said]}
+    assert opening_adapter(tool_adapter(""), system, opening)("/chat/completions", asked)
+    assert [message["role"] for message in asked["messages"]] == roles

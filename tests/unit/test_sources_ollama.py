@@ -200,6 +200,7 @@ async def test_a_model_of_this_machine_s_ollama(tmp_path):
         system="Be kind.",
         license="MIT License\n…",
         messages=[{"role": "user", "content": "Hi"}],
+        embed=b"x",
     )
     listing = await listed(tmp_path, made)
     assert str(listing.ref) == "ollama:tiny:1b"
@@ -212,7 +213,8 @@ async def test_a_model_of_this_machine_s_ollama(tmp_path):
     assert listing.defaults["stop"] == ["."]
     assert listing.defaults["system"] == listing.facts["system"] == "Be kind."
     assert "turn" in listing.defaults["chat_template"]
-    assert listing.facts["ignored_layers"] == ["messages"]
+    assert listing.facts["ignored_layers"] == ["embed"]
+    assert listing.defaults["opening"] == [{"role": "user", "content": "Hi"}]
     assert list(listing.facts["ignored_params"]) == ["num_gpu"]
     assert listing.facts["licence_text"] == "MIT License\n…"
     assert listing.facts["read_from"] == str(tmp_path)
@@ -256,6 +258,15 @@ async def test_a_template_that_is_not_used_is_said(tmp_path, template, config, w
     listing = await listed(tmp_path, oci.image(models.gguf(), template=template, config=config))
     assert "chat_template" not in listing.defaults
     assert why in listing.facts["template_ignored"]
+
+
+@pytest.mark.parametrize(
+    "said", [b"{", b"{}", ["x"], [{"role": "tool", "content": "x"}], [{"role": "user"}], [{"role": "user"}] * 101]
+)
+async def test_an_opening_that_cannot_be_said_is_left_out(tmp_path, said):
+    listing = await listed(tmp_path, oci.image(models.gguf(), messages=said))
+    assert "opening" not in listing.defaults
+    assert listing.facts["ignored_layers"] == ["messages"]
 
 
 async def test_of_several_templates_the_last_counts(tmp_path):

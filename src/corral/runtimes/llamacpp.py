@@ -13,8 +13,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
@@ -65,6 +66,7 @@ class LlamaCppOptions:
         micro_batch: tokens computed in one step.
         prompt_cache_mib: memory for the prompts of earlier requests, in MiB; 0 keeps none.
         system: the system message of a conversation whose client sends none, where the template has a place for one.
+        opening: messages (`role` and `content`) that every conversation begins with, as examples to the model.
         stop: texts that end an answer when the client names none.
         max_tokens: most tokens of an answer when the client says nothing; -1 is until the model or the context ends.
         keep: tokens of a completion's prompt that stay when it is cut to fit; -1 all.
@@ -88,6 +90,7 @@ class LlamaCppOptions:
     micro_batch: int | None = None
     prompt_cache_mib: int = 256
     system: str | None = None
+    opening: tuple[Mapping[str, str], ...] = ()
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     keep: int | None = None
@@ -106,6 +109,10 @@ class LlamaCppOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        if any(set(message) != {"role", "content"} for message in self.opening):
+            raise InvalidRequest(
+                "Option 'opening' for llamacpp has messages that are not {role, content}.", param="opening"
+            )
         for name, least in [(name, 1) for name in _POSITIVE] + [(name, 0) for name in _NOT_NEGATIVE]:
             value = getattr(self, name)
             if value is not None and value < least:
@@ -194,18 +201,20 @@ def tool_adapter(template: str) -> Adapt:
     return adapt
 
 
-def system_adapter(adapt: Adapt, system: str | None) -> Adapt:
-    """`adapt`, after putting `system` in front of a conversation whose client sent no system message."""
-    if system is None:
+def opening_adapter(adapt: Adapt, system: str | None, opening: Sequence[Mapping[str, str]] = ()) -> Adapt:
+    """`adapt`, after putting `system` before a conversation whose client sent no system message, then `opening`."""
+    if system is None and not opening:
         return adapt
-    message = {"role": "system", "content": system}
 
     def introduce(path: str, body: dict[str, Any]) -> bool:
         said = body.get("messages")
-        bare = path == "/chat/completions" and isinstance(said, list) and not any(map(_is_system, said))
-        if bare:
-            body["messages"] = [message, *cast("list[Any]", said)]
-        return adapt(path, body) or bare
+        if path != "/chat/completions" or not isinstance(said, list):
+            return adapt(path, body)
+        own = sum(1 for _ in takewhile(_is_system, said))
+        default = system is not None and not any(map(_is_system, said))
+        before = [{"role": "system", "content": system}] if default else said[:own]
+        body["messages"] = [*before, *map(dict, opening), *said[own:]]
+        return adapt(path, body) or default or bool(opening)
 
     return introduce
 
@@ -312,9 +321,8 @@ async def _session(child: process.Child, spec: LaunchSpec, key: str) -> ChildSes
         raise EngineStartFailed(f"The engine of {spec.model!r} did not tell its properties (status {status}).")
     facts = read_facts(props, child.facts["device"], spec)
     takes_system = Capability.SYSTEM_ROLE in (facts.capabilities or frozenset())
-    adapt = system_adapter(
-        tool_adapter(props.get("chat_template") or ""), spec.options.system if takes_system else None
-    )
+    tools = tool_adapter(props.get("chat_template") or "")
+    adapt = opening_adapter(tools, spec.options.system if takes_system else None, spec.options.opening)
     endpoint = Endpoint(url=f"{address}/v1", headers=headers, model=spec.model, adapt=adapt)
     return ChildSession(child, endpoint, facts, health=f"{address}/health")
 

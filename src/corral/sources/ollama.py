@@ -42,7 +42,7 @@ _PREFIX = "application/vnd.ollama.image."
 _MOST_TEXT = 1 << 20
 _MOST_LICENCES = 8
 _FILES = ("model", "projector")
-_TEXTS = ("template", "params", "system", "license")
+_TEXTS = ("template", "params", "system", "messages", "license")
 
 
 class _Shelf(Protocol):
@@ -256,6 +256,11 @@ async def _listing(ref: ModelRef, name: Name, shelf: _Shelf) -> Listing:
         for kind, found in content.texts.items()
     }
     defaults, facts = await in_thread(_honour, name, texts, config)
+    opening = layers.messages(texts["messages"][-1].encode()) if "messages" in texts else []
+    if opening is None:
+        content.ignored.append("messages")
+    elif opening:
+        defaults["opening"] = opening
     if content.ignored:
         facts["ignored_layers"] = sorted(set(content.ignored))
     files = tuple(

@@ -308,9 +308,7 @@ def _known(text: str | None, what: str) -> str:
 def _literal(value: str | float | bool | None) -> str:
     if isinstance(value, str):
         return _quoted(value)
-    return (
-        {True: "true", False: "false", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+    return str(value).lower()  # true, false and none are written small in Jinja
 
 
 def _quoted(text: str) -> str:

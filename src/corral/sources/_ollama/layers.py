@@ -14,6 +14,8 @@ from corral.errors import SourceError
 
 _MOST_STOPS = 64
 _LONGEST_STOP = 1000
+_MOST_MESSAGES = 100
+_ROLES = frozenset({"user", "assistant"})
 _LONGEST_LICENCE = 32_000
 _LONGEST_TITLE = 80
 
@@ -90,6 +92,22 @@ def parameters(data: bytes, what: str) -> Parameters:
             option = known[0]
             options[option] = [value] if option == "stop" and isinstance(value, str) else value
     return Parameters(options, ignored)
+
+
+def messages(data: bytes) -> list[dict[str, str]] | None:
+    """The messages that every conversation begins with; None when they are of a kind that cannot be honoured."""
+    try:
+        content = orjson.loads(data)
+    except ValueError:
+        return None
+    if not isinstance(content, list) or len(content) > _MOST_MESSAGES:
+        return None
+    found = [
+        {"role": item["role"], "content": item["content"]}
+        for item in content
+        if isinstance(item, dict) and item.get("role") in _ROLES and isinstance(item.get("content"), str)
+    ]
+    return found if len(found) == len(content) else None
 
 
 def configuration(data: bytes, what: str) -> Mapping[str, Any]:
