@@ -156,6 +156,17 @@ async def test_a_new_database_is_made_once_however_many_open_it(tmp_path, databa
     await database.close()
 
 
+async def test_equal_orders_at_once_are_one(tmp_path, database_url):
+    async with AsyncExitStack() as stack:
+        every = [await stack.enter_async_context(opened(tmp_path, database_url)) for _ in range(6)]
+        await asyncio.gather(*(each.page(1) for each in every))
+        ordered = await asyncio.gather(*(each.submit(Order("install", "a")) for each in every))
+        kept = await every[0].page(9)
+
+    assert {each.id for each in ordered} == {each.id for each in kept}
+    assert len(kept) == 1
+
+
 def shape(connection):
     """Everything about the tables that a program could notice."""
     found = inspect(connection)

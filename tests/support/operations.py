@@ -101,6 +101,12 @@ class Bench:
             while not condition():
                 await self.clock.advance(0.1)
 
+    async def a_while(self) -> None:
+        """Let time pass, and the database be used meanwhile: enough for whatever should not happen to happen."""
+        for _ in range(30):
+            await self.clock.advance(0.5)
+            await self.operations.page(1)
+
     async def flow(self, work: Awaitable[T]) -> T:
         """What `work` returns, while time passes."""
         task = asyncio.ensure_future(work)

@@ -163,6 +163,29 @@ async def test_a_locked_one_says_so(tmp_path):
     await database.close()
 
 
+async def test_who_means_to_write_holds_the_lock_from_the_start(database, tmp_path):
+    """Otherwise two that read first could both find that they may write."""
+    impatient = Database(None, tmp_path, patience=0.05)
+    await impatient.read(count)
+    looked, go = asyncio.Event(), asyncio.Event()
+
+    async def look_and_write(connection):
+        await connection.execute(select(version))
+        looked.set()
+        await go.wait()
+        await connection.execute(version.update().values(version_num="first"))
+
+    first = asyncio.create_task(database.write(look_and_write))
+    await looked.wait()
+    with pytest.raises(DatabaseError, match="is locked"):
+        await impatient.write(lambda c: c.execute(version.update().values(version_num="second")))
+    go.set()
+    await first
+
+    assert await impatient.read(lambda c: c.scalar(select(version.c.version_num))) == "first"
+    await impatient.close()
+
+
 async def test_what_is_no_database_says_so(tmp_path):
     (tmp_path / "corral.db").write_bytes(b"something else entirely, and long enough to be looked at" * 40)
     database = Database(None, tmp_path)

@@ -110,7 +110,8 @@ async def test_the_limits_and_the_order_hold(bench, worker):
         assert worker.begun == ["a", "c", "e"]
         worker.end("e")
         await bench.until(lambda: "e" not in worker.at_work)
-        await bench.clock.advance(5)
+        await bench.a_while()
+        assert len(worker.begun) == 3
         worker.end("a")
         await bench.until(lambda: len(worker.begun) == 5)
         assert worker.begun[3:] == ["b", "d"]
@@ -180,7 +181,7 @@ async def test_pause_keeps_the_parts_and_resume_goes_on_from_there(bench, worker
         assert await bench.operations.parts() == {"part-1"}
         with pytest.raises(Conflict, match="is paused"):
             await bench.operations.pause(identifier)
-        await bench.clock.advance(60)
+        await bench.a_while()
         assert worker.begun == ["a"]
 
         await bench.operations.resume(identifier)
@@ -485,7 +486,7 @@ async def test_perform_waits_for_its_lane(bench, worker):
     async with bench.run():
         await bench.until(lambda: worker.begun)
         performing = asyncio.create_task(bench.more().perform(second))
-        await bench.clock.advance(5)
+        await bench.a_while()
         assert worker.begun == ["a"]
         worker.end("a")
         await bench.until(lambda: len(worker.begun) == 2)
