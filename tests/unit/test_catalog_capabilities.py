@@ -10,7 +10,7 @@ from corral.catalog.prompting import Template
 from corral.domain.models import Capability as Can
 from corral.domain.models import FileEntry
 from corral.errors import CorruptModel
-from support import models
+from support import models, templates
 
 WRITES = {Can.COMPLETION, Can.JSON_SCHEMA}
 ALL = ["system", "developer", "user", "assistant", "tool"]
@@ -132,7 +132,7 @@ def header(**changes):
 
 
 def of(header, defaults=None, *, sees=False):
-    return capabilities.of_shape(formats.Shape("gguf", (), header=header, sees=sees), defaults or {}, render)
+    return capabilities.of_shape(formats.Shape("gguf", (), header=header, sees=sees), defaults or {}, templates.probe)
 
 
 def test_a_base_model_completes():
@@ -222,14 +222,9 @@ def read(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             items.append(formats.inspect(path, FileEntry(name, len(data), "0")))
-        return capabilities.of_shape(formats.assemble(items), {}, render)
+        return capabilities.of_shape(formats.assemble(items), {}, templates.probe)
 
     return found
-
-
-def render(template):
-    answer = _rendering.try_out(template.job())
-    return prompting.Prompting(tuple(answer["roles"]), answer["tools"], answer["error"])
 
 
 def config(**changes):

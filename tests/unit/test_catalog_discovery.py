@@ -1,5 +1,6 @@
 """Models in folders of the user's own: found, named, watched; nothing is copied and nothing is believed."""
 
+import json
 import os
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from corral.catalog.discovery import Discovery
 from corral.catalog.views import found_files
 from corral.domain.models import Capability
-from support import models
+from support import models, templates
 from support.clocks import HandClock
 
 ONE, TWO = models.gguf(seed=1), models.gguf(seed=2)
@@ -28,7 +29,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def discovery(root, clock):
-    return Discovery((root, root.parent / "nowhere"), clock)
+    return Discovery((root, root.parent / "nowhere"), clock, probe=templates.probe_all)
 
 
 def lay(folder, files):
@@ -40,8 +41,10 @@ def lay(folder, files):
 
 
 async def names(discovery, clock):
-    """As they are a second later."""
+    """As they are a second later, when what is new has been opened."""
     await clock.advance(1)
+    discovery.installed()
+    await discovery.settled()
     return list(discovery.installed())
 
 
@@ -157,6 +160,8 @@ async def test_what_is_still_being_written_is_no_model_yet(discovery, root, cloc
     assert discovery.problems()[str(path)].startswith(
         "It is still being written. slow.gguf: The model file is truncated"
     )
+    await clock.advance(11)
+    assert discovery.problems()[str(path)].startswith("slow.gguf: The model file is truncated")
     path.write_bytes(ONE)
     assert await names(discovery, clock) == ["slow"]
     assert discovery.problems() == {}
@@ -212,7 +217,9 @@ def test_it_looks_four_folders_deep_and_not_into_hidden_ones(discovery, root):
 
 def test_the_store_itself_is_left_out(root, clock):
     lay(root, {"store/blobs/a.gguf": ONE, "mine.gguf": TWO})
-    assert list(Discovery((root, root), clock, exclude=root / "store").installed()) == ["mine"]
+    assert list(Discovery((root, root), clock, exclude=root / "store", probe=templates.probe_all).installed()) == [
+        "mine"
+    ]
     assert Discovery((root,), clock, exclude=root).installed() == {}
 
 
@@ -238,3 +245,79 @@ async def test_there_is_a_limit_to_what_is_looked_at(root, clock):
     first = discovery.problems()
     await clock.advance(1)
     assert discovery.problems() is first
+
+
+async def test_what_is_new_is_opened_beside_the_loop(discovery, root, clock):
+    lay(root, {"one.gguf": ONE})
+    assert list(discovery.installed()) == ["one"]  # the first time at once
+    lay(root, {"two.gguf": TWO})
+    await clock.advance(1)
+    assert list(discovery.installed()) == ["one"]
+    assert list(discovery.installed()) == ["one"]
+    await discovery.settled()
+    assert list(discovery.installed()) == ["one", "two"]
+    await discovery.settled()
+
+
+def test_where_no_loop_runs_it_is_opened_at_once(discovery, root, clock):
+    lay(root, {"one.gguf": ONE})
+    assert list(discovery.installed()) == ["one"]
+    lay(root, {"two.gguf": TWO})
+    clock.time += 1
+    assert list(discovery.installed()) == ["one", "two"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
+def test_what_was_found_out_is_remembered(root, clock, store):
+    lay(root, {"one.gguf": ONE, "bad.gguf": b"GGUF"})
+    lay(root / "tiny", models.snapshot())
+    first = Discovery((root,), clock, exclude=store, probe=templates.probe_all)
+    found = first.installed()
+    assert len(json.loads((store / "discovered.json").read_bytes())["models"]) == 2
+    facts = (root / "one.gguf").stat()
+    (root / "one.gguf").write_bytes(b"x" * len(ONE))  # behind its back: same size, same time
+    os.utime(root / "one.gguf", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    second = Discovery((root,), clock, exclude=store, probe=templates.probe_all)
+    assert second.installed() == found
+    assert second.problems() == first.problems()
+    os.utime(root / "one.gguf", ns=(1, 1))
+    assert list(Discovery((root,), clock, exclude=store, probe=templates.probe_all).installed()) == ["tiny"]
+
+
+def test_nothing_is_remembered_without_a_store(root, clock, tmp_path):
+    lay(root, {"one.gguf": ONE})
+    assert list(Discovery((root,), clock, exclude=tmp_path / "none", probe=templates.probe_all).installed()) == ["one"]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"{",
+        lambda text: b"[]",
+        lambda text: text.replace(b'"corral":1', b'"corral":99', 1),
+        lambda text: text.replace(b'"llama"', b"[1]"),
+        lambda text: text.replace(b'"sha256":"', b'"sha256":"0'),
+        lambda text: text.replace(b'"id":"', b'"id":"../'),
+        lambda text: text.replace(b'"id":', b'"ID":'),
+        lambda text: b'{"corral":1,"models":{"k":7,"l":{"id":3}}}',
+    ],
+)
+def test_a_damaged_memory_harms_nobody(root, clock, store, damage):
+    lay(root, {"one.gguf": ONE})
+    found = Discovery((root,), clock, exclude=store, probe=templates.probe_all).installed()
+    path = store / "discovered.json"
+    path.write_bytes(damage(path.read_bytes()))
+    assert Discovery((root,), clock, exclude=store, probe=templates.probe_all).installed().keys() == found.keys()
+
+
+def test_a_memory_that_cannot_be_written_is_no_error(root, clock, store):
+    lay(root, {"one.gguf": ONE})
+    (store / "discovered.json").mkdir()
+    assert list(Discovery((root,), clock, exclude=store, probe=templates.probe_all).installed()) == ["one"]

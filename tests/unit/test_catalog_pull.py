@@ -12,7 +12,7 @@ from corral.domain.models import Capability, Listing, ModelRef, RemoteFile, Remo
 from corral.domain.ports import Progress
 from corral.errors import CorruptModel, DigestMismatch, LoginRequired, SourceError, SourceNotFound, UnsafeFormat
 from corral.kit.clock import SystemClock
-from support import models
+from support import models, templates
 from support.sources import MemorySource
 
 SNAPSHOT = models.snapshot(3)
@@ -62,7 +62,7 @@ async def pulled(blobs, source, locator, report=lambda _: None, **more):
     listing = await source.resolve(ModelRef("memory", locator))
     async with Pull(blobs, report, **more) as pull:
         await pull.bring_all(files_of(listing), source)
-        revision = await pull.conclude(Origin.of(listing))
+        revision = await pull.conclude(Origin.of(listing), templates.probe)
         assert pull.intact(revision.files)
     return revision
 

@@ -12,29 +12,34 @@ So files that come, change, grow or go are noticed at the next look, without a r
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import re
 import stat
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from corral.catalog import capabilities, formats, prompting
+from corral.catalog.recollection import Recollection
 from corral.domain.models import FileEntry, Installed, RemoteFile, RemotePart, Revision
 from corral.errors import CorralError, CorruptModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from corral.catalog.formats import Inspected, Shape
+    from corral.catalog.prompting import Prompting, Template
     from corral.domain.ports import Clock
 
 PAUSE: Final = 1.0
 """Seconds between two looks at the disk."""
 
+_STILL: Final = 10.0  # seconds for which a file that grew is taken to grow on
 _DEEPEST: Final = 4
 _MOST_ENTRIES: Final = 20_000
 _MOST_MODELS: Final = 1000
@@ -68,21 +73,49 @@ class _Candidate:
         """The path that it is known by: a file's, or of a snapshot the folder's."""
         return str(self.folder if "config.json" in {file.name for file in self.files} else self.files[0].path)
 
+    @property
+    def key(self) -> str:
+        """What stands for the files as they were seen."""
+        what = [str(self.folder), [[file.name, file.size, file.changed, file.inode] for file in self.files]]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What a look found: the candidates that are known, what is odd, and when files were last seen to grow."""
+
+    known: frozenset[_Candidate] = frozenset()
+    odd: Mapping[str, str] = field(default_factory=dict)
+    grown: Mapping[Path, float] = field(default_factory=dict)
+    sizes: Mapping[Path, int] = field(default_factory=dict)
+
 
 class Discovery:
     """The models below `folders`. `exclude` is a folder, the store's own, that is not looked into.
 
-    Cheap to ask: at most one look at the disk each second, on the asker's thread. Never raises: what is wrong with a
-    file is told by `problems`.
+    Cheap to ask: at most one look at names and times each second, on the asker's thread. What is new is opened then,
+    too, the first time and where no event loop runs; later in a thread of the loop, and shows when that is done. Never
+    raises: what is wrong with a file is told by `problems`. What was found out is remembered in the store, where there
+    is one. `probe` tries chat templates out.
     """
 
-    def __init__(self, folders: Sequence[Path], clock: Clock, exclude: Path | None = None) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        clock: Clock,
+        exclude: Path | None = None,
+        probe: Callable[[Sequence[Template]], Mapping[Template, Prompting]] = prompting.probe_all,
+    ) -> None:
         self._folders = tuple(folders)
         self._clock = clock
         self._exclude = exclude
+        self._recollection = Recollection(exclude)
+        self._probe = probe
         self._looked: float | None = None
+        self._opened = False
+        self._opening: asyncio.Future[dict[_Candidate, Revision | str]] | None = None
         self._known: dict[_Candidate, Revision | str] = {}
-        self._odd: dict[str, str] = {}
+        self._seen: _Sight = _Sight()
         self._models: Mapping[str, Installed] = {}
         self._problems: Mapping[str, str] = {}
 
@@ -96,6 +129,11 @@ class Discovery:
         self._refresh()
         return self._problems
 
+    async def settled(self) -> None:
+        """Wait until what the last look found has been opened."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+
     def _refresh(self) -> None:
         now = self._clock.now()
         if self._looked is not None and now - self._looked < PAUSE:
@@ -106,26 +144,52 @@ class Discovery:
         if len(candidates) > _MOST_MODELS:
             walk.odd[candidates[_MOST_MODELS].place] = f"More than {_MOST_MODELS} models: the rest is not looked at."
             del candidates[_MOST_MODELS:]
-        if set(candidates) == self._known.keys() and walk.odd == self._odd:
-            return
-        before = {file.path: file.size for candidate in self._known for file in candidate.files}
-        self._odd = walk.odd
-        self._known = self._read(candidates)
-        problems = dict(walk.odd)
+        unknown = [candidate for candidate in candidates if candidate not in self._known]
+        if unknown:
+            self._open(unknown)
+        self._known = {candidate: self._known[candidate] for candidate in candidates if candidate in self._known}
+        sizes = {file.path: file.size for candidate in candidates for file in candidate.files}
+        grown = {path: now for path, size in sizes.items() if size > self._seen.sizes.get(path, size)}
+        grown = {path: at for path, at in {**self._seen.grown, **grown}.items() if now - at < _STILL}
+        before, self._seen = self._seen, _Sight(frozenset(self._known), dict(walk.odd), grown, sizes)
+        if (before.known, before.odd, before.grown.keys()) != (self._seen.known, self._seen.odd, grown.keys()):
+            self._show()
+
+    def _show(self) -> None:
+        problems = dict(self._seen.odd)
         for candidate, found in self._known.items():
             if isinstance(found, str):
-                grown = any(file.size > before.get(file.path, file.size) for file in candidate.files)
+                grown = any(file.path in self._seen.grown for file in candidate.files)
                 problems[candidate.place] = f"It is still being written. {found}" if grown else found
         self._models = _named({item: found for item, found in self._known.items() if isinstance(found, Revision)})
         self._problems = problems
 
-    def _read(self, candidates: Sequence[_Candidate]) -> dict[_Candidate, Revision | str]:
-        """What each candidate is: a revision, or why it is none. Only what was not known is read."""
+    def _open(self, unknown: Sequence[_Candidate]) -> None:
+        """Find out what the candidates are: now, or in a thread when a server would have to wait for it."""
+        try:
+            loop = asyncio.get_running_loop() if self._opened else None
+        except RuntimeError:
+            loop = None
+        self._opened = True
+        if loop is None:
+            self._known |= self._find_out(unknown)
+        elif self._opening is None or self._opening.get_loop().is_closed():
+            self._opening = loop.run_in_executor(None, self._find_out, unknown)
+            self._opening.add_done_callback(self._take)
+
+    def _take(self, opened: asyncio.Future[dict[_Candidate, Revision | str]]) -> None:
+        self._opening = self._looked = None
+        if not opened.cancelled():
+            self._known |= opened.result()
+
+    def _find_out(self, candidates: Sequence[_Candidate]) -> dict[_Candidate, Revision | str]:
+        """What each candidate is: a revision, or why it is none. Blocks."""
+        remembered = self._recollection.recall()
         shapes: dict[_Candidate, Shape] = {}
         found: dict[_Candidate, Revision | str] = {}
         for candidate in candidates:
-            if candidate in self._known:
-                found[candidate] = self._known[candidate]
+            if candidate.key in remembered:
+                found[candidate] = remembered[candidate.key]
                 continue
             try:
                 shapes[candidate] = _shape(candidate)
@@ -134,13 +198,16 @@ class Discovery:
             except OSError as error:
                 found[candidate] = f"It cannot be read: {error.strerror or error}."
         templates = [capabilities.template_of(shape, {}) for shape in shapes.values()]
-        answers = prompting.probe_all([template for template in templates if template is not None])
+        answers = self._probe([template for template in templates if template is not None])
+        new: dict[str, Revision] = {}
         for candidate, shape in shapes.items():
             try:
-                found[candidate] = _revision(candidate, shape, answers)
+                found[candidate] = new[candidate.key] = _revision(candidate, shape, answers)
             except CorruptModel as error:
                 found[candidate] = error.message
-        return {candidate: found[candidate] for candidate in candidates}
+        if new:
+            self._recollection.keep(new)
+        return found
 
 
 class _Walk:
@@ -295,9 +362,7 @@ def _fingerprint(file: _File) -> str:
     return hashlib.sha256(what.encode("utf-8", "surrogateescape") + b"\0" + head).hexdigest()
 
 
-def _revision(
-    candidate: _Candidate, shape: Shape, answers: Mapping[prompting.Template, prompting.Prompting]
-) -> Revision:
+def _revision(candidate: _Candidate, shape: Shape, answers: Mapping[Template, Prompting]) -> Revision:
     found = capabilities.of_shape(shape, {}, answers.__getitem__)
     seconds = max(file.changed for file in candidate.files) // 1_000_000_000
     licence = found.facts.get("licence")

@@ -21,7 +21,7 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from corral.catalog import capabilities, formats
+from corral.catalog import capabilities, formats, prompting
 from corral.catalog.tally import Tally
 from corral.domain.models import FileEntry, ModelRef, Revision
 from corral.domain.ports import Mirror
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 3
 
+Probe = Callable[[prompting.Template], prompting.Prompting]
 MirrorAt = tuple[ModelRef, "Source"]
 """Where to look for bytes of known digest, and the source that does; one that is no `Mirror` is passed over."""
 
@@ -175,18 +176,18 @@ class Pull:
         finally:
             part.close()
 
-    async def conclude(self, origin: Origin) -> Revision:
-        """The revision that the files brought so far make up, with what they can do. Chat templates are tried out.
+    async def conclude(self, origin: Origin, probe: Probe = prompting.probe) -> Revision:
+        """The revision that the files brought so far make up, with what they can do: `probe` tries chat templates out.
 
         Raises:
             CorruptModel: they do not make up a model.
         """
-        return await in_thread(self.revision, origin)
+        return await in_thread(self.revision, origin, probe)
 
-    def revision(self, origin: Origin) -> Revision:
+    def revision(self, origin: Origin, probe: Probe = prompting.probe) -> Revision:
         """As `conclude`, for who is in a thread already: it blocks for some 0.2 s."""
         shape = formats.assemble([item for item in self._found.values() if item is not None])
-        found = capabilities.of_shape(shape, origin.defaults)
+        found = capabilities.of_shape(shape, origin.defaults, probe)
         facts = {**origin.facts, **found.facts}
         if origin.ignored:
             facts["ignored_files"] = list(origin.ignored)
