@@ -9,17 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corral.domain.generation import GenerationConfig, ModelConfig
+    from corral.domain.operations import OperationStatus
+    from corral.domain.registry import ModelCapabilities, ModelMetadata, ModelProvider
+    from corral.hardware.snapshot import ResourceDetector
     from corral.manager import ModelManager
+    from corral.registry import ModelRegistry
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "GenerationConfig": "corral.domain.generation",
+    "ModelCapabilities": "corral.domain.registry",
     "ModelConfig": "corral.domain.generation",
     "ModelManager": "corral.manager",
+    "ModelMetadata": "corral.domain.registry",
+    "ModelProvider": "corral.domain.registry",
+    "ModelRegistry": "corral.registry",
+    "OperationStatus": "corral.domain.operations",
+    "ResourceDetector": "corral.hardware.snapshot",
 }
 
-__all__ = ["GenerationConfig", "ModelConfig", "ModelManager", "__version__"]
+__all__ = [
+    "GenerationConfig",
+    "ModelCapabilities",
+    "ModelConfig",
+    "ModelManager",
+    "ModelMetadata",
+    "ModelProvider",
+    "ModelRegistry",
+    "OperationStatus",
+    "ResourceDetector",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,12 +13,12 @@ import orjson
 from corral import __version__
 from corral.domain.states import State
 from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound, Unauthorized
-from corral.gateway.api.application import crash, create, envelope
-from corral.gateway.api.operations import converse
 from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered
 from corral.gateway.body import ClientLeft, bounded
+from corral.gateway.envelope import crash, envelope
 from corral.gateway.inference import openai
 from corral.gateway.inference.answers import Answers
+from corral.gateway.progress import converse
 from corral.gateway.workshop import Workshop
 from corral.kit.identity import request_ids
 from corral.kit.relay import Message, Receive, Send, respond
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from corral.app import Corral
 
 Scope = MutableMapping[str, Any]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _LARGEST = 1024 * 1024
 """Bytes of a body that the management API takes."""
@@ -48,7 +49,8 @@ class Gateway:
         self._gate = Gate(corral.settings)
         self._answers = Answers(corral)
         self._workshop = Workshop(corral)
-        self._management = create(corral, self._workshop)
+        self._management: Application | None = None
+        self._creating = asyncio.Lock()
         self._ids = request_ids()
         self._logs = corral.settings.log.requests
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -176,8 +178,15 @@ class Gateway:
                 message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
             await send(message)
 
-        await self._management(scope, receive, tagged)
+        await (self._management or await self._manager())(scope, receive, tagged)
         return status
+
+    async def _manager(self) -> Application:
+        """The management API, made when it is first asked: FastAPI takes more time and memory than all else here."""
+        async with self._creating:
+            if self._management is None:
+                self._management = await asyncio.to_thread(_create, self.corral, self._workshop)
+            return self._management
 
     async def _root(self) -> tuple[int, Any]:
         return 200, {
@@ -246,6 +255,12 @@ class Gateway:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _create(corral: Corral, workshop: Workshop) -> Application:
+    from corral.gateway.api.application import create
+
+    return create(corral, workshop)
 
 
 def _managed(path: str) -> bool:

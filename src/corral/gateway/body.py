@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
-
 from corral.errors import BodyTooLarge, InvalidRequest
 
 if TYPE_CHECKING:
@@ -60,6 +58,8 @@ def bounded(receive: Receive, limit: int) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > limit:
+            from starlette.exceptions import HTTPException
+
             raise HTTPException(413, f"The body is larger than {limit} bytes.")
         return message
 

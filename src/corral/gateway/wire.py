@@ -12,7 +12,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from corral.errors import CorralError, HeadTooLarge, InvalidRequest, RequestTimeout
-from corral.gateway.api.application import envelope
+from corral.gateway.envelope import envelope
 from corral.kit.identity import request_ids
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from corral import __version__
 from corral.app import Corral
 from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
 from corral.gateway.api import catalog, models, operations, runtime
+from corral.gateway.envelope import crash, envelope
 from corral.gateway.workshop import Workshop
 
 
@@ -37,16 +38,6 @@ def create(corral: Corral, workshop: Workshop | None = None) -> FastAPI:
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _crash)
     return api
-
-
-def envelope(error: CorralError) -> dict[str, object]:
-    """An error as the management API writes it."""
-    return {"success": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
-
-
-def crash() -> CorralError:
-    """What a client is told of a failure of ours that nothing foresaw."""
-    return CorralError("Corral failed while it answered this request.", "The server's log says more.")
 
 
 def _crash(_: Request, __: Exception) -> JSONResponse:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from corral.app import Corral
 from corral.app.described import Describer
+from corral.app.providers import wanted
 from corral.domain.hardware import Machine
 from corral.domain.models import check_name
 from corral.domain.operations import Operation, Order
@@ -80,7 +81,7 @@ def work(corral: Corral, workshop: Workshop) -> APIRouter:
         if request.source is not None:
             what, name = printable(request.source, "source"), name or request.name
         else:
-            what, called = offers.wanted(corral, what, request.provider)
+            what, called = wanted(corral, what, request.provider)
             name = name or called
         order = corral.catalog.install_order(what, name=name, runtime=request.runtime)
         return await begin(corral, workshop, order, f"Installation of {request.name} has begun.")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from corral.app.described import Describer
 from corral.app.fitness import Judge, judged
+from corral.app.providers import scheme
 from corral.domain.ports import Query
-from corral.domain.registry import provider_of, scheme_of
-from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.domain.registry import provider_of
+from corral.errors import CorralError, NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,35 +21,6 @@ if TYPE_CHECKING:
 
 _GB = 1000**3
 _UNKNOWN = {"supports_system_role": None, "allowed_roles": None}
-_ADDRESSED = frozenset({"url", "file", "bucket"})
-"""Sources whose models have an address and no name."""
-
-
-def scheme(corral: Corral, provider: str) -> str:
-    """The scheme of `provider`, which is here.
-
-    Raises:
-        InvalidRequest: there is no such provider; names those there are.
-    """
-    found = scheme_of(provider)
-    if found not in corral.sources:
-        known = ", ".join(sorted(provider_of(name) for name in corral.sources))
-        raise InvalidRequest(f"There is no provider {provider[:100]!r}.", f"Providers: {known}.", param="provider")
-    return found
-
-
-def wanted(corral: Corral, name: str, provider: str | None) -> tuple[str, str | None]:
-    """What to install when a provider's model `name` is asked for, and what to call it; None lets the source say."""
-    if provider is None:
-        return name, None
-    found = scheme(corral, provider)
-    entry = corral.registry.library.find(name)
-    if entry is not None and entry.ref.scheme == found:
-        return name, None
-    bare = name.removeprefix(f"{found}:")
-    if found in _ADDRESSED:
-        return (bare if "://" in bare else f"{found}:{bare}"), None
-    return f"{found}:{bare}", bare
 
 
 async def offered(corral: Corral, provider: str | None, limit: int) -> tuple[list[dict[str, Any]], list[str]]:
