@@ -6,14 +6,13 @@ import re
 
 import typer
 
-from corral.cli.app import app
+from corral.cli.app import ALIASES, application
 from corral.cli.chat.commands import COMMANDS
 from corral.cli.output import EXITS, INTERRUPTED, NO_READER
 from tests.docs.pages import read
 
 PAGE = read("docs/cli.md")
-ROOT = typer.main.get_command(app)
-ALIASES = {"ls": "list", "stop": "unload"}
+ROOT = typer.main.get_command(application())
 
 
 def documented() -> set[str]:

@@ -1,18 +1,21 @@
 """The commands put together, and the one place where errors become exit codes.
 
     run, serve                                  run.py, chat/, serve.py
-    search, pull, list|ls, show, rm             search.py, pull.py, models.py, show.py
+    search, pull, list|ls, show, rm             search.py, pull.py, models.py, show.py, removal.py
     import, override                            importing.py, configuring.py, overrides.py
     update, rollback, history, pin, verify      revisions.py
     df, gc, move, push, operations|ops          store.py, operations.py
     ps, load, unload|stop, logs                 engines.py
     doctor, config, config path                 doctor.py, configuration.py
 
-Importing this module imports Typer and little else: what a command needs it imports when it runs.
+Importing this module imports Typer and little else. A command's module is imported when the command is on the command
+line, and all of them only where all are shown; what a command needs it imports when it runs.
 """
 
 import os
 import sys
+from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -20,36 +23,44 @@ from typing import Annotated, Any
 import typer
 
 from corral import __version__
-from corral.cli import (
-    configuration,
-    doctor,
-    engines,
-    importing,
-    models,
-    operations,
-    overrides,
-    pull,
-    revisions,
-    search,
-    serve,
-    show,
-    store,
-)
-from corral.cli import run as chat
 from corral.cli.invocation import ReaderGone, flag, group
 from corral.cli.output import INTERRUPTED, NO_READER, USAGE, Mode, Output, exit_code
 from corral.errors import CorralError, InvalidRequest
 
-app = typer.Typer(
-    name="corral",
-    help="Corral: one yard for every language model you run.",
-    no_args_is_help=False,
-    pretty_exceptions_enable=False,
-    add_help_option=False,
-)
+_PANELS: dict[str, dict[str, str]] = {
+    "Run and serve": {"run": "run:run", "serve": "serve:serve"},
+    "Models": {
+        "search": "search:search",
+        "pull": "pull:pull",
+        "list": "models:list_models",
+        "show": "show:show_model",
+        "rm": "removal:remove",
+        "import": "importing:import_models",
+        "override": "overrides:override",
+    },
+    "Revisions": {
+        "update": "revisions:update",
+        "rollback": "revisions:rollback",
+        "history": "revisions:history",
+        "pin": "revisions:pin",
+        "verify": "revisions:verify",
+    },
+    "Store": {
+        "df": "store:df",
+        "gc": "store:gc",
+        "move": "store:move",
+        "push": "store:push",
+        "operations": "operations:operations",
+    },
+    "In memory": {"ps": "engines:ps", "load": "engines:load", "unload": "engines:unload", "logs": "engines:logs"},
+    "This machine": {"doctor": "doctor:doctor", "config": "configuration:app"},
+}
+"""Each command's module and function, in the order of the help."""
 
-_TALK, _MODELS, _REVISIONS, _STORE = "Run and serve", "Models", "Revisions", "Store"
-_ENGINES, _MACHINE = "In memory", "This machine"
+ALIASES = {"ls": "list", "stop": "unload", "ops": "operations"}
+"""Other names of commands, which the help does not show."""
+
+_NAMES = frozenset(ALIASES) | {name for commands in _PANELS.values() for name in commands}
 
 
 def _version(context: typer.Context, wanted: bool) -> None:
@@ -59,7 +70,6 @@ def _version(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 @group
 def corral(
     context: typer.Context,
@@ -72,36 +82,40 @@ def corral(
         typer.echo(context.get_help())
 
 
-for name, function, panel in (
-    ("run", chat.run, _TALK),
-    ("serve", serve.serve, _TALK),
-    ("search", search.search, _MODELS),
-    ("pull", pull.pull, _MODELS),
-    ("list", models.list_models, _MODELS),
-    ("show", show.show_model, _MODELS),
-    ("rm", models.remove, _MODELS),
-    ("import", importing.import_models, _MODELS),
-    ("override", overrides.override, _MODELS),
-    ("update", revisions.update, _REVISIONS),
-    ("rollback", revisions.rollback, _REVISIONS),
-    ("history", revisions.history, _REVISIONS),
-    ("pin", revisions.pin, _REVISIONS),
-    ("verify", revisions.verify, _REVISIONS),
-    ("df", store.df, _STORE),
-    ("gc", store.gc, _STORE),
-    ("move", store.move, _STORE),
-    ("push", store.push, _STORE),
-    ("operations", operations.operations, _STORE),
-    ("ps", engines.ps, _ENGINES),
-    ("load", engines.load, _ENGINES),
-    ("unload", engines.unload, _ENGINES),
-    ("logs", engines.logs, _ENGINES),
-    ("doctor", doctor.doctor, _MACHINE),
-):
-    app.command(name, rich_help_panel=panel, add_help_option=False)(function)
-for alias, function in (("ls", models.list_models), ("stop", engines.unload), ("ops", operations.operations)):
-    app.command(alias, hidden=True, add_help_option=False)(function)
-app.add_typer(configuration.app, name="config", rich_help_panel=_MACHINE)
+def application(wanted: Collection[str] = ()) -> typer.Typer:
+    """The command line with the commands of `wanted`, or with all when it names none."""
+    app = typer.Typer(
+        name="corral",
+        help="Corral: one yard for every language model you run.",
+        no_args_is_help=False,
+        pretty_exceptions_enable=False,
+        add_help_option=False,
+    )
+    app.callback(invoke_without_command=True)(corral)
+    places = {name: (place, panel) for panel, commands in _PANELS.items() for name, place in commands.items()}
+    asked = _NAMES.intersection(wanted) or _NAMES
+    for name, (place, panel) in places.items():
+        if name in asked:
+            found = _found(place)
+            if isinstance(found, typer.Typer):
+                app.add_typer(found, name=name, rich_help_panel=panel)
+            else:
+                app.command(name, rich_help_panel=panel, add_help_option=False)(found)
+    for alias, name in ALIASES.items():
+        if alias in asked:
+            app.command(alias, hidden=True, add_help_option=False)(_found(places[name][0]))
+    if len(asked) == 1:
+        app.command("\0", hidden=True)(_nothing)  # Typer takes a single command for the whole program
+    return app
+
+
+def _found(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"corral.cli.{module}"), name)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def run(arguments: list[str]) -> int:
@@ -112,7 +126,7 @@ def run(arguments: list[str]) -> int:
     output = Output(mode)
     try:
         # Not `app(…)`, which would put Typer's own hook for unexpected errors in the place of ours.
-        root = typer.main.get_command(app)
+        root = typer.main.get_command(application(arguments))
         _lighten(root)
         result = root.main(arguments, prog_name="corral", standalone_mode=False)
         sys.stdout.flush()

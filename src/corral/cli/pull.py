@@ -1,6 +1,5 @@
 """`corral pull`: models installed, several at once, by the server that runs or by this process."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,13 +10,13 @@ from corral.cli.invocation import Invocation, command, flag
 from corral.cli.models import described
 from corral.cli.names import Whats
 from corral.cli.output import Mode, size_text
-from corral.cli.work import Task, carry_out, hands, located
 from corral.domain.models import Capability, Installed, check_name
 from corral.domain.operations import Operation, Order
 from corral.errors import CorralError, InvalidRequest, ModelNotFound, ServerNotRunning
 
 if TYPE_CHECKING:
     from corral.app import Corral
+    from corral.cli.work import Task
 
 
 @command
@@ -45,7 +44,8 @@ def pull(
     corral = None if invocation.url else invocation.corral()
     before = {} if corral is None else {model.name: model.revision.id for model in corral.registry.all()}
     there = [_there(corral, item, name, runtime) if corral else None for item in wanted]
-    tasks = [_task(corral, item, name, runtime) for item, known in zip(wanted, there, strict=True) if known is None]
+    missing = [item for item, known in zip(wanted, there, strict=True) if known is None]
+    tasks = [_task(corral, item, name, runtime) for item in missing]
     if detach:
         _detach(invocation, tasks)
         return
@@ -53,6 +53,8 @@ def pull(
         if installed is not None:
             _tell(invocation, described(installed), moved=False, already=True)
     if tasks:
+        from corral.cli.work import carry_out
+
         carry_out(invocation, tasks, corral)
         conclude(invocation, tasks, corral, before)
 
@@ -66,6 +68,8 @@ def install(invocation: Invocation, corral: "Corral", what: str) -> str:
     known = _there(corral, what, None, None)
     if known is not None:
         return known.name
+    from corral.cli.work import carry_out
+
     task = _task(corral, what, None, None)
     carry_out(invocation, [task], corral)
     if task.error is not None:
@@ -96,7 +100,9 @@ def _there(corral: "Corral", what: str, name: str | None, runtime: str | None) -
     return installed
 
 
-def _task(corral: "Corral | None", what: str, name: str | None, runtime: str | None) -> Task:
+def _task(corral: "Corral | None", what: str, name: str | None, runtime: str | None) -> "Task":
+    from corral.cli.work import Task, located
+
     again = f"corral pull {what}" + (f" --name {name}" if name else "")
     if corral is None:
         params = {"what": what, "name": name, "runtime": runtime}
@@ -109,8 +115,11 @@ def _task(corral: "Corral | None", what: str, name: str | None, runtime: str | N
     return Task(order, name or what, again)
 
 
-def _detach(invocation: Invocation, tasks: Sequence[Task]) -> None:
+def _detach(invocation: Invocation, tasks: Sequence["Task"]) -> None:
     """Queue the orders on the server, and say what they are called."""
+    import asyncio
+
+    from corral.cli.work import hands
 
     async def submit() -> list[Operation]:
         workers = hands(invocation)
@@ -122,7 +131,7 @@ def _detach(invocation: Invocation, tasks: Sequence[Task]) -> None:
     output = invocation.output
     for task, operation in zip(tasks, asyncio.run(submit()) if tasks else (), strict=True):
 
-        def show(task: Task = task, operation: Operation = operation) -> None:
+        def show(task: "Task" = task, operation: Operation = operation) -> None:
             output.say(f"{task.called} is queued as operation {operation.id}.")
             output.note(f"See how far it is: corral operations {operation.id}")
 
@@ -130,7 +139,9 @@ def _detach(invocation: Invocation, tasks: Sequence[Task]) -> None:
         output.result(data, show, [operation.id])
 
 
-def conclude(invocation: Invocation, tasks: Sequence[Task], corral: "Corral | None", before: Mapping[str, str]) -> None:
+def conclude(
+    invocation: Invocation, tasks: Sequence["Task"], corral: "Corral | None", before: Mapping[str, str]
+) -> None:
     """Say of each what became of it. `before` are the revisions that were installed, by name.
 
     Raises:

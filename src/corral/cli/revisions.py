@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from corral.cli.invocation import Invocation, command, flag
 from corral.cli.models import described
 from corral.cli.names import MaybeModel, Model, Some
 from corral.cli.output import Mode, Painted, line, size_text
+from corral.cli.server import Server
 from corral.cli.show import past_row
 from corral.cli.table import Column
 from corral.cli.work import Task, carry_out, done, order
@@ -157,7 +158,7 @@ def _update_there(invocation: Invocation, names: list[str], *, check: bool) -> N
         raise InvalidRequest("Which of that machine's models shall be updated?", "Name them: corral update MODEL")
     if check:
         for name in names:
-            found = invocation.ask(lambda server, name=name: server.change_of(name))
+            found = invocation.ask(_asking(name))
             known = {key: found.get(key) for key in ("changed", "download", "files")}
             versions = {"revision": found.get("current"), "version": found.get("current_version")}
             more = {"event": "change", "name": name, "pinned": False, "version_found": found.get("version")}
@@ -170,6 +171,10 @@ def _update_there(invocation: Invocation, names: list[str], *, check: bool) -> N
         invocation.output.fail(error)
     if failed:
         raise failed[-1]
+
+
+def _asking(name: str) -> Callable[[Server], Awaitable[dict[str, Any]]]:
+    return lambda server: server.change_of(name)
 
 
 @command
