@@ -103,16 +103,16 @@ class Overrides:
         path = self._path(name)
         try:
             found = orjson.loads(path.read_bytes())
-            said = check(found["override"]) if found["name"] == name else None
+            said, called = check(found["override"]), found["name"]
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError, InvalidRequest) as error:
-            raise StoreError(
-                f"The override {path} is damaged.", "Delete that file: the model is then what its files say."
-            ) from error
+            raise _damaged(path) from error
         except OSError as error:
             raise translate(error, "reading", path) from error
-        return said or {}
+        if called != name:
+            raise _damaged(path)
+        return said
 
     def stems(self) -> list[str]:
         """The encoded names that there are overrides of."""
@@ -131,3 +131,7 @@ class Overrides:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{encode(name)}.json"
+
+
+def _damaged(path: Path) -> StoreError:
+    return StoreError(f"The override {path} is damaged.", "Delete that file: the model is then what its files say.")
