@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 
     from jinja2.environment import Template
     from jinja2.parser import Parser
+    from jinja2.runtime import Context
 
-_CPU_SECONDS: Final = 2
+_SECONDS_EACH: Final = 1.0  # of processor time
+_CPU_SECONDS: Final = 3
 _MEMORY: Final = 512 << 20
+_LARGEST_BASE: Final = 1 << 64
+_LARGEST_EXPONENT: Final = 1000
 _LONGEST_OUTPUT: Final = 1 << 18
 _LONGEST_ERROR: Final = 200
 
@@ -55,6 +60,21 @@ class RenderError(Exception):
     """A template refused, failed, or wrote too much."""
 
 
+class OutOfTime(Exception):
+    """A template takes longer than any that is meant to be used."""
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox, without the sums that nothing can interrupt."""
+
+    intercepted_binops = frozenset({"**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and (abs(left) > _LARGEST_BASE or abs(right) > _LARGEST_EXPONENT):
+            raise OverflowError("a power that large is no use")
+        return super().call_binop(context, operator, left, right)
+
+
 class _Generation(Extension):
     """`{% generation %}`, with which templates mark for training what the model says; here it marks nothing."""
 
@@ -67,9 +87,7 @@ class _Generation(Extension):
 
 def environment() -> ImmutableSandboxedEnvironment:
     """Jinja as `transformers` sets it up for chat templates."""
-    made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
+    made = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation])
     made.filters["tojson"] = _tojson
     made.globals["raise_exception"] = _raise_exception
     made.globals["strftime_now"] = _strftime_now
@@ -119,6 +137,8 @@ class Trial:
                 length += len(piece)
                 if length > _LONGEST_OUTPUT:
                     break
+        except OutOfTime:
+            raise
         except Exception as error:  # a template is a program of a stranger's and may raise anything
             raise RenderError(_said(error)) from error
         if length > _LONGEST_OUTPUT:
@@ -183,17 +203,24 @@ def try_out(job: Mapping[str, Any]) -> dict[str, Any]:
         roles = trial.roles()
         if not roles:
             trial.render([{"role": "user", "content": _USER}])  # says why
-            return {"roles": [], "tools": False, "error": "it does not write what the user says"}
+            return _nothing("it does not write what the user says")
         with_tools = Trial(job["tool_template"], job["tokens"]) if job["tool_template"] else trial
         return {"roles": roles, "tools": with_tools.offers_tools(), "error": None}
+    except OutOfTime:
+        return _nothing("it takes too much time")
     except RenderError as error:
-        return {"roles": [], "tools": False, "error": str(error)}
+        return _nothing(str(error))
 
 
-def confine() -> None:
-    """Bound what this process may take, for good. What a system does not know is left out."""
+def _nothing(why: str) -> dict[str, Any]:
+    return {"roles": [], "tools": False, "error": why}
+
+
+def confine(jobs: int) -> None:
+    """Bound what this process may take for so many templates, for good. What a system does not know is left out."""
+    seconds = _CPU_SECONDS + jobs // 2
     limits = {
-        "RLIMIT_CPU": (_CPU_SECONDS, _CPU_SECONDS + 1),
+        "RLIMIT_CPU": (seconds, seconds + 1),
         "RLIMIT_AS": (_MEMORY, _MEMORY),
         "RLIMIT_DATA": (_MEMORY, _MEMORY),
         "RLIMIT_FSIZE": (0, 0),
@@ -206,10 +233,19 @@ def confine() -> None:
 
 def main() -> None:
     """Answer what stands on stdin."""
-    confine()
-    sys.set_int_max_str_digits(4300)
     jobs = json.load(sys.stdin)
-    sys.stdout.write(json.dumps([try_out(job) for job in jobs]))
+    confine(len(jobs))
+    signal.signal(signal.SIGPROF, _too_long)
+    answers = []
+    for job in jobs:
+        signal.setitimer(signal.ITIMER_PROF, _SECONDS_EACH)
+        answers.append(try_out(job))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    sys.stdout.write(json.dumps(answers))
+
+
+def _too_long(*_: object) -> NoReturn:
+    raise OutOfTime
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ LONGEST_TEMPLATE: Final = 1 << 18
 
 TOO_LONG: Final = "it is too long"
 
-_SECONDS: Final = 20.0
-_IN_ONE_GO: Final = 64
+_SECONDS: Final = 60.0
+_IN_ONE_GO: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,11 @@ def probe_all(templates: Sequence[Template]) -> Mapping[Template, Prompting]:
         else:
             sound.append(template)
     for start in range(0, len(sound), _IN_ONE_GO):
-        found |= _ask(sound[start : start + _IN_ONE_GO])
+        some = sound[start : start + _IN_ONE_GO]
+        try:
+            found |= _ask(some)
+        except OSError as error:
+            found |= dict.fromkeys(some, Prompting(error=f"it could not be tried out here: {error.strerror}"))
     return found
 
 
@@ -79,7 +83,11 @@ def _ask(templates: Sequence[Template]) -> dict[Template, Prompting]:
 
 
 def _run(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
-    """The answers of the process; None when it did not come to its end."""
+    """The answers of the process; None when it did not come to its end.
+
+    Raises:
+        OSError: it could not be started.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "corral.catalog._rendering"],
@@ -91,7 +99,7 @@ def _run(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
             check=True,
         )
         answers = json.loads(done.stdout)
-    except (subprocess.SubprocessError, OSError, ValueError):
+    except (subprocess.SubprocessError, ValueError):
         return None
     return answers if isinstance(answers, list) and len(answers) == len(jobs) else None
 
