@@ -10,72 +10,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from corral.sources._ollama.gotemplate import MOST_TEXT, Untranslatable, parse
 from corral.sources._ollama.jinja import translate
+from support.gotemplates import CHATML, GEMMA, LLAMA3, MISTRAL
 
-CHATML = """{{ if .System }}<|im_start|>system
-{{ .System }}<|im_end|>
-{{ end }}{{ if .Prompt }}<|im_start|>user
-{{ .Prompt }}<|im_end|>
-{{ end }}<|im_start|>assistant
-{{ .Response }}<|im_end|>
-"""
-MISTRAL = """[INST] {{ if .System }}{{ .System }}
-
-{{ end }}{{ .Prompt }} [/INST] {{ .Response }}</s>"""
-GEMMA = """{{- range $i, $_ := .Messages }}
-{{- $last := eq (len (slice $.Messages $i)) 1 }}
-{{- if or (eq .Role "user") (eq .Role "system") }}<start_of_turn>user
-{{ .Content }}<end_of_turn>
-{{ if $last }}<start_of_turn>model
-{{ end }}
-{{- else if eq .Role "assistant" }}<start_of_turn>model
-{{ .Content }}{{ if not $last }}<end_of_turn>
-{{ end }}
-{{- end }}
-{{- end }}"""
-LLAMA3 = """{{- if or .System .Tools }}<|start_header_id|>system<|end_header_id|>
-
-{{ if .System }}{{ .System }}{{ end }}
-{{- if .Tools }}
-You may call functions.
-{{- end }}<|eot_id|>
-{{- end }}
-{{- range $i, $_ := .Messages }}
-{{- $last := eq (len (slice $.Messages $i)) 1 }}
-{{- if eq .Role "user" }}<|start_header_id|>user<|end_header_id|>
-{{- if and $.Tools $last }}
-
-{{ range $.Tools }}
-{{- . }}
-{{ end }}
-{{ .Content }}<|eot_id|>
-{{- else }}
-
-{{ .Content }}<|eot_id|>
-{{- end }}{{ if $last }}<|start_header_id|>assistant<|end_header_id|>
-
-{{ end }}
-{{- else if eq .Role "assistant" }}<|start_header_id|>assistant<|end_header_id|>
-{{- if .ToolCalls }}
-{{ range .ToolCalls }}
-{"name": "{{ .Function.Name }}", "parameters": {{ .Function.Arguments }}}{{ end }}
-{{- else }}
-
-{{ .Content }}
-{{- end }}{{ if not $last }}<|eot_id|>{{ end }}
-{{- else if eq .Role "tool" }}<|start_header_id|>ipython<|end_header_id|>
-
-{{ .Content }}<|eot_id|>{{ if $last }}<|start_header_id|>assistant<|end_header_id|>
-
-{{ end }}
-{{- end }}
-{{- end }}"""
 TALK = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello!"), ("user", "Bye")]
 TOOL = {"type": "function", "function": {"name": "f", "description": "does", "parameters": {"type": "object"}}}
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
 
 
 def rendered(template, *talk, **more):
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     world.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     world.globals["strftime_now"] = lambda shape: f"today as {shape}"
     messages = [item if isinstance(item, dict) else {"role": item[0], "content": item[1]} for item in talk]
@@ -189,6 +132,15 @@ def test_variables_that_change_in_a_loop_keep_their_value_after_it():
         ("{{ if $x := .System }}[{{ $x }}]{{ end }}", "[Be kind.]"),
         ("{{ range .Tools }}x{{ else }}none{{ end }}", "none"),
         ("{{ range $m := slice .Messages 1 2 }}{{ $m.Content }}{{ end }}", "Hi"),
+        (
+            "{{ range .Messages }}{{ if eq .Role `assistant` }}{{ break }}{{ end }}{{ .Content }};{{ end }}",
+            "Be kind.;Hi;",
+        ),
+        (
+            "{{ range .Messages }}{{ if eq .Role `user` }}{{ continue }}{{ end }}{{ .Content }};{{ end }}",
+            "Be kind.;Hello!;",
+        ),
+        ("{{ if eq currentDate `x` }}yes{{ else }}no{{ end }}", "no"),
         ("{{ $x := true }}{{ if $x }}a{{ end }}{{ $y := nil }}{{ if $y }}b{{ end }}", "a"),
         ("{{ .Response }}{{ .Prompt }}{{ .Suffix }}|", "|"),
         ('{{ "a\\n\\"b\\"" }}{{ `c\\n` }}', 'a\n"b"c\\n'),
@@ -243,7 +195,8 @@ def test_thinking():
         ('{{ "\\q" }}{{ .Prompt ', "cannot be read"),
         ('{{ define "x" }}{{ end }}', "define"),
         ('{{ template "x" }}', "template"),
-        ("{{ range .Messages }}{{ break }}{{ end }}", "break"),
+        ("{{ break }} {{ .Response }}", "outside of every loop"),
+        ("{{ range .Tools }}{{ break .Prompt }}{{ end }}", "uses {{ break }}"),
         ("{{ .Nothing }}", "`.Nothing`"),
         ("{{ range .Messages }}{{ .Images }}{{ end }}", "`.Images`"),
         ("{{ . }} {{ .Response }}", "`.`"),

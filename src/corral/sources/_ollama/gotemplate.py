@@ -102,7 +102,14 @@ class Block:
     otherwise: tuple[Node, ...] = ()
 
 
-Node: TypeAlias = Text | Print | Assign | Block
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """`{{ break }}` or `{{ continue }}`."""
+
+    word: str
+
+
+Node: TypeAlias = Text | Print | Assign | Block | Jump
 
 
 def parse(text: str) -> tuple[Node, ...]:
@@ -200,6 +207,8 @@ class _Reader:
                 return tuple(found), piece
             if word in {"if", "range", "with"}:
                 found.append(self.block(word, piece[1:], depth))
+            elif word in {"break", "continue"} and len(piece) == 1:
+                found.append(Jump(word))
             elif word in {"define", "template", "block", "break", "continue"}:
                 raise Untranslatable(f"it uses {{{{ {word} }}}}")
             elif piece:

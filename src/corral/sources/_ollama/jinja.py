@@ -20,6 +20,7 @@ from corral.sources._ollama.gotemplate import (
     Call,
     Dot,
     Field,
+    Jump,
     Literal,
     Node,
     Print,
@@ -133,7 +134,7 @@ def translate(template: str) -> str:
     else:
         nodes = nodes if "Response" in names else (*nodes, Print(Field(Dot(), "Response")))
         if all(item.value == Field(Dot(), "Prompt") for item in nodes[:-1] if isinstance(item, Print)) and not any(
-            isinstance(item, Block | Assign) or (isinstance(item, Text) and item.text.strip()) for item in nodes
+            isinstance(item, Block | Assign | Jump) or (isinstance(item, Text) and item.text.strip()) for item in nodes
         ):
             raise Untranslatable("it prints the prompt as it comes, and no conversation")
         last, _ = _until_answer(nodes)
@@ -197,6 +198,10 @@ class _Writer:
             elif isinstance(node, Assign):
                 text, scope = self._assign(node, scope)
                 parts.append(text)
+            elif isinstance(node, Jump):
+                if not scope.loops:
+                    raise Untranslatable(f"it has a {{{{ {node.word} }}}} outside of every loop")
+                parts.append(f"{{%- {node.word} -%}}\n")
             else:
                 parts.append(self._block(node, scope))
         return "".join(parts)
