@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -127,3 +128,76 @@ async def test_a_file_in_the_place_of_the_folder(tmp_path):
     assert reg.names() == []
     with pytest.raises(StoreError, match="opening"):
         await reg.install("memory:big")
+
+
+async def test_an_update_for_which_there_is_no_room_leaves_the_model_as_it_was(mounted):
+    folder = mounted("size=5m")
+    source = MemorySource({"big": {"big.gguf": MODEL}}, block=100_000)
+    reg = registry(folder, source)
+    before = await reg.install("memory:big")
+    source.models["big"]["big.gguf"] = models.gguf(700_000, seed=2)
+    source.version = "2"
+    with pytest.raises(DiskFull, match=r"memory:big needs 2\.8 MB more"):
+        await reg.update("big")
+    ballast = folder / "ballast"
+    source.models["big"]["big.gguf"] = smaller = models.gguf(400_000, seed=3)
+
+    async def fill():
+        if source.sent >= len(MODEL) + 500_000 and not ballast.exists():
+            ballast.write_bytes(bytes(1_100_000))
+
+    source.between = fill
+    with pytest.raises(DiskFull, match="No room while writing"):
+        await reg.update("big")
+    assert (reg.get("big"), len(reg.history("big"))) == (before, 1)
+    await reg.verify("big")
+    assert (await reg.gc()).parts == 1
+    ballast.unlink()
+    source.between = lambda: asyncio.sleep(0)
+    after = await reg.update("big")
+    assert reg.path(after.revision.files[0]).read_bytes() == smaller
+    assert (await reg.rollback("big")).revision == before.revision
+
+
+async def test_a_record_that_cannot_be_written_changes_nothing(mounted):
+    """The disk is full to the last byte when the name's record is written."""
+    folder = mounted("size=4m")
+    reg = registry(folder, MemorySource({"a": {"a.gguf": models.gguf(1000, seed=4)}}))
+    await reg.install("memory:a")
+    ballast = folder / "ballast"
+    with suppress(OSError), ballast.open("wb", 0) as out:
+        while True:
+            out.write(bytes(4096))
+    with pytest.raises(DiskFull):
+        await reg.pin("a")
+    assert not reg.get("a").pinned
+    assert not registry(folder, reg._sources["memory"]).get("a").pinned
+    assert not list(folder.rglob("*.tmp"))
+    assert await reg.remove("a") > 0
+    ballast.unlink()
+
+
+async def test_a_move_to_a_disk_that_is_too_small(mounted, tmp_path):
+    source = MemorySource({"big": {"big.gguf": MODEL}})
+    reg = registry(tmp_path / "models", source)
+    await reg.install("memory:big")
+    disk = mounted("size=2m")
+    with pytest.raises(DiskFull, match=r"2\.8 MB are to be moved to .*, where 2\.\d MB are free"):
+        await reg.move("big", disk)
+    await reg.verify("big")
+    await reg.gc()
+    assert not list(disk.rglob("*"))
+
+
+async def test_a_store_that_may_only_be_read_says_what_it_may_not(mounted):
+    folder = mounted("size=8m")
+    source = MemorySource({"big": {"big.gguf": MODEL}})
+    reg = registry(folder, source)
+    await reg.install("memory:big")
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    for act in (lambda: reg.pin("big"), reg.gc, lambda: reg.set_override("big", {}), lambda: reg.move("big", folder)):
+        with pytest.raises(NoPermission, match="Not allowed"):
+            await act()
+    assert reg.usage().models[0].size == len(MODEL)
+    assert not (await reg.check("big")).changed
+    assert [item.error for item in await reg.verify_all()] == [None]

@@ -167,9 +167,7 @@ async def test_the_quota_holds_before_the_first_byte(tmp_path):
     await store.through("b", 1)
     sent = store.source.sent
     store.offer("c", 2)
-    with pytest.raises(
-        QuotaExceeded, match=r"memory:c needs 1\.6 kB more; the store takes 3\.2 kB of its"
-    ):
+    with pytest.raises(QuotaExceeded, match=r"memory:c needs 1\.6 kB more; the store takes 3\.2 kB of its"):
         await store.install("memory:c")
     assert store.source.sent == sent
     await store.install("memory:a", name="again")  # takes nothing more
