@@ -1,5 +1,6 @@
 """The models of this machine: `list` and `rm`."""
 
+import gc
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,14 @@ def list_models(invocation: Invocation) -> None:
 
     For example: corral list --json
     """
+    gc.disable()  # with ten thousand models it takes a fifth of the time, and this process ends soon
+    try:
+        _list(invocation)
+    finally:
+        gc.enable()
+
+
+def _list(invocation: Invocation) -> None:
     found = states(invocation)
     models = [_remote_row(model) for model in found.values()] if invocation.url else _rows(invocation.corral(), found)
     output = invocation.output

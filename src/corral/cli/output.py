@@ -55,6 +55,8 @@ USAGE = 2
 INTERRUPTED = 130
 NO_READER = 141
 _USUAL_WIDTH = 80
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""What JSON holds as it is."""
 
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 _STYLES = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -128,12 +130,14 @@ def time_text(seconds: float | None) -> str:
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: paths and enums as text, sets sorted, endless times as `never`."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, float) and isinf(value):
         return "never"
-    if value is None or isinstance(value, bool | int | float):
+    if isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): item if type(item) in _PLAIN else plain(item) for key, item in value.items()}
     if isinstance(value, frozenset | set):
         return sorted(str(item) for item in value)
     if isinstance(value, list | tuple):
@@ -329,7 +333,6 @@ class Output:
 
 
 def _cell(value: object) -> Cell:
-    text = str(value)
-    if not text.isprintable():
-        text = line(text)
-    return Cell(text, value.style if isinstance(value, Painted) else "")
+    if type(value) is str:
+        return Cell(value if value.isprintable() else line(value))
+    return Cell(line(value), value.style if isinstance(value, Painted) else "")

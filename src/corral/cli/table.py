@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from itertools import starmap
+from typing import TYPE_CHECKING, NamedTuple
 from unicodedata import combining, east_asian_width
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ class Column:
     soft: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A text of one line that is safe on a terminal, and its style."""
 
     text: str
@@ -80,18 +80,28 @@ def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int | None, paint: Callable[[str, str], str]
 ) -> Iterator[str]:
     """The lines of a table, at most `width` cells wide; None is as wide as it likes."""
-    widths = [
-        max(cells(column.title), max((cells(row[index].text) for row in rows), default=0))
-        for index, column in enumerate(columns)
-    ]
+    heads = [Cell(column.title, "bold") for column in columns]
+    stacks = [list(stack) for stack in zip(heads, *rows, strict=True)]
+    widths = [max(map(cells, (cell.text for cell in stack))) for stack in stacks]
     if width is not None:
         widths = _squeezed(widths, columns, width)
-    heads = [Cell(column.title, "bold") for column in columns]
-    for row in (heads, *rows):
-        yield _GAP.join(
-            _placed(cell, wide, paint, right=column.right)
-            for cell, wide, column in zip(row, widths, columns, strict=True)
-        ).rstrip()
+    shown = starmap(
+        _column,
+        ((stack, wide, column.right, paint) for stack, wide, column in zip(stacks, widths, columns, strict=True)),
+    )
+    for row in zip(*shown, strict=True):
+        yield _GAP.join(row).rstrip()
+
+
+def _column(stack: Sequence[Cell], width: int, right: bool, paint: Callable[[str, str], str]) -> list[str]:
+    """A column's cells in its width: the simple ones quickly, since there may be very many."""
+    simple = str.rjust if right else str.ljust
+    return [
+        simple(text, width)
+        if not style and len(text) <= width and text.isascii()
+        else _placed(Cell(text, style), width, paint, right=right)
+        for text, style in stack
+    ]
 
 
 def field_lines(
