@@ -62,6 +62,17 @@ TEMPLATES = {
     "gemma": (GEMMA, ["user", "assistant"], False),
     "qwen": (QWEN, ["system", "user", "assistant", "tool"], True),
     "parts": (PARTS, ALL, False),
+    "parts and tools": (f"{{{{ tools | tojson }}}}{PARTS}", ALL, True),
+    "tools must not be there": (
+        "{% if tools is defined %}{% for t in tools %}{{ t.function.name }}{% endfor %}{% endif %}" + models.CHATML,
+        ALL,
+        True,
+    ),
+    "documents must not be there": (
+        "{% if documents is defined %}{{ documents | length }}{% endif %}{{ messages[-1].content }}",
+        ["user", "tool"],
+        False,
+    ),
     "the last message only": ("{{ messages[-1].content }}", ["user", "tool"], False),
     "names the system only to drop it": (
         "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}",

@@ -121,6 +121,7 @@ class Trial:
         except (TemplateError, ValueError, RecursionError, MemoryError, OverflowError) as error:
             raise RenderError(_said(error)) from error
         self._tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", **tokens}
+        self._absent: dict[str, Any] = {"tools": None, "documents": None}
 
     def render(self, messages: Sequence[Message], tools: Any = None) -> str:
         """What the template makes of the messages.
@@ -128,7 +129,8 @@ class Trial:
         Raises:
             RenderError: it refuses them, fails, or does not come to an end.
         """
-        given: dict[str, Any] = {**self._tokens, "messages": messages, "tools": tools, "documents": None}
+        given: dict[str, Any] = {**self._tokens, **self._absent, "messages": messages}
+        given |= {"tools": tools} if tools is not None else {}
         out: list[str] = []
         length = 0
         try:
@@ -155,11 +157,9 @@ class Trial:
 
     def roles(self) -> list[str]:
         """The roles whose words reach the model; empty when not even the user's do."""
-        user: Message = {"role": "user", "content": _USER}
-        if not self.shows([user], _USER):
-            user = {"role": "user", "content": [{"type": "text", "text": _USER}]}
-            if not self.shows([user], _USER):
-                return []
+        user = self._understood()
+        if user is None:
+            return []
         answer = _like(user, "assistant", _ASSISTANT)
         found = [
             role for role in ("system", "developer") if self.shows([_like(user, role, _SYSTEM), user], _SYSTEM, _USER)
@@ -171,9 +171,24 @@ class Trial:
             found.append("tool")
         return found
 
+    def _understood(self) -> Message | None:
+        """A user's message in the form that the template takes: a text or a list of parts.
+
+        Some templates loop over tools wherever `tools` is defined, and take none only when it is not.
+        """
+        parts = [{"type": "text", "text": _USER}]
+        for absent in ({"tools": None, "documents": None}, {}):
+            self._absent = dict(absent)
+            for content in (_USER, parts):
+                user: Message = {"role": "user", "content": content}
+                if self.shows([user], _USER):
+                    return user
+        return None
+
     def offers_tools(self) -> bool:
         """Whether the model learns which tools there are."""
-        return self.shows([{"role": "user", "content": _USER}], _TOOL, tools=_TOOLS)
+        user = self._understood() or {"role": "user", "content": _USER}
+        return self.shows([user], _TOOL, tools=_TOOLS)
 
     def _takes_results(self, user: Message) -> bool:
         result = {**_like(user, "tool", _RESULT), "name": _TOOL, "tool_call_id": _CALL_ID}
