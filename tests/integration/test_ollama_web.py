@@ -1,6 +1,7 @@
 """The source `ollama` and registries that want a login, move their blobs, lie, break off or are not there."""
 
 import json
+import re
 
 import pytest
 
@@ -266,22 +267,17 @@ async def test_a_file_that_is_none_of_ours_is_refused(origin, ref, tmp_path):
         await fetched(from_there, type(file)(file.name, file.parts * 2), tmp_path / "a.part")
 
 
-async def test_without_a_network_this_machine_s_ollama_stands_in(origin, ref, tmp_path):
-    folder = tmp_path / "ollama"
-    MADE.store(folder, "library/tiny", "1b", origin.host)
+async def test_without_a_network_this_machine_s_ollama_is_named(origin, ref, tmp_path):
+    folder = MADE.store(tmp_path / "ollama", "library/tiny", "1b", origin.host)
     origin.tamper = answers(503)
-    listing = await source(tmp_path, OLLAMA_MODELS=str(folder)).resolve(ref)
+    from_there = source(tmp_path, OLLAMA_MODELS=str(folder))
+    with pytest.raises(SourceError, match="503") as caught:
+        await from_there.resolve(ref)
+    (there,) = re.findall(r"'(ollama:.*)'", caught.value.hint)
+    listing = await from_there.resolve(ModelRef.parse(there))
     assert (listing.ref, listing.version) == (ref, MADE.digest)
-    assert listing.facts["read_from"] == str(folder)
-    assert listing.files[0].parts[0].url.startswith("file:")
-    assert await fetched(source(tmp_path), listing.files[0], tmp_path / "a.part") == DATA
+    assert await fetched(from_there, listing.files[0], tmp_path / "a.part") == DATA
     (folder / "blobs" / f"sha256-{models.sha256(DATA)}").unlink()
-    with pytest.raises(SourceError, match="503"):
-        await source(tmp_path, OLLAMA_MODELS=str(folder)).resolve(ref)
-
-
-async def test_with_a_network_the_registry_is_asked(origin, ref, tmp_path):
-    folder = oci.image(models.gguf(seed=8)).store(tmp_path / "ollama", "library/tiny", "1b", origin.host)
-    listing = await source(tmp_path, OLLAMA_MODELS=str(folder)).resolve(ref)
-    assert listing.version == MADE.digest
-    assert "read_from" not in listing.facts
+    with pytest.raises(SourceError, match="503") as caught:
+        await from_there.resolve(ref)
+    assert str(folder) not in caught.value.hint

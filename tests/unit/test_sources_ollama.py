@@ -354,3 +354,21 @@ def test_the_names_in_a_folder(tmp_path):
     assert [str(name) for name in OllamaStore(tmp_path).names()] == ["hf.co/me/a", "b:1", "x.y/library/a:2"]
     with pytest.raises(SourceError, match="no manifests"):
         list(OllamaStore(tmp_path / "none").names())
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path):
+    far = tmp_path / ("x" * 300)
+    with pytest.raises(SourceError, match="cannot be read"):
+        list(OllamaStore(far).names())
+    with pytest.raises(SourceError, match="cannot be read"):
+        OllamaStore(far).manifest(Name("tiny"))
+    assert OllamaStore(far).blob(read_manifest(oci.image(b"x").manifest, "x").layers[0]) is None
+    assert OllamaStore.found({"OLLAMA_MODELS": str(far)}) is None
+
+
+async def test_a_small_layer_that_was_changed_is_not_taken(tmp_path):
+    folder = oci.image(models.gguf(), license="MIT").store(tmp_path, "library/tiny", "1b")
+    blob = folder / "blobs" / f"sha256-{models.sha256(b'MIT')}"
+    blob.write_bytes(b"GPL")
+    with pytest.raises(DigestMismatch):
+        await source(tmp_path).resolve(ModelRef("ollama", f"{tmp_path}#tiny:1b"))

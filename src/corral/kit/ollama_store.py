@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from corral.errors import SourceError
 from corral.kit.oci import MOST_MANIFEST, read_manifest
@@ -92,13 +92,17 @@ class OllamaStore:
             SourceError: the folder cannot be read.
         """
         root = self.folder / "manifests"
-        if not root.is_dir():
+        try:
+            there = root.is_dir()
+        except OSError as error:
+            _refuse(error)
+        if not there:
             raise SourceError(
                 f"{self.folder} is no folder of Ollama's models: it has no manifests.",
                 "Name the folder that OLLAMA_MODELS names, usually ~/.ollama/models.",
             )
         seen = 0
-        for folder, folders, files in os.walk(root):
+        for folder, folders, files in os.walk(root, onerror=_refuse):
             folders.sort()
             pieces = Path(folder).relative_to(root).parts
             seen += len(files)
@@ -123,7 +127,7 @@ class OllamaStore:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise SourceError(f"{path} cannot be read: {error.strerror}.", "Check its owner and mode.") from error
+            _refuse(error)
         return read_manifest(data, str(path)), data
 
     def blob(self, layer: Layer) -> Path | None:
@@ -133,3 +137,9 @@ class OllamaStore:
             if path.is_file() and path.stat().st_size == layer.size:
                 return path
         return None
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise SourceError(
+        f"{str(error.filename)[:200]} cannot be read: {error.strerror}.", "Check its owner and mode."
+    ) from error

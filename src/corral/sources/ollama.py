@@ -12,6 +12,7 @@ system message and licence become defaults and facts of the revision.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -61,9 +62,13 @@ class _Remote:
         try:
             return (await self.web.manifest(name.repository, name.digest or name.tag))[0]
         except SourceNotFound as error:
-            place = "https://ollama.com/library" if name.host == DEFAULT_HOST else self.web.base
+            if name.host == DEFAULT_HOST:
+                raise SourceNotFound(
+                    f"Ollama's registry has no model {name}.", "See https://ollama.com/library for what there is."
+                ) from error
             raise SourceNotFound(
-                f"{name.host} has no model {name}.", f"See {place} for the models and tags there are."
+                f"{name.host} has no model {name.repository}:{name.tag}.",
+                f"Its tags, if it has the model at all: {self.web.base}/v2/{name.repository}/tags/list",
             ) from error
 
     async def read(self, name: Name, layer: Layer) -> bytes:
@@ -91,9 +96,14 @@ class _Local:
         if layer.size > _MOST_TEXT:
             raise SourceError(f"{path} ({layer.media_type}) has {layer.size} bytes, over the {_MOST_TEXT} allowed.")
         try:
-            return await in_thread(path.read_bytes)
+            data = await in_thread(path.read_bytes)
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}.", "Check its owner and mode.") from error
+        if hashlib.sha256(data).hexdigest() != layer.sha256:
+            raise DigestMismatch(
+                f"{path} is damaged: it is not what its name says.", f"Pull it again: ollama pull {name}"
+            )
+        return data
 
     def part(self, name: Name, layer: Layer) -> RemotePart:
         return RemotePart(self._path(name, layer).as_uri(), layer.size, layer.sha256)
@@ -121,8 +131,7 @@ class Ollama:
     async def resolve(self, ref: ModelRef) -> Listing:
         """What the tag stands for: the manifest and the small layers are read, the weights are not.
 
-        When the registry cannot be reached and this machine's Ollama has the model, its copy is listed, and the fact
-        `read_from` says so.
+        Of a model in a folder the fact `read_from` tells the folder.
 
         Raises:
             SourceNotFound: the name is none, or the registry has no such model.
@@ -133,18 +142,16 @@ class Ollama:
         wanted = _Wanted.parse(ref)
         if wanted.folder is not None:
             return await self._stored(wanted, OllamaStore(wanted.folder))
-        store = await in_thread(OllamaStore.found, self._env)
-        spare = store if store is not None and await in_thread(_holds, store, wanted.name) else None
-        access = await self._access(wanted.base)
-        if spare is not None:
-            access = replace(access, retries=min(access.retries, 1))
         try:
-            async with RegistryWeb(wanted.base, access, self._clock) as web:
+            async with RegistryWeb(wanted.base, await self._access(wanted.base), self._clock) as web:
                 return await _listing(ref, wanted.name, _Remote(web))
-        except Transient:
-            if spare is None:
+        except Transient as error:
+            # Not taken unasked: it may be older than what is installed, and an update would go back to it.
+            store = await in_thread(OllamaStore.found, self._env)
+            if store is None or not await in_thread(_holds, store, wanted.name):
                 raise
-            return await self._stored(wanted, spare)
+            there = f"Ollama on this machine has it: corral pull 'ollama:{store.folder}#{wanted.name}'"
+            raise Transient(error.message, there, after=error.after) from error
 
     async def fetch(self, file: RemoteFile, into: PartFile, report: Report) -> None:
         """Fetch a layer, going on from what is held.
@@ -232,6 +239,8 @@ def _holds(store: OllamaStore, name: Name) -> bool:
         manifest, _ = store.manifest(name)
     except (FileNotFoundError, SourceError):
         return False
+    if name.digest not in {None, f"sha256:{manifest.sha256}"}:
+        return False
     return all(store.blob(layer) is not None for layer in manifest.layers)
 
 
@@ -249,10 +258,10 @@ async def _listing(ref: ModelRef, name: Name, shelf: _Shelf) -> Listing:
     content = _sort(manifest)
     config: Mapping[str, Any] = {}
     if manifest.config is not None:
-        config = layers.configuration(await _read(shelf, name, manifest.config), f"The configuration of {name}")
+        config = layers.configuration(await shelf.read(name, manifest.config), f"The configuration of {name}")
     _refuse(name, content, config)
     texts = {
-        kind: [(await _read(shelf, name, layer)).decode("utf-8", "replace") for layer in found]
+        kind: [(await shelf.read(name, layer)).decode("utf-8", "replace") for layer in found]
         for kind, found in content.texts.items()
     }
     defaults, facts = await in_thread(_honour, name, texts, config)
@@ -311,13 +320,6 @@ def _refuse(name: Name, content: _Content, config: Mapping[str, Any]) -> None:
         raise SourceError(f"{name} is no model of Ollama's: it has {kinds}.", "Check the name.")
     if len(models) > 1 or len(content.files.get("projector", [])) > 1:
         raise NotSupported(f"{name} is a model in several files.", "Choose a tag that is one file.")
-
-
-async def _read(shelf: _Shelf, name: Name, layer: Layer) -> bytes:
-    data = await shelf.read(name, layer)
-    if len(data) != layer.size:
-        raise DigestMismatch(f"A layer of {name} has {len(data)} of {layer.size} bytes.", "Try again.")
-    return data
 
 
 def _honour(
