@@ -133,8 +133,15 @@ def test_a_result_as_json_is_one_line_in_a_pipe_and_indented_on_a_terminal() -> 
     for out in (pipe, terminal):
         out.result({"text": "é\x9b"}, lambda out=out: out.say("never"))
 
-    assert said(pipe) == '{"text": "é\x9b"}\n'
+    assert said(pipe) == '{"text":"é\x9b"}\n'
     assert said(terminal) == '{\n  "text": "\\u00e9\\u009b"\n}\n'
+
+
+def test_json_of_what_is_odd() -> None:
+    out = output(Mode.JSON)
+    out.emit({"half": "\ud800", "huge": 2**70})
+
+    assert json.loads(said(out)) == {"half": "\ud800", "huge": 2**70}
 
 
 def test_a_quiet_result() -> None:

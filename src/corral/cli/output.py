@@ -20,6 +20,8 @@ from enum import StrEnum
 from math import isinf
 from typing import TYPE_CHECKING, Any, TextIO
 
+import orjson
+
 from corral.cli.table import Cell, Column, field_lines, table_lines
 from corral.errors import (
     AddressInUse,
@@ -214,8 +216,14 @@ class Output:
 
     def emit(self, data: Mapping[str, Any]) -> None:
         """One JSON object on standard output: indented on a terminal, else on one line."""
-        terminal = self.stdout.isatty()
-        text = json.dumps(plain(data), indent=2 if terminal else None, ensure_ascii=terminal)
+        content = plain(data)
+        if self.stdout.isatty():
+            text = json.dumps(content, indent=2)
+        else:
+            try:
+                text = orjson.dumps(content).decode()
+            except TypeError:  # half a character, or a number beyond 64 bits
+                text = json.dumps(content)
         self._write(self.stdout, text + "\n")
         self.stdout.flush()
 
