@@ -127,6 +127,7 @@ async def test_what_is_there_already_counts_as_done(blobs, source):
         await pull.bring_all((await source.resolve(ModelRef("memory", "first"))).files, source)
     seen: list[Progress] = []
     await pulled(blobs, source, "split", seen.append)
+    assert Progress("check", 0, sum(map(len, SPLIT.values())), min(SPLIT)) in seen  # it is read again, which takes time
     downloads = [item.done for item in seen if item.phase == "download"]
     assert downloads[0] >= first
     assert downloads[-1] == sum(map(len, SPLIT.values()))

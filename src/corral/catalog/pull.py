@@ -117,6 +117,9 @@ class Pull:
 
     async def reuse(self, entry: FileEntry) -> bool:
         """Take the file from the store, if it is there whole and as it came; whether it was."""
+        if self._blobs.whole(entry):
+            self._tally.expect(entry.name, entry.size)
+            self._tally.look(entry.name)
         if not await self._pin(entry):
             return False
         await self._inspect(entry, self._blobs.path(entry.sha256))
@@ -134,7 +137,7 @@ class Pull:
             self._tally.expect(file.name, file.size)
             known = _known(file)
             if known is not None and self._blobs.whole(known):
-                self._tally.finish(known.name, known.size)
+                self._tally.held(known.name, known.size)
         lanes = asyncio.Semaphore(_AT_ONCE)
 
         async def bring_equal(equal: Sequence[RemoteFile]) -> None:

@@ -46,18 +46,23 @@ class Tally:
 
     def check(self, name: str, size: int) -> None:
         """The file is here and is being looked into."""
-        self._settle(name, size)
+        self.held(name, size)
         self._checked[name] = size
+        self.look(name)
+
+    def look(self, name: str) -> None:
+        """The file was here before, and is being read again."""
         done = sum(self._checked.values())
         total = self._whole()
         self._report(Progress("check", done, None if total is None else max(total, done), name))
 
     def finish(self, name: str, size: int) -> None:
         """The file is in the store."""
-        self._settle(name, size)
+        self.held(name, size)
         self._checked[name] = size
 
-    def _settle(self, name: str, size: int) -> None:
+    def held(self, name: str, size: int) -> None:
+        """None of the file need come: it seems to be here already."""
         total = self._total.get(name)
         self._total[name] = self._done[name] = size if total is None else total
 
