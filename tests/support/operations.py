@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, home: Any, url: str | None = None, **options: Any) -> None:
         self.home = home
         self.url = url
-        self.clock = HandClock()
+        self.clock = options.pop("clock", None) or HandClock()
         self.worker = Worker()
         self.discarded: list[frozenset[str]] = []
         self.patience = options.pop("patience", 10.0)

@@ -13,6 +13,7 @@ from corral.domain.ports import Progress
 from corral.errors import Conflict, NotSupported, OperationNotFound, SourceError, SourceNotFound, StoreError
 from corral.operations.durable import Operations
 from corral.operations.leases import Lease, home_id
+from support.clocks import HandClock
 from support.operations import Bench
 
 
@@ -234,9 +235,10 @@ async def test_cancel_before_it_is_begun(bench, before):
             await ask(identifier)
 
 
-async def test_files_that_stay_do_not_keep_it_from_ending(tmp_path, bench):
+@pytest.mark.parametrize("error", [StoreError("They cannot be removed."), PermissionError("nor by anybody else")])
+async def test_files_that_stay_do_not_keep_it_from_ending(tmp_path, bench, error):
     async def refuse(parts):
-        raise StoreError(f"{sorted(parts)} cannot be removed.")
+        raise error
 
     async def work(operation, work):
         work.on_part("part-1")
@@ -619,7 +621,11 @@ async def test_what_servers_say_can_be_written_whatever_it_is(bench, worker):
         worker.at_work["a"].report(Progress("p" * 99, 10**30, 10**31, "\0 \udc80"))
         paused = await bench.flow(bench.operations.pause(identifier))
 
-    assert (paused.phase, paused.done, paused.message) == ("p" * 40, 2**63 - 1, "? ?")
+        assert (paused.phase, paused.done, paused.message) == ("p" * 40, 2**63 - 1, "? ?")
+        await bench.operations.resume(identifier)
+        await bench.until(lambda: len(worker.begun) == 2)
+        worker.fail("a", SourceNotFound("\0 \udc80"))
+        assert (await bench.ended(identifier)).error.message == "? ?"
 
 
 async def test_a_stalled_one_is_not_written_again_and_again(bench, worker):
@@ -636,6 +642,34 @@ async def test_a_stalled_one_is_not_written_again_and_again(bench, worker):
             await other.get(identifier)
 
         assert bench.operations._rows.database.stamp() == stamp
+
+
+class Jumping(HandClock):
+    """Somebody sets the clock on the wall."""
+
+    jump = 0.0
+
+    def wall(self):
+        return super().wall() + self.jump
+
+
+async def test_a_wall_clock_that_is_set_back_changes_neither_turn_nor_rate(tmp_path):
+    clock = Jumping()
+    bench = Bench(tmp_path, clock=clock, parallel=1)
+    first = (await bench.order("first")).id
+    clock.jump = -1e6
+    await bench.order("second")
+    assert [each.order.model for each in await bench.operations.page(9)] == ["second", "first"]
+    async with bench.run():
+        await bench.until(lambda: bench.worker.begun)
+        assert bench.worker.begun == ["first"]
+        for n in range(5):
+            clock.jump = n * 1e5
+            bench.worker.at_work["first"].report(Progress("download", n * 1000, 10_000))
+            await clock.advance(1)
+        now = await bench.operations.get(first)
+        assert (now.rate, now.eta) == (pytest.approx(1000), pytest.approx(6))
+    await bench.close()
 
 
 async def test_a_history_can_be_kept_for_ever(tmp_path):

@@ -64,7 +64,7 @@ class Database:
         return f"The database {self.file or _shown(self._url)}"
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """What `work` returns of one consistent view. It writes nothing.
+        """What `work`, which writes nothing, returns.
 
         Raises:
             DatabaseError: the database cannot be reached, read or brought up to date.

@@ -354,7 +354,7 @@ class Operations:
         if unneeded:
             try:
                 await self._on_cancelled(unneeded)
-            except CorralError as error:
+            except (CorralError, OSError) as error:
                 log.warning("operation %s is cancelled, and leaves unfinished files: %s", operation.id, error)
 
     async def _parts_but(self, identifier: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ from corral.errors import CorralError, DatabaseError
 from corral.operations.bell import Bell
 from corral.operations.progress import Meter
 from corral.operations.retries import may_pass, pause
-from corral.operations.rows import Rows, Wish
+from corral.operations.rows import Rows, Wish, storable
 
 if TYPE_CHECKING:
     from corral.operations.leases import Lease
@@ -161,11 +161,11 @@ class Job:
     def _report(self, progress: Progress) -> None:
         self._meter.take(progress, self._desk.clock.now())
         if progress.detail:
-            self._message = progress.detail
+            self._say(progress.detail)
         self._listener(progress)
 
     def _say(self, text: str) -> None:
-        self._message = text
+        self._message = storable(text)
 
     def _failure(self, error: BaseException) -> Failure:
         if isinstance(error, CorralError):

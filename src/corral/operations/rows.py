@@ -78,10 +78,10 @@ class Rows:
             "home": await self._me(),
             "fingerprint": fingerprint,
             "kind": order.kind,
-            "model": _storable(order.model),
+            "model": storable(order.model),
             "params": dict(order.params),
-            "lane": _storable(order.lane),
-            "host": _storable(order.host),
+            "lane": storable(order.lane),
+            "host": storable(order.host),
             "created_at": operation.created_at,
             "wish": Wish.NONE,
         }
@@ -231,8 +231,8 @@ def _fingerprint(order: Order) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _storable(text: str) -> str:
-    """`text` as every database takes it: file names and answers of servers may hold what is no character."""
+def storable(text: str) -> str:
+    """`text` as every database and reader takes it: file names and answers of servers may hold what is no character."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
@@ -244,13 +244,13 @@ def _changing(operation: Operation) -> dict[str, Any]:
         "ended_at": operation.ended_at,
         "attempts": operation.attempts,
         "progress": operation.progress,
-        "phase": _storable(operation.phase)[:40],
+        "phase": storable(operation.phase)[:40],
         "done": min(operation.done, _LARGEST),
         "total": None if operation.total is None else min(operation.total, _LARGEST),
         "rate": operation.rate,
         "eta": operation.eta,
-        "message": _storable(operation.message),
-        "error": None if operation.error is None else asdict(operation.error),
+        "message": storable(operation.message),
+        "error": None if operation.error is None else {k: storable(v) for k, v in asdict(operation.error).items()},
         "result": None if operation.result is None else dict(operation.result),
         "parts": sorted(operation.parts),
     }
