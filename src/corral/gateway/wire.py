@@ -141,13 +141,13 @@ class Protocol(HttpToolsProtocol):
 
 
 def websocket(**parts: Any) -> asyncio.Protocol:
-    """What uvicorn is given as its `ws`: its protocol over `websockets`, which is loaded when the first is asked for.
+    """What uvicorn is given as its `ws`: a protocol whose library is loaded when the first WebSocket is asked for.
 
     That takes some 50 ms and 2 MB, which a server without WebSockets does not pay.
     """
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+    from corral.gateway.sockets import Socket
 
-    return WebSocketsSansIOProtocol(**parts)
+    return Socket(**parts)
 
 
 def hurry(connections: Iterable[object], now: float, patience: float) -> None:

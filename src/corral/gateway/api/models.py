@@ -1,7 +1,7 @@
 """`/api/v1/models/{name}`: one installed model. Names may hold `/`, encoded or not.
 
 A name that ends like a route, such as `team/update`, or that is one, such as `search`, is still shown and removed at
-`/api/v1/models/registry/{name}`.
+`/api/v1/models/registry/{name}`. So a name that begins with `registry/` is best not given.
 """
 
 from __future__ import annotations
@@ -48,8 +48,20 @@ _SAID = Annotated[
 def router(corral: Corral, workshop: Workshop) -> APIRouter:
     """The routes, in the order in which they are tried."""
     routes = APIRouter(prefix="/api/v1/models")
-    for part in (_capabilities(corral), _revisions(corral, workshop), _files(corral, workshop), _show(corral)):
+    parts = (_capabilities(corral), _revisions(corral, workshop), _files(corral, workshop), _show(corral))
+    for part in (_by_name(corral), *parts):
         routes.include_router(part)
+    return routes
+
+
+def _by_name(corral: Corral) -> APIRouter:
+    routes = APIRouter(tags=["models"])
+
+    @routes.get("/registry/{name:path}", response_model=OneWholeModel)
+    async def by_name(name: str) -> Response:
+        """All of a model, whatever it is called."""
+        return reply({"success": True, "model": await _whole(corral, _named(corral, name))})
+
     return routes
 
 
@@ -164,11 +176,6 @@ def _files(corral: Corral, workshop: Workshop) -> APIRouter:
 
 def _show(corral: Corral) -> APIRouter:
     routes = APIRouter(tags=["models"])
-
-    @routes.get("/registry/{name:path}", response_model=OneWholeModel)
-    async def by_name(name: str) -> Response:
-        """All of a model, whatever it is called."""
-        return reply({"success": True, "model": await _whole(corral, _named(corral, name))})
 
     @routes.get("/{name:path}", response_model=OneWholeModel)
     async def show(name: str) -> Response:
