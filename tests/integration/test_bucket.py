@@ -11,12 +11,13 @@ import pytest
 from corral.config import load
 from corral.domain.models import Capability, FileEntry, Installed, ModelRef, RemoteFile, Revision
 from corral.domain.ports import Query, silent
-from corral.errors import CorruptModel, DigestMismatch, SourceError, SourceNotFound
+from corral.errors import CorruptModel, DigestMismatch, LoginRequired, SourceError, SourceNotFound
 from corral.kit.clock import SystemClock
 from corral.kit.part import Part
 from corral.sources.bucket import Bucket
 from support import models
 from support.clocks import Restless
+from support.origin import Origin, Reply
 from support.s3 import S3, Line
 
 DATA = models.gguf(800_000, seed=4)
@@ -351,3 +352,53 @@ def test_without_obstore_it_says_what_to_install(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.strip() == "Install it: pip install 'corral[bucket]'", done.stderr
+
+
+async def killed(s3, folder, at):
+    """What a process that was killed left of an object, as its next one finds it."""
+    async with Line(s3.port) as line:
+        bench = Bench({**s3.env_through(line.endpoint), "CORRAL_SOURCES_RETRIES": "1"}, folder)
+        (file,) = (await bench.resolve("s3://yard/tiny.gguf")).files
+        asked = []
+
+        def limit(head):
+            asked.append(head)
+            return at if len(asked) == 1 else 0
+
+        line.limit = limit
+        with pytest.raises(SourceError):
+            await bench.fetch(file)
+    held = (folder / "a.part").read_bytes()
+    assert 0 < len(held) < len(DATA)
+    return file, held
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_without_a_digest_the_store_vouches_for_what_is_held(s3, bench, same):
+    s3.put("tiny.gguf", DATA)
+    file, held = await killed(s3, bench.folder, 2_500_000)
+    new = DATA if same else DATA[::-1]
+    s3.put("tiny.gguf", new)
+    assert await bench.fetch(file, held) == new
+    assert bench.seen[0].done == len(held)
+    (bench.folder / "a~tag").unlink()
+    assert await bench.fetch(file, b"x" * 10) == new
+
+
+async def test_a_store_that_wants_to_know_who_asks(s3, tmp_path):
+    async with Origin() as origin:
+        for status, error in {403: LoginRequired, 401: LoginRequired, 404: SourceNotFound, 418: SourceError}.items():
+            origin.tamper = lambda _, status=status: Reply(status, {"Content-Length": "0"})
+            bench = Bench(s3.env_through(origin.url), tmp_path)
+            with pytest.raises(error) as caught:
+                await bench.source.search(Query("s3://yard/team"))
+            assert "a-secret" not in str(caught.value)
+
+
+async def test_nobody_in_particular_is_asked_as_such(s3, tmp_path):
+    async with Origin() as origin:
+        bench = Bench({"AWS_ENDPOINT_URL": origin.url, "PIP_CONFIG_FILE": "/dev/null"}, tmp_path)
+        with pytest.raises(SourceNotFound):
+            await bench.resolve("s3://yard/tiny.gguf")
+        assert origin.asked
+        assert not any("authorization" in asked.headers for asked in origin.asked)

@@ -362,3 +362,15 @@ async def test_a_page_is_no_file(bench):
     with pytest.raises(SourceError, match="is a web page"):
         await bench.fetch(digest=None)
     assert bench.held == b""
+
+
+async def test_a_server_that_closes_at_the_last_byte(bench):
+    bench.first(cut(len(DATA) - 1))
+    assert await bench.fetch() == DATA
+    assert bench.ranges == [None, f"bytes={len(DATA) - 1}-"]
+
+
+async def test_a_server_that_announces_more_than_it_has(bench):
+    bench.first(lambda _: Reply(200, {"Content-Length": str(len(DATA) + 100)}, DATA))
+    assert await bench.fetch() == DATA
+    assert bench.ranges == [None, f"bytes={len(DATA)}-"]

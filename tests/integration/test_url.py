@@ -104,6 +104,7 @@ async def test_a_passing_failure_is_tried_again(bench):
 
 
 ODD = {
+    "other bytes": Reply(200, {"Content-Length": "8"}, b"whatever"),
     "a page": Reply(200, {"Content-Type": "text/html", "Content-Length": "6"}, b"<html>"),
     "a page in disguise": Reply(200, {"Content-Length": "17"}, b"  <!doctype html>"),
     "nothing": Reply(200, {"Content-Length": "0"}),
@@ -207,8 +208,50 @@ async def test_links_in_an_archive_are_passed_over(bench):
     assert await bench.fetch(file) == DATA
 
 
+async def test_an_address_that_says_no_kind(bench):
+    bench.origin.files["/download/42"] = DATA
+    assert (await bench.resolve("/download/42")).files[0].name == "42.gguf"
+
+
 async def test_names_that_are_none(bench):
     for path in ("/", "/m/%2e%2e", "/m/a%2Fb%00.gguf", f"/m/{'x' * 300}.gguf"):
         bench.origin.tamper = lambda _: Reply(200, {"Content-Length": str(len(DATA))}, DATA)
         name = (await bench.resolve(path)).files[0].name
         assert name == "model.gguf"
+
+
+async def test_a_killed_download_goes_on_without_a_digest(bench):
+    """What a process that was killed left is used where the server vouches for it, through the source as well."""
+    (file,) = (await bench.resolve("/m/tiny.gguf")).files
+    half = len(DATA) // 2
+    faults = [
+        Reply(200, {"Content-Length": str(len(DATA)), "ETag": '"one"'}, DATA[:half]),
+        Reply(403, {"Content-Length": "0"}),
+    ]
+    bench.origin.tamper = lambda _: faults.pop(0) if faults else None
+    part = await Part.open(bench.folder / "b.part", SystemClock())
+    try:
+        with pytest.raises(LoginRequired):
+            await bench.source.fetch(file, part, silent)
+    finally:
+        part.close()
+    again = await Part.open(bench.folder / "b.part", SystemClock())
+    try:
+        assert again.size == half
+        await bench.source.fetch(file, again, silent)
+        assert again.path.read_bytes() == DATA
+        assert bench.origin.asked[-1].range == f"bytes={half}-"
+        await again.publish(bench.folder / "blob")
+        assert {path.name for path in bench.folder.iterdir()} == {"blob"}
+    finally:
+        again.close()
+
+
+async def test_an_archive_that_changed_is_not_unpacked(bench):
+    bench.origin.files["/t.zip"] = archive(**{"Tiny.gguf": DATA})
+    (file,) = (await bench.resolve("/t.zip")).files
+    for changed in (archive(**{"Tiny.gguf": DATA[:-1]}), archive(**{"Other.gguf": DATA})):
+        bench.origin.files["/t.zip"] = changed
+        with pytest.raises((DigestMismatch, SourceError)):
+            await bench.fetch(file)
+        assert (bench.folder / "a.part").read_bytes() == b""

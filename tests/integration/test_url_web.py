@@ -1,5 +1,6 @@
 """Where requests go: pinned addresses, redirects judged hop by hop, secrets that stay with their origin."""
 
+import asyncio
 import socket
 from contextlib import AsyncExitStack
 
@@ -205,3 +206,11 @@ def test_what_the_settings_say():
     access = Access(timeout=3.0).within(settings, guarded=True)
     assert (access.timeout, access.stall, access.retries, access.guarded) == (3.0, 7.0, 2, True)
     assert access.private == {"a.test", "b.test:1"}
+
+
+async def test_silence_is_measured_apart_from_connecting(two):
+    one, _ = two
+    never = asyncio.Event()
+    one.tamper = lambda _: Reply(200, {"Content-Length": "9"}, b"begun", never.wait)
+    with pytest.raises(Transient, match=r"sent nothing for 0\.2 seconds"):
+        await read(allowed(one.host, timeout=30.0, stall=0.2), f"{one.url}/x")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import orjson
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_AHEAD = 4 << 20
+"""Bytes taken from a connection while those before are written."""
+
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -51,6 +55,54 @@ class _Honest:
         again = held < self._highest
         self._highest = max(held, self._highest)
         self._report(Progress("download", self._highest, total, "again from the start" if again else ""))
+
+
+class _Ahead:
+    """Takes a body's bytes as they arrive, up to a limit, while the disk is busy with those before.
+
+    A connection that breaks takes with it what nobody has taken from it yet: this leaves nothing there.
+    """
+
+    def __init__(self, reply: ClientResponse) -> None:
+        self._reply = reply
+        self._runs: list[bytes] = []
+        self._held = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.ensure_future(self._pump())
+        self._task.add_done_callback(lambda _: self._news.set())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # raised by `take`, or of no interest to who takes no more
+
+    async def take(self) -> bytes:
+        """All that has arrived; waits for some. Empty at the end, which also is where a failure is raised."""
+        while not self._runs and not self._task.done():
+            self._news.clear()
+            await self._news.wait()
+        if not self._runs:
+            self._task.result()
+            return b""
+        data = self._runs[0] if len(self._runs) == 1 else b"".join(self._runs)
+        self._runs.clear()
+        self._held = 0
+        self._room.set()
+        return data
+
+    async def _pump(self) -> None:
+        while data := await self._reply.content.readany():
+            self._runs.append(data)
+            self._held += len(data)
+            self._news.set()
+            while self._held >= _AHEAD:
+                self._room.clear()
+                await self._room.wait()
 
 
 async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = silent) -> None:
@@ -156,12 +208,15 @@ async def _begin(reply: ClientResponse, state: _State, into: PartFile) -> None:
 
 async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _Honest) -> None:
     # What piled up while the disk was busy is taken in one go: small runs from a slow server, large from a fast one.
-    while data := await reply.content.readany():
-        if state.total is not None and into.size + len(data) > state.total:
-            await into.restart()
-            raise SourceError(f"{shown(state.what.url)} sends more than the {state.total} bytes that were promised.")
-        await into.append(data)
-        honest(into.size, state.total)
+    async with _Ahead(reply) as arriving:
+        while data := await arriving.take():
+            if state.total is not None and into.size + len(data) > state.total:
+                await into.restart()
+                raise SourceError(
+                    f"{shown(state.what.url)} sends more than the {state.total} bytes that were promised."
+                )
+            await into.append(data)
+            honest(into.size, state.total)
     if state.total is not None and into.size < state.total and reply.content_length is None:
         raise Transient(f"{shown(state.what.url)} ended after {into.size} of {state.total} bytes.", "Try again.")
 

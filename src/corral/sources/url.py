@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from corral.config.settings import Settings
     from corral.domain.ports import Clock, Hit, PartFile, Query, Report
 
+_GGUF = b"GGUF"
 _PIECE = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\.gguf)", re.IGNORECASE)
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)$")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -165,12 +166,17 @@ def _kept(url: str, digest: str | None) -> str:
 def _file_name(url: str) -> str:
     name = unquote(urlsplit(url).path).rpartition("/")[2]
     sound = name not in {"", ".", ".."} and name.isprintable() and len(name.encode()) <= 200 and "\\" not in name
-    return name if sound else "model.gguf"
+    return name if sound else "model"
 
 
 def _file(found: _Found, digest: str | None) -> RemoteFile:
+    name = _file_name(found.url)
+    if found.magic == _GGUF:
+        name = name if name.lower().endswith(".gguf") else f"{name}.gguf"
+    elif name.lower().endswith(".gguf"):
+        raise SourceError(f"{shown(found.url)} is no GGUF file, whatever its name says.", "Check the address.")
     part = RemotePart(found.url, found.size, digest, length=found.size)
-    return RemoteFile(_file_name(found.url), (part,), found.size, digest)
+    return RemoteFile(name, (part,), found.size, digest)
 
 
 def _joint(versions: Sequence[str]) -> str:
