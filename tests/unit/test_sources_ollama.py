@@ -1,6 +1,7 @@
 """References, manifests and small layers of Ollama's models, and models in an Ollama's folder: no network."""
 
 import json
+import os
 
 import pytest
 
@@ -362,6 +363,11 @@ def test_a_folder_that_cannot_be_read_is_said(tmp_path):
         list(OllamaStore(far).names())
     with pytest.raises(SourceError, match="cannot be read"):
         OllamaStore(far).manifest(Name("tiny"))
+    os.mkfifo(oci.image(b"x").store(tmp_path, "library/a", "1") / "manifests/registry.ollama.ai/library/pipe")
+    (tmp_path / "manifests/registry.ollama.ai/library/tiny").mkdir()
+    os.mkfifo(tmp_path / "manifests/registry.ollama.ai/library/tiny/latest")
+    with pytest.raises(SourceError, match="is no file"):
+        OllamaStore(tmp_path).manifest(Name("tiny"))
     assert OllamaStore(far).blob(read_manifest(oci.image(b"x").manifest, "x").layers[0]) is None
     assert OllamaStore.found({"OLLAMA_MODELS": str(far)}) is None
 

@@ -122,6 +122,8 @@ class OllamaStore:
         """
         path = self.folder.joinpath("manifests", name.host, *name.namespace.split("/"), name.model, name.tag)
         try:
+            if path.exists() and not path.is_file():
+                raise SourceError(f"{path} is no file.", "It is not as Ollama makes them.")
             with path.open("rb") as file:
                 data = file.read(MOST_MANIFEST + 1)
         except FileNotFoundError:
