@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.progress import Progress as Bars
-    from rich.progress import TaskID
 
     from corral.domain.operations import Operation
 
@@ -179,15 +178,12 @@ class Bar:
 
     def __init__(self, bars: Bars, name: str, clock: Callable[[], float]) -> None:
         self._bars = bars
-        self._name = line(name)
         self._meter = Meter(clock)
-        self._task: TaskID | None = None
+        self._task = bars.add_task(line(name), total=None, phase="", amount="", rate="", eta="")
 
     def __call__(self, step: Step) -> None:
         """Move it."""
         step = self._meter.read(step)
-        if self._task is None:
-            self._task = self._bars.add_task(self._name, total=None, phase="", amount="", rate="", eta="")
         self._bars.update(
             self._task,
             completed=step.done,

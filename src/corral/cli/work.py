@@ -217,7 +217,7 @@ def _say_how_to_go_on(invocation: Invocation, task: Task) -> None:
     if task.operation is not None and task.operation.status.ended:
         return
     held = task.watch.held if task.watch else 0
-    kept = f"{task.called}: stopped; {size_text(held)} are kept." if held else f"{task.called}: stopped."
-    again = f"It goes on from there: {task.again}"
-    undo = f" To drop it: corral operations cancel {task.operation.id}" if task.operation else ""
-    invocation.output.note(f"{kept} {again}.{undo}" if undo else f"{kept} {again}")
+    kept = f"; {size_text(held)} are kept" if held else ""
+    invocation.output.note(f"{task.called}: stopped{kept}. To go on: {task.again}")
+    if task.operation is not None:
+        invocation.output.note(f"To drop what is kept: corral operations cancel {task.operation.id}")
