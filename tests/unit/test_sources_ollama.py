@@ -285,6 +285,13 @@ async def test_licences_without_end_are_not_read_without_end(tmp_path):
     assert listing.facts["ignored_layers"] == ["license"]
 
 
+async def test_what_is_ignored_is_told_in_bounds(tmp_path):
+    strange = [(f"kind-{number}", b"x") for number in range(500)]
+    made = oci.image(models.gguf(), *strange, params={f"param-{number}": 1 for number in range(500)})
+    listing = await listed(tmp_path, made)
+    assert len(listing.facts["ignored_layers"]) == len(listing.facts["ignored_params"]) == 50
+
+
 @pytest.mark.parametrize(
     ("made", "kind", "why"),
     [

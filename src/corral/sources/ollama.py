@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _PREFIX = "application/vnd.ollama.image."
 _MOST_TEXT = 1 << 20
 _MOST_LICENCES = 8
+_MOST_TOLD = 50
 _FILES = ("model", "projector")
 _TEXTS = ("template", "params", "system", "messages", "license")
 
@@ -271,7 +273,7 @@ async def _listing(ref: ModelRef, name: Name, shelf: _Shelf) -> Listing:
     elif opening:
         defaults["opening"] = opening
     if content.ignored:
-        facts["ignored_layers"] = sorted(set(content.ignored))
+        facts["ignored_layers"] = sorted(set(content.ignored))[:_MOST_TOLD]
     files = tuple(
         RemoteFile(f"{name.model}{ending}.gguf", (shelf.part(name, layer),), layer.size, layer.sha256)
         for kind, ending in (("model", ""), ("projector", "-mmproj"))
@@ -332,7 +334,7 @@ def _honour(
         found = layers.parameters(text.encode(), f"The parameters of {name}")
         defaults |= found.options
         if found.ignored:
-            facts["ignored_params"] = dict(found.ignored)
+            facts["ignored_params"] = dict(islice(found.ignored.items(), _MOST_TOLD))
     for text in texts.get("system", []):
         if text.strip():
             defaults["system"] = facts["system"] = text
