@@ -57,7 +57,9 @@ async def current(objects: Objects, base: Spot, name: str) -> str:
     try:
         return (await named(objects, _place(base, name)))[1]
     except SourceNotFound as error:
-        raise SourceNotFound(f"{base} has no model called {name}.", f"See what it has: corral search --source bucket {base}") from error
+        raise SourceNotFound(
+            f"{base} has no model called {name}.", f"See what it has: corral search --source bucket {base}"
+        ) from error
 
 
 async def named(objects: Objects, spot: Spot) -> tuple[str, str, float | None]:
