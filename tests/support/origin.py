@@ -123,16 +123,16 @@ class ThreadedOrigin:
 
     def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
         self.origin = Origin(files)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.origin.__aenter__(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self.origin.__aenter__(), self.loop).result()
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.origin.__aexit__(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        asyncio.run_coroutine_threadsafe(self.origin.__aexit__(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()
 
 
 def html(*files: tuple[str, bytes], host: str = "", digest: Callable[[bytes], str]) -> dict[str, bytes]:

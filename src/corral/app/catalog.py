@@ -97,8 +97,8 @@ class Catalog:
         """The order to install `what`, a library name or reference."""
         params = {"what": what, "name": name, "runtime": runtime}
         given = {key: value for key, value in params.items() if value}
-        lane = runtime or f"model:{name or what}"
-        return Order("install", name or what, given, lane=lane, host=_host(self._corral.source_of(what)))
+        model = name or self._corral.name_for(what)
+        return Order("install", model, given, runtime or f"model:{model}", _host(self._corral.source_of(what)))
 
     def order(self, kind: str, name: str, **params: Any) -> Order:
         """The order to do `kind` to an installed model, or to all where `name` is empty.

@@ -11,7 +11,7 @@ from typing import Any
 from corral.app.catalog import Catalog
 from corral.catalog.caches import Caches
 from corral.catalog.discovery import Discovery
-from corral.catalog.references import reference
+from corral.catalog.references import name_of, reference
 from corral.catalog.registry import Registry
 from corral.catalog.usage import Limits
 from corral.config import ModelSettings, Settings, load, model_settings
@@ -125,12 +125,21 @@ class Corral:
 
     def source_of(self, what: str) -> ModelRef | None:
         """Where `what` would be installed from: the pinned reference of a library name, or the reference itself."""
-        configured = self.models.get(what)
-        asked = what if configured is None or configured.source is None else configured.source
+        asked = self._asked(what)
         entry = self.registry.library.find(asked)
         if entry is not None:
             return entry.ref
         return ModelRef.parse(asked) if ":" in asked else None
+
+    def name_for(self, what: str) -> str:
+        """What `what` would be called once installed; itself where it means nothing here."""
+        asked = self._asked(what)
+        entry = self.registry.library.find(asked)
+        if entry is not None:
+            return entry.name
+        if asked != what or ":" not in asked:
+            return what
+        return name_of(ModelRef.parse(asked))
 
     def check_source(self, what: str) -> None:
         """Refuse what is neither in the library nor a reference to a source that is here.
@@ -138,10 +147,14 @@ class Corral:
         Raises:
             ModelNotFound: with what was perhaps meant.
         """
-        configured = self.models.get(what)
-        asked = what if configured is None or configured.source is None else configured.source
+        asked = self._asked(what)
         if self.registry.library.find(asked) is None:
             reference(asked, self.sources, self.registry.library.names())
+
+    def _asked(self, what: str) -> str:
+        """`what`, or where the configuration says that it comes from."""
+        configured = self.models.get(what)
+        return what if configured is None or configured.source is None else configured.source
 
     async def install(
         self,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 _NO_SCHEME = re.compile(r"[^:]*$|[./~]")
-_VERSION = re.compile(r"==[^#]*|@(?:sha256:)?[^:#@/]+(?=$|[:#])")
+_VERSION = re.compile(r"==[^#]*|@(?:sha256:)?[^:#@/]+")
 _DIGEST = re.compile(r"#sha256=[0-9a-f]{64}$")
 _PIECE = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -61,4 +61,4 @@ def name_of(ref: ModelRef) -> str:
     if ref.scheme == "bucket" and locator.partition("#")[2]:
         return check_name(locator.partition("#")[2])
     stem = _PIECE.sub("", locator.rstrip("/").rpartition("/")[2].removesuffix(".gguf"))
-    return check_name(re.sub(r"[^\w.\-]+", "-", stem, flags=re.ASCII).strip("-.").lower()[:200] or "model")
+    return check_name(re.sub(r"[^\w.:\-]+", "-", stem, flags=re.ASCII).strip("-.:").lower()[:200] or "model")
