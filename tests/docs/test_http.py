@@ -6,11 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from corral.app import Corral
 from corral.config import load
 from corral.gateway.api.application import create
+from corral.gateway.api.operations import OperationState
 from corral.gateway.api.runtime import ModelState
+from corral.gateway.api.shapes import InstalledModel
 from corral.gateway.application import Gateway
 from tests.docs import pages
 
@@ -36,10 +39,18 @@ async def test_every_route_of_the_gateway(corral: Corral) -> None:
 async def test_every_route_of_the_management(corral: Corral) -> None:
     described = (await asyncio.to_thread(create(corral).openapi))["paths"]
 
-    assert _documented("Management") == {(verb.upper(), path) for path, verbs in described.items() for verb in verbs}
+    offered = {(verb.upper(), path) for path, verbs in described.items() for verb in verbs}
+    assert _documented("Management", "Catalog", "Long work") == offered
 
 
-def test_every_field_of_a_model() -> None:
-    text = PAGE.section("Management")
+async def test_every_websocket(corral: Corral) -> None:
+    assert [pages.code(row[0]) for row in PAGE.table("WebSockets")] == Gateway(corral).sockets
 
-    assert [name for name in ModelState.model_fields if f"`{name}`" not in text] == []
+
+@pytest.mark.parametrize(
+    ("shape", "heading"), [(ModelState, "Management"), (InstalledModel, "Catalog"), (OperationState, "Long work")]
+)
+def test_every_field_of_a_model(shape: type[BaseModel], heading: str) -> None:
+    text = PAGE.section(heading)
+
+    assert [name for name in shape.model_fields if f"`{name}`" not in text] == []
