@@ -311,7 +311,7 @@ class Output:
 
         return Console(
             file=stream,
-            width=None if stream.isatty() else 10_000,
+            width=self.width(stream) or 10_000,
             color_system="auto" if self.coloured(stream) else None,
             highlight=False,
             markup=False,
