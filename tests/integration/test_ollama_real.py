@@ -55,7 +55,7 @@ async def test_smollm2_is_pulled_loaded_and_asked(host, smollm2, tmp_path):
     catalog = registry(tmp_path)
     installed = await catalog.install(f"ollama:{host}/library/smollm2:135m")
     revision = installed.revision
-    assert (installed.name, revision.version, revision.licence) == ("smollm2-135m", digest, "Apache-2.0")
+    assert (installed.name, revision.version, revision.licence) == ("smollm2:135m", digest, "Apache-2.0")
     assert revision.capabilities >= {Capability.CHAT, Capability.SYSTEM_ROLE}
     assert {key: revision.defaults[key] for key in ("stop", "context", "top_k")} == {
         "stop": ["four"],
