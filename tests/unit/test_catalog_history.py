@@ -218,7 +218,7 @@ async def test_a_pinned_model_stays(store):
     for act in (lambda: store.update("m"), lambda: store.install("memory:m"), lambda: store.remove("m")):
         with pytest.raises(ModelPinned, match="pinned") as caught:
             await act()
-        assert "corral unpin m" in caught.value.hint
+        assert "corral pin m --off" in caught.value.hint
     with pytest.raises(ModelPinned):
         await store.rollback("m")
     assert store.get("m").revision.id == two

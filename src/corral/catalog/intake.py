@@ -321,7 +321,7 @@ def _scheme(source: str) -> str:
 def pinned(name: str, what: str, or_else: str = "") -> ModelPinned:
     """The error for a model that is held at its revision, when it should be `what`."""
     return ModelPinned(
-        f"{name} is pinned and is not {what}.", f"Let it go first: corral unpin {name}{or_else and f', {or_else}'}"
+        f"{name} is pinned and is not {what}.", f"Let it go first: corral pin {name} --off{or_else and f', {or_else}'}"
     )
 
 
