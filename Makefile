@@ -16,7 +16,8 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup bench-install model lock clean
+.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup bench-install \
+  bench-catalog bench-capabilities model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -52,7 +53,7 @@ fmt: dev  ## Put formatting and imports right
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: bench-startup bench-install bench-gateway bench-engine bench-load  ## Every benchmark, one after the other
+bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load  ## Every benchmark, one after the other
 
 bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx and vllm-router
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
@@ -68,6 +69,12 @@ bench-startup: dev  ## Start of the command line over an empty Python, and the s
 
 bench-install: dev  ## Install of a gigabyte from loopback, verified, over curl and sha256sum
 	@$(BIN)/python -m benchmarks.install $(ARGS)
+
+bench-catalog: dev  ## Lists, pages, starts and installs with ten thousand revisions, over the same with few
+	@$(BIN)/python -m benchmarks.catalog $(ARGS)
+
+bench-capabilities: dev  ## Reading a GGUF header with a vocabulary of 256,000, over reading all of its values
+	@$(BIN)/python -m benchmarks.capabilities $(ARGS)
 
 lock:  ## Resolve pyproject.toml anew into requirements/ (needs uv)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
