@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from corral.catalog import history
 from corral.catalog.history import Record, Step
-from corral.domain.models import ModelRef
+from corral.catalog.library import Entry, Library, PinnedFile
+from corral.domain.models import FileEntry, ModelRef
 from corral.errors import Conflict, ModelNotFound, ModelPinned, NotSupported, SourceError, SourceNotFound
 from corral.kit.clock import SystemClock
 from support import models
@@ -321,3 +322,53 @@ async def test_a_push_hands_over_the_files(tmp_path):
     assert str(await store.push("m", ModelRef("shop", "shelf"))) == "shop:shelf/m"
     assert shop.got == {digest(0): VERSIONS[0]}
     assert models.sha256(VERSIONS[0]) == digest(0)
+
+
+# --- models of the library
+
+
+def entry(version, name="m", **more):
+    data = VERSIONS[version]
+    file = PinnedFile(FileEntry(f"{name}.gguf", len(data), digest(version)))
+    ref = ModelRef("memory", f"{name}=={version}")
+    return Entry(name, "d", ref, str(version), "MIT", (file,), (f"{name}:small",), **more)
+
+
+def stocked(folder, version):
+    store = Store(folder, library=Library((entry(version),)))
+    for number, data in enumerate(VERSIONS):
+        store.source.models[f"m=={number}"] = {"m.gguf": data}
+    return store
+
+
+async def test_a_library_model_follows_the_library(tmp_path):
+    old = stocked(tmp_path, 0)
+    await old.install("m")
+    await old.install("m:small", name="mine")
+    asked = old.source.resolved
+    assert not (await old.check("m")).changed
+    newer = stocked(tmp_path, 1)
+    for name in ("m", "mine"):
+        assert newer.get(name).follows == "m"
+        change = await newer.check(name)
+        assert (change.changed, change.version, change.download) == (True, "1", len(VERSIONS[1]) if name == "m" else 0)
+        assert (await newer.update(name)).revision.files[0].sha256 == digest(1)
+        assert not (await newer.check(name)).changed
+    assert old.source.resolved == asked
+    assert (await newer.rollback("mine")).revision.version == "0"
+    assert len(newer.history("m")) == 2
+
+
+async def test_what_the_first_corral_installed_is_updated_all_the_same(tmp_path):
+    store = stocked(tmp_path, 0)
+    installed = await store.install("m")
+    path = tmp_path / "names" / "m.json"
+    path.write_text(json.dumps({"corral": 1, "name": "m", "revision": installed.revision.id, "installed_at": 5.0}))
+    store = stocked(tmp_path, 0)
+    old = store.get("m")
+    assert (old.revision, old.installed_at, old.follows, old.pinned) == (installed.revision, 5.0, "memory:m==0", False)
+    assert await store.update("m") == old
+    newer = stocked(tmp_path, 1)
+    assert (await newer.install("m")).revision.version == "1"
+    assert [past.revision.version for past in newer.history("m")] == ["1", "0"]
+    assert newer.history("m")[1].installed_at == 5.0
