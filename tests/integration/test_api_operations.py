@@ -39,7 +39,7 @@ class Slow:
         return f"{self.web.origin.url}/m.gguf"
 
     def release(self) -> None:
-        self.web.origin._server.get_loop().call_soon_threadsafe(self.go.set)
+        self.web.loop.call_soon_threadsafe(self.go.set)
 
     def _tamper(self, asked: Asked) -> Reply | None:
         honest = self.web.origin.serve(asked)

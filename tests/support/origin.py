@@ -121,8 +121,8 @@ class Origin:
 class ThreadedOrigin:
     """An `Origin` with a thread and loop of its own, for whoever has none. It serves from now on; `close` it."""
 
-    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
-        self.origin = Origin(files)
+    def __init__(self, files: Mapping[str, bytes] | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.origin = Origin(files, tls)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
