@@ -13,7 +13,9 @@ from corral.domain.models import Capability, FileEntry, Installed, ModelRef, Rem
 from corral.domain.ports import Query, silent
 from corral.errors import CorruptModel, DigestMismatch, LoginRequired, SourceError, SourceNotFound
 from corral.kit.clock import SystemClock
+from corral.kit.objects import Objects, Spot
 from corral.kit.part import Part
+from corral.kit.web import Access
 from corral.sources.bucket import Bucket
 from support import models
 from support.clocks import Restless
@@ -402,3 +404,32 @@ async def test_nobody_in_particular_is_asked_as_such(s3, tmp_path):
             await bench.resolve("s3://yard/tiny.gguf")
         assert origin.asked
         assert not any("authorization" in asked.headers for asked in origin.asked)
+
+
+async def test_an_object_at_azure(tmp_path):
+    async with Origin({"/box/a/tiny.gguf": DATA}) as origin:
+
+        def dated(asked):
+            reply = origin.serve(asked)
+            reply.headers |= {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
+            return reply
+
+        origin.tamper = dated
+        env = {
+            "AZURE_STORAGE_ENDPOINT": origin.url,
+            "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0",
+            "PIP_CONFIG_FILE": "/dev/null",
+        }
+        bench = Bench(env, tmp_path)
+        listing = await bench.resolve("az://me/box/a/tiny.gguf")
+        assert (listing.files[0].size, listing.version) == (len(DATA), '"one"')
+        assert await bench.fetch(listing.files[0]) == DATA
+        assert all(asked.headers["authorization"].startswith("SharedKey me:") for asked in origin.asked)
+        with pytest.raises(SourceNotFound):
+            await bench.resolve("az://me/box/a/none.gguf")
+
+
+@pytest.mark.parametrize("text", ["s3://yard/x", "gs://yard/x", "az://me/box/x"])
+def test_every_kind_can_be_opened(text):
+    """Without a word to a server."""
+    assert Objects({}, Access(), Restless())._opened(Spot.parse(text)) is not None

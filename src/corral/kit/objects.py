@@ -246,7 +246,7 @@ class Objects:
     def _opened(self, spot: Spot) -> ObjectStore:
         try:
             from obstore.exceptions import BaseError
-            from obstore.store import from_url
+            from obstore.store import AzureStore, GCSStore, S3Store
         except ModuleNotFoundError as error:
             raise RuntimeUnavailable(
                 f"{spot.kind}:// addresses need the package obstore, which is not installed.",
@@ -257,13 +257,19 @@ class Objects:
         try:
             # One try each: `Patience` counts them, and says when to stop.
             retry: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=self._access.timeout)}
-            return from_url(f"{spot.kind}://{spot.bucket}", config=config, client_options=options, retry_config=retry)
+            if spot.kind == "az":
+                account, _, container = spot.bucket.partition("/")
+                config["account_name"] = account
+                return AzureStore(container, config=config, client_options=options, retry_config=retry)
+            kind: Any = {"s3": S3Store, "gs": GCSStore}[spot.kind]
+            opened: ObjectStore = kind(spot.bucket, config=config, client_options=options, retry_config=retry)
         except (BaseError, ValueError) as error:
             # Without the library's text, which may quote a credential.
             raise ConfigError(
                 f"{spot.kind}://{spot.bucket} cannot be opened as the environment says ({type(error).__name__}).",
                 "Check AWS_…, GOOGLE_… or AZURE_STORAGE_…",
             ) from None
+        return opened
 
     def _config(self, spot: Spot) -> dict[str, Any]:
         names, roles = {"s3": (_S3, _S3_ROLES), "gs": (_GS, ()), "az": (_AZ, ())}[spot.kind]
