@@ -3,13 +3,16 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from corral import __version__
 from corral.cli.invocation import Invocation, command
 from corral.domain.models import Capability
+
+if TYPE_CHECKING:
+    from corral.app import Corral
 
 
 @command
@@ -44,8 +47,7 @@ def serve(
     from corral.gateway.server import serve as run
 
     corral = invocation.corral()
-    installed = [model.name for model in corral.registry.all() if Capability.CHAT in model.revision.capabilities]
-    names = [*installed, *corral.names()]
+    names = [*_to_try(corral), *corral.names()]
     output = invocation.output
 
     def ready(url: str) -> None:
@@ -55,6 +57,17 @@ def serve(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, ready))
     output.note("Corral has stopped.")
+
+
+def _to_try(corral: "Corral") -> list[str]:
+    """The first installed model that chats, in a list; of many models no more are looked at than it takes."""
+    after = None
+    while page := corral.registry.page(after, 50):
+        for model in page:
+            if Capability.CHAT in model.revision.capabilities:
+                return [model.name]
+        after = page[-1].name
+    return []
 
 
 def welcome(url: str, names: list[str], *, keyed: bool) -> str:
