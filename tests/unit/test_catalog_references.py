@@ -2,7 +2,7 @@
 
 import pytest
 
-from corral.catalog.references import family, name_of
+from corral.catalog.references import family, name_of, told
 from corral.domain.models import ModelRef
 
 DIGEST = "ab" * 32
@@ -17,6 +17,7 @@ DIGEST = "ab" * 32
         (f"https://h.test/a==b/Tiny.gguf#sha256={DIGEST}", "tiny"),
         ("https://h.test/big-00001-of-00003.gguf", "big"),
         ("https://h.test/", "h.test"),
+        (f"https://me:secret@h.test/Tiny.gguf?token=secret#sha256={DIGEST}", "tiny"),
         (f"s3://yard/a/tiny.gguf#sha256={DIGEST}", "tiny"),
         ("s3://yard/a/folder", "folder"),
         ("s3://yard/team#Other:Name/1", "Other:Name/1"),
@@ -34,3 +35,11 @@ def test_families():
     assert family("s3://yard/team#tiny@abcdef") == family("s3://yard/team#tiny")
     assert family("s3://yard/team#tiny") != family("s3://yard/team#other")
     assert family("file:/a@1") != family("file:/a@2")
+
+
+def test_no_secret_is_told():
+    text = f"https://me:secret@h.test/Tiny.gguf?token=secret#sha256={DIGEST}"
+    assert told(ModelRef.parse(text)) == f"https://h.test/Tiny.gguf#sha256={DIGEST}"
+    assert told(ModelRef.parse("https://h.test/a@b/c.gguf?x#y")) == "https://h.test/a@b/c.gguf"
+    for other in ("hf:owner/repo@main", "file:/a?b", "s3://yard/team#tiny@abcdef"):
+        assert told(ModelRef.parse(other)) == other

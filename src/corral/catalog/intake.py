@@ -11,7 +11,7 @@ from corral.catalog.history import Record, Step
 from corral.catalog.manifests import encode
 from corral.catalog.move import Places
 from corral.catalog.pull import Origin, Pull, files_of, key_of
-from corral.catalog.references import family, name_of, reference
+from corral.catalog.references import family, name_of, reference, told
 from corral.catalog.shelf import Shelf
 from corral.catalog.usage import UNLIMITED, Limits, Needs, require
 from corral.domain.models import ModelRef, check_name
@@ -143,7 +143,7 @@ class Intake(Shelf):
         self, ref: ModelRef, name: str | None, report: Report, on_part: Callable[[str], None]
     ) -> Installed:
         source = self._sources[ref.scheme]
-        report(Progress("resolve", detail=str(ref)))
+        report(Progress("resolve", detail=told(ref)))
         listing = await source.resolve(ref)
         unsafe = self._allows(str(ref))
         files = files_of(listing, unsafe=unsafe)
@@ -153,7 +153,7 @@ class Intake(Shelf):
             return before
         if before is not None:
             self._refuse_pinned(before, "updated")
-        await in_thread(self._require, files, ref.scheme, str(ref))
+        await in_thread(self._require, files, ref.scheme, str(listing.ref))
         return await self._bring(called, source, files, Origin.of(listing, unsafe=unsafe), (report, on_part, unsafe))
 
     async def _bring(
