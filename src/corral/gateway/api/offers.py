@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from corral.app.described import Describer
 from corral.app.fitness import Judge, judged
 from corral.app.providers import scheme
+from corral.catalog import published
 from corral.domain.ports import Query
 from corral.domain.registry import provider_of
 from corral.errors import CorralError, NotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from corral.app import Corral
     from corral.catalog.library import Entry
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from corral.domain.ports import Hit
 
 _GB = 1000**3
+_BREATH = 200
+"""Models that are looked at in one go."""
 _UNKNOWN = {"supports_system_role": None, "allowed_roles": None}
 
 
@@ -31,9 +35,13 @@ async def offered(corral: Corral, provider: str | None, limit: int) -> tuple[lis
     describer = Describer(corral)
     asked = None if provider is None else scheme(corral, provider)
     named = None if asked is None else provider_of(asked)
-    rows = [row for row in map(describer.summary, corral.registry.all()) if named in (None, row["provider"])]
-    shown = [_offer(row) for row in rows[:limit]]
-    here = {row["name"] for row in rows}
+    shown: list[dict[str, Any]] = []
+    async for model in _each(corral):
+        if named in (None, published.provider(model.follows or model.revision.source)):
+            shown.append(_offer(describer.summary(model)))
+        if len(shown) >= limit:
+            break
+    here = {row["name"] for row in shown}
     for entry in corral.registry.library:
         if asked in (None, entry.ref.scheme) and entry.name not in here and len(shown) < limit:
             shown.append(_of_library(entry))
@@ -58,16 +66,16 @@ async def search(corral: Corral, text: str, limit: int, source: str | None) -> t
     """
     schemes = ("hf",) if source is None else (scheme(corral, source),)
     describer, judge = Describer(corral), await Judge.of(corral.settings.models_dir)
-    installed = corral.registry.all()
     shown: list[dict[str, Any]] = []
-    for model in installed:
+    names: dict[str, str] = {}
+    async for model in _each(corral):
+        names[model.follows or model.revision.source] = model.name
         if len(shown) < limit and _matches(text, model, schemes if source is not None else None):
             fit = judge.fit(model.revision.facts, model.revision.size)
             shown.append(_offer(describer.summary(model)) | _found(model.name) | {"fit": judged(fit)})
     hits, problems = await corral.catalog.search(Query(text, limit), schemes)
     if source is not None and problems and not hits and not shown:
         raise problems[0]
-    names = {model.follows or model.revision.source: model.name for model in installed}
     listed = {row["ref"] for row in shown}
     for hit in hits:
         if len(shown) >= limit or str(hit.ref) in listed:
@@ -83,6 +91,16 @@ async def search(corral: Corral, text: str, limit: int, source: str | None) -> t
         }
         shown.append(_of_hit(hit, describer) | more)
     return shown, [str(problem) for problem in problems]
+
+
+async def _each(corral: Corral) -> AsyncIterator[Installed]:
+    """Every installed model, with a breath for everybody else now and then."""
+    after: str | None = None
+    while found := corral.registry.page(after, _BREATH):
+        for installed in found:
+            yield installed
+        after = found[-1].name
+        await asyncio.sleep(0)
 
 
 def _matches(text: str, model: Installed, schemes: Iterable[str] | None) -> bool:
