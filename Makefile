@@ -16,8 +16,7 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup bench-install \
-  bench-catalog bench-capabilities model lock clean
+.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup bench-install bench-catalog bench-capabilities model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
