@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from corral.db.engine import Database
 from corral.domain.operations import Operation, Order
 from corral.domain.ports import Progress
@@ -37,10 +39,9 @@ def tell(line: str) -> None:
 
 def alive(pid: str) -> bool:
     try:
-        os.kill(int(pid or 0), 0)
-    except ProcessLookupError:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE  # such as one killed and not yet waited for
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 class Marking:
@@ -55,13 +56,15 @@ class Marking:
         mark = self.home / "marks" / operation.id
         if mark.exists() and not alive(mark.read_text()):
             mark.unlink()
+        mine = mark.with_suffix(f".{os.getpid()}")
+        mine.write_text(str(os.getpid()))
         try:
-            descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            os.link(mine, mark)  # as O_EXCL, and with its content from the first moment on
         except FileExistsError:
             note(self.home / "faults", f"{operation.id} twice")
             raise
-        os.write(descriptor, str(os.getpid()).encode())
-        os.close(descriptor)
+        finally:
+            mine.unlink()
         note(self.home / "starts", operation.id)
         tell(f"begin {operation.order.model}")
         try:

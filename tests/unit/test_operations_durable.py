@@ -362,6 +362,16 @@ async def kill(bench, operations, times=1):
     return operation
 
 
+async def test_what_has_ended_is_not_begun_again_by_one_who_had_looked_before(bench):
+    """A killed process may have its last word under way to PostgreSQL when its lease is free."""
+    stale = await bench.order("a")
+    ended = await bench.operations.cancel(stale.id)
+
+    await bench.operations._rows.save(stale)
+
+    assert await bench.operations.get(stale.id) == ended
+
+
 async def test_what_a_killed_process_left_goes_on(bench, worker):
     identifier = (await bench.order("a")).id
     await kill(bench, bench.more())

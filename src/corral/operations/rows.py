@@ -169,9 +169,12 @@ class Rows:
         return await self.database.write(work)
 
     async def save(self, operation: Operation, *, heeded: Wish = Wish.NONE) -> Wish:
-        """Write down how it stands, by the holder of its lease; what is asked of it, other than the wish `heeded`."""
+        """Write down how it stands, by the holder of its lease; what is asked of it, other than the wish `heeded`.
+
+        What has ended stays as it is: a process may be killed, and its lease be free, while PostgreSQL still commits.
+        """
         home = await self._me()
-        mine = (table.c.home == home, table.c.id == operation.id)
+        mine = (table.c.home == home, table.c.id == operation.id, table.c.ended_at.is_(None))
 
         async def work(connection: AsyncConnection) -> Wish:
             await connection.execute(update(table).where(*mine).values(**_changing(operation)))
