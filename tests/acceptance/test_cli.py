@@ -73,7 +73,7 @@ def test_help_is_what_one_gets_without_a_command(yard: Yard) -> None:
     ("arguments", "message"),
     [
         (["lst"], "error: No such command 'lst'. Did you mean 'list', 'ls'?\nhint: See: corral --help\n"),
-        (["pull"], "error: Missing argument 'WHAT'.\nhint: See: corral pull --help\n"),
+        (["pull"], "error: Missing argument 'WHAT...'.\nhint: See: corral pull --help\n"),
         (
             ["ps", "--url", "nonsense"],
             "error: 'nonsense' is not an address.\nhint: Write it as http://HOST:PORT/PATH.\n",
@@ -117,7 +117,7 @@ def test_a_server_that_is_gone(yard: Yard) -> None:
             assert f"No Corral server answers at {url}" in yard.run(*arguments, "--url", url, code=4).stderr
 
 
-@pytest.mark.parametrize("arguments", [["pull", "smollm2"], ["rm", "parrot", "--yes"], ["serve"]])
+@pytest.mark.parametrize("arguments", [["import", "ollama"], ["override", "parrot"], ["serve"]])
 def test_what_works_on_this_machine_refuses_another(yard: Yard, arguments: list[str]) -> None:
     assert "on this machine's models" in yard.run(*arguments, "--url", "http://127.0.0.1:1", code=2).stderr
 
@@ -128,7 +128,7 @@ def test_list_and_show_without_a_server(yard: Yard) -> None:
     assert listed["count"] == 5
     assert listed["models"][3] == {
         "name": "parrot", "runtime": "fake", "size": None, "format": None, "capabilities": None, "source": None,
-        "revision": None, "installed_at": None, "state": None, "problem": None,
+        "revision": None, "installed_at": None, "pinned": None, "folder": None, "state": None, "problem": None,
     }  # fmt: skip
     shown = yard.json("show", "held")
     assert shown["options"]["hold_after"] == 1

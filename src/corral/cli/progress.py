@@ -100,11 +100,11 @@ class Board:
 
 
 @contextmanager
-def shown(output: Output, clock: Callable[[], float] = time.monotonic) -> Iterator[Board]:
-    """A board for the block's length, as `output` wants it."""
-    if output.mode is Mode.JSON:
+def shown(output: Output, clock: Callable[[], float] = time.monotonic, *, events: bool = True) -> Iterator[Board]:
+    """A board for the block's length, as `output` wants it; without `events`, JSON is left to the outcome."""
+    if output.mode is Mode.JSON and events:
         yield Board(lambda name: JsonLines(output, name))
-    elif output.mode is Mode.QUIET:
+    elif not output.human:
         yield Board(lambda _: _nothing)
     elif output.live:
         with _bars(output) as bars:

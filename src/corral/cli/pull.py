@@ -12,11 +12,14 @@ from corral.cli.names import Whats
 from corral.cli.output import Mode, size_text
 from corral.domain.models import Capability, Installed, check_name
 from corral.domain.operations import Operation, Order
-from corral.errors import CorralError, InvalidRequest, ModelNotFound, ServerNotRunning
+from corral.errors import CorralError, InvalidName, InvalidRequest, ModelNotFound, ServerNotRunning
 
 if TYPE_CHECKING:
     from corral.app import Corral
     from corral.cli.work import Task
+
+_LONGEST = 4000
+"""Characters of what is asked for: longer than any path or address."""
 
 
 @command
@@ -34,7 +37,7 @@ def pull(
     Several are installed side by side. With a server running, the server does it, and a browser sees the same. Ctrl-C
     keeps what has arrived. For example: corral pull smollm2 file:./model.gguf
     """
-    wanted = list(dict.fromkeys(what))
+    wanted = list(dict.fromkeys(_checked(item) for item in what))
     if name is not None and len(wanted) > 1:
         raise InvalidRequest("--name is for one model, and several are given.", "Pull them one by one.")
     if name is not None:
@@ -75,6 +78,17 @@ def install(invocation: Invocation, corral: "Corral", what: str) -> str:
     if task.error is not None:
         raise task.error
     return str(_result(task.operation)["name"])
+
+
+def _checked(what: str) -> str:
+    """`what`, when it can be asked for at all.
+
+    Raises:
+        InvalidName: empty, very long, or with characters that cannot be shown.
+    """
+    if not what.strip() or len(what) > _LONGEST or not what.isprintable():
+        raise InvalidName(f"{what[:60]!r} names no model.", "Find one with: corral search")
+    return what
 
 
 def _there(corral: "Corral", what: str, name: str | None, runtime: str | None) -> Installed | None:

@@ -119,8 +119,9 @@ class Task:
 
     @property
     def moved(self) -> bool:
-        """Whether bytes were fetched."""
-        return self.watch is not None and self.watch.moved
+        """Whether bytes were fetched, which may have gone too quickly to be seen."""
+        seen = self.watch is not None and self.watch.moved
+        return seen or (self.operation is not None and self.operation.done > 0)
 
 
 def hands(invocation: Invocation, corral: Corral | None = None) -> Hands:
@@ -137,6 +138,10 @@ def order(corral: Corral | None, kind: str, model: str = "", **params: Any) -> O
     return Order(kind, model, {key: value for key, value in params.items() if value not in (None, False)})
 
 
+_LONG = frozenset({"install", "update", "move", "push"})
+"""The kinds whose progress is told in JSON, too: lines before the outcome."""
+
+
 def carry_out(invocation: Invocation, tasks: Sequence[Task], corral: Corral | None = None) -> None:
     """Do all of `tasks` at once, and show how far each is; their `operation` and `error` say what became of them.
 
@@ -145,7 +150,7 @@ def carry_out(invocation: Invocation, tasks: Sequence[Task], corral: Corral | No
     """
     output = invocation.output
     try:
-        with shown(output) as board:
+        with shown(output, events=tasks[0].order.kind in _LONG) as board:
             for task in tasks:
                 task.watch = board.watch(task.called)
             asyncio.run(_all(invocation, tasks, corral))
