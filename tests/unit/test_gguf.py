@@ -134,8 +134,22 @@ HOSTILE = {
     "odd offset": head(tensors=models.tensor("a", (4,), 0, 3), tensor_count=1),
     "far offset": head(tensors=models.tensor("a", (4,), 0, 1 << 60), tensor_count=1),
     "half a block": head(tensors=models.tensor("a", (31,), 2, 0), tensor_count=1),
+    "too many parameters": head(tensors=models.tensor("a", (1 << 59,), 99, 0) * 3, tensor_count=3),
     "too much text": head(b"".join(models.text(f"k{n}") + models.value("x" * (1 << 22)) for n in range(9)), 9),
 }
+
+
+def test_many_short_arrays_take_little_memory():
+    numbers = struct.pack("<IIQ2000H", 9, 2, 2000, *range(1000, 3000))
+    data = head(b"".join(models.text(f"k{number}") + numbers for number in range(500)), 500)
+    bounded(data)
+    assert parse(data).metadata["k499"] == LongArray(2000)
+    assert len(parse(data).metadata["k0"]) == 2000
+
+
+def test_a_name_that_is_none_is_cut():
+    facts = parse(models.gguf(general__name="x" * 100_000, general__architecture="y" * 100_000)).facts()
+    assert (facts["title"], facts["architecture"]) == ("x" * 500, "y" * 500)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from corral.catalog import gguf, safetensors
+from corral.catalog.documents import bounded
 from corral.domain.models import FileEntry, RemoteFile
 from corral.errors import CorruptModel, SourceError, UnsafeFormat
 
@@ -32,6 +31,7 @@ _LONGEST_NAME: Final = 500
 _LONGEST_PIECE: Final = 200
 _HEAD: Final = 2048
 _LARGEST_DOCUMENT: Final = 32 << 20
+_MOST_VALUES: Final = 1 << 21
 
 _PICKLES: Final = frozenset(
     {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".npz", ".h5", ".hdf5", ".keras"}
@@ -343,10 +343,10 @@ def _of_index(name: str, path: Path, held: Mapping[str, frozenset[str]]) -> set[
 
 
 def document(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of at most 32 MiB; ValueError where there is none. Blocks."""
+    """The JSON object in a file of at most 32 MiB, not made of brackets alone; ValueError where there is none. Blocks."""
     if path.stat().st_size > _LARGEST_DOCUMENT:
         raise ValueError(f"{path} is too large")
-    match orjson.loads(path.read_bytes()):
+    match bounded(path.read_bytes(), _MOST_VALUES):
         case dict() as found:
             return found
     raise ValueError(f"{path} holds no object")

@@ -27,9 +27,12 @@ _LONGEST_KEY: Final = 1 << 12
 _LONGEST_TEXT: Final = 1 << 22
 _MOST_TEXT: Final = 1 << 25
 _SHORT_ARRAY: Final = 1 << 11
+_MOST_NUMBERS: Final = 1 << 17
+_MOST_PARAMETERS: Final = 1 << 60
 _WINDOW: Final = 1 << 20
 _MOST_PIECES: Final = 1000
 _FEW_TEXTS: Final = 256
+_LONGEST_FACT: Final = 500
 
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -147,6 +150,11 @@ class Header:
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
 
+    def _short(self, key: str) -> str | None:
+        """The same for a name, which every list shows: what is too long for one is cut."""
+        value = self.text(key)
+        return None if value is None else value[:_LONGEST_FACT]
+
     def texts(self, key: str) -> tuple[str, ...]:
         """The texts of the array under `key`."""
         value = self.metadata.get(key)
@@ -166,8 +174,8 @@ class Header:
         """The model's properties, ready for JSON; what the file does not say is left out."""
         vocabulary = self.metadata.get("tokenizer.ggml.tokens")
         found = {
-            "architecture": self.architecture,
-            "title": self.text("general.name"),
+            "architecture": self.architecture[:_LONGEST_FACT],
+            "title": self._short("general.name"),
             "parameters": self.parameters,
             "quantization": self.quantization,
             "context_length": self.number("context_length"),
@@ -180,8 +188,8 @@ class Header:
             "sliding_window": self.number("attention.sliding_window"),
             "expert_count": self.number("expert_count"),
             "vocab_size": vocabulary.length if isinstance(vocabulary, LongArray) else self.number("vocab_size"),
-            "tokenizer": self.text("tokenizer.ggml.model"),
-            "licence": self.text("general.license"),
+            "tokenizer": self._short("tokenizer.ggml.model"),
+            "licence": self._short("general.license"),
             "has_chat_template": self.chat_template is not None,
         }
         return {
@@ -226,6 +234,7 @@ class _Reader:
         self._before = 0
         self._strings = 0
         self._texts = 0
+        self._numbers = 0
 
     @property
     def _position(self) -> int:
@@ -285,9 +294,11 @@ class _Reader:
         width = struct.calcsize(code)
         if length > (self._size - self._position) // width:
             raise self._bad(f"an array of {length} elements does not fit in the file")
-        if length > _SHORT_ARRAY:
+        # A number takes up to 36 bytes here, so there is an end also to the short ones.
+        if length > _SHORT_ARRAY or self._numbers + length > _MOST_NUMBERS:
             self._skip(length * width)
             return LongArray(length)
+        self._numbers += length
         return struct.unpack(f"<{length}{code[1]}", self._take(length * width))
 
     def _skip_strings(self, length: int) -> None:
@@ -326,6 +337,8 @@ class _Reader:
                 raise self._bad(f"a tensor of {elements} elements is no whole number of {name} blocks")
             length = elements // block * width
             parameters += elements
+            if parameters > _MOST_PARAMETERS:
+                raise self._bad("it has an impossible number of parameters")
             types[name] += length
             end = max(end, offset + length)
         data = -(-self._position // alignment) * alignment

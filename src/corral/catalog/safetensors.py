@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
-import orjson
-
+from corral.catalog.documents import bounded
 from corral.errors import CorruptModel
 
 if TYPE_CHECKING:
@@ -25,6 +24,9 @@ LONGEST_HEADER: Final = 100_000_000
 
 _MOST_TENSORS: Final = 1 << 18
 _MOST_DIMENSIONS: Final = 16
+_MOST_VALUES: Final = 1 << 22
+_MOST_PARAMETERS: Final = 1 << 60
+_MOST_TYPES: Final = 64
 
 _BITS: Final = {
     kind: bits
@@ -82,7 +84,7 @@ def parse(stream: BinaryIO, size: int) -> Header:
     if len(data) < length or not data.startswith(b"{"):
         _refuse("its header is no JSON object")
     try:
-        table = orjson.loads(data)
+        table = bounded(data, _MOST_VALUES)
     except ValueError:
         _refuse("its header is no JSON")
     if not isinstance(table, dict) or len(table) > _MOST_TENSORS:
@@ -106,6 +108,8 @@ def _tensors(table: Mapping[str, Any], notes: Mapping[str, Any], room: int) -> H
             _refuse(f"{name[:80]!r} of {elements} {kind} does not take {end - begin} bytes")
         parameters += elements
         dtypes[kind] += end - begin
+        if parameters > _MOST_PARAMETERS or len(dtypes) > _MOST_TYPES:
+            _refuse("it has an impossible number of parameters, or of their types")
         spans.append((begin, end))
     _cover(spans, room)
     texts = {key: value for key, value in list(notes.items())[:100] if isinstance(value, str) and len(value) <= 1000}
