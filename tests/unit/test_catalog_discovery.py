@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 
 import pytest
 
@@ -321,3 +322,44 @@ def test_a_memory_that_cannot_be_written_is_no_error(root, clock, store):
     lay(root, {"one.gguf": ONE})
     (store / "discovered.json").mkdir()
     assert list(Discovery((root,), clock, exclude=store, probe=templates.probe_all).installed()) == ["one"]
+
+
+def test_what_changes_while_it_is_looked_into_is_read_again(root, clock):
+    lay(root / "tiny", models.snapshot(**{"chat_template.jinja": b"{{ messages }}"}))
+    lay(root / "small", models.snapshot(**{"chat_template.jinja": b"{{ messages }}", "README.md": b"---\n---\n"}))
+
+    def meanwhile(asked):
+        lay(root / "tiny", {"chat_template.jinja": b"{{ messages }}, other"})
+        (root / "small" / "README.md").unlink(missing_ok=True)
+        return templates.probe_all(asked)
+
+    discovery = Discovery((root,), clock, probe=meanwhile)
+    assert discovery.installed() == {}
+    problems = discovery.problems()
+    assert problems[str(root / "tiny")] == "It was changed while it was read."
+    assert problems[str(root / "small")].startswith("It cannot be read")
+    clock.time += 1
+    assert list(discovery.installed()) == ["small", "tiny"]
+
+
+def test_a_folder_whose_path_cannot_be_shown_is_told_of(clock, tmp_path, store):
+    root = tmp_path / os.fsdecode(b"\xe9")
+    lay(root, {"one.gguf": ONE})
+    discovery = Discovery((root,), clock, exclude=store, probe=templates.probe_all)
+    assert discovery.installed() == {}
+    assert list(discovery.problems().values()) == ["Its path has characters that cannot be shown."]
+
+
+def test_a_clock_beyond_all_calendars_hides_nothing(root, clock):
+    lay(root, {"one.gguf": ONE})
+    os.utime(root / "one.gguf", (0, 10**12))  # some file systems keep that, others their own latest time
+    assert list(Discovery((root,), clock, probe=templates.probe_all).installed()) == ["one"]
+
+
+def test_a_header_that_lies_about_its_size_hides_nothing_else(root, clock, store):
+    lies = b"GGUF" + struct.pack("<IQQ", 3, 40, 1) + models.text("general.architecture") + models.value("llama")
+    lies += models.tensor("a", (1 << 59,), 99, 0) * 40 + bytes(64)
+    lay(root, {"one.gguf": ONE, "lies.gguf": lies})
+    discovery = Discovery((root,), clock, exclude=store, probe=templates.probe_all)
+    assert list(discovery.installed()) == ["one"]
+    assert "impossible number of parameters" in discovery.problems()[str(root / "lies.gguf")]

@@ -186,25 +186,29 @@ class Discovery:
         """What each candidate is: a revision, or why it is none. Blocks."""
         remembered = self._recollection.recall()
         shapes: dict[_Candidate, Shape] = {}
+        templates: list[Template | None] = []
         found: dict[_Candidate, Revision | str] = {}
         for candidate in candidates:
             if candidate.key in remembered:
                 found[candidate] = remembered[candidate.key]
                 continue
             try:
-                shapes[candidate] = _shape(candidate)
+                shape = _shape(candidate)
+                templates.append(capabilities.template_of(shape, {}))
+                shapes[candidate] = shape
             except CorralError as error:
                 found[candidate] = error.message
             except OSError as error:
-                found[candidate] = f"It cannot be read: {error.strerror or error}."
-        templates = [capabilities.template_of(shape, {}) for shape in shapes.values()]
+                found[candidate] = _unreadable(error)
         answers = self._probe([template for template in templates if template is not None])
         new: dict[str, Revision] = {}
         for candidate, shape in shapes.items():
             try:
                 found[candidate] = new[candidate.key] = _revision(candidate, shape, answers)
-            except CorruptModel as error:
+            except CorralError as error:
                 found[candidate] = error.message
+            except OSError as error:
+                found[candidate] = _unreadable(error)
         if new:
             self._recollection.keep(new)
         return found
@@ -224,6 +228,9 @@ class _Walk:
         try:
             self._root = folder.expanduser().resolve()
         except (OSError, RuntimeError, ValueError):
+            return
+        if not str(self._root).isprintable():
+            self.odd[ascii(str(self._root))] = "Its path has characters that cannot be shown."
             return
         yield from self._folder(self._root, 0)
 
@@ -363,18 +370,35 @@ def _fingerprint(file: _File) -> str:
 
 
 def _revision(candidate: _Candidate, shape: Shape, answers: Mapping[Template, Prompting]) -> Revision:
-    found = capabilities.of_shape(shape, {}, answers.__getitem__)
-    seconds = max(file.changed for file in candidate.files) // 1_000_000_000
+    def answered(template: Template) -> Prompting:
+        if template not in answers:
+            raise CorruptModel("It was changed while it was read.", "It is read again.")
+        return answers[template]
+
+    found = capabilities.of_shape(shape, {}, answered)
+    changed = max(file.changed for file in candidate.files)
     licence = found.facts.get("licence")
     return Revision(
         source=f"file:{candidate.place}",
         format=shape.format,
         files=shape.files,
-        version=f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        version=_moment(changed // 1_000_000_000),
         licence=licence if isinstance(licence, str) else None,
         capabilities=found.capabilities,
         facts={**found.facts, "referenced": True},
     )
+
+
+def _moment(seconds: int) -> str:
+    """The time of day as people read it; the bare seconds where a file's clock was beyond all calendars."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"It cannot be read: {error.strerror or error}."
 
 
 def _named(revisions: Mapping[_Candidate, Revision]) -> dict[str, Installed]:

@@ -343,7 +343,7 @@ def _of_index(name: str, path: Path, held: Mapping[str, frozenset[str]]) -> set[
 
 
 def document(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of at most 32 MiB, not made of brackets alone; ValueError where there is none. Blocks."""
+    """The JSON object in a file of at most 32 MiB and two million values; ValueError where there is none. Blocks."""
     if path.stat().st_size > _LARGEST_DOCUMENT:
         raise ValueError(f"{path} is too large")
     match bounded(path.read_bytes(), _MOST_VALUES):
