@@ -363,3 +363,22 @@ def test_a_header_that_lies_about_its_size_hides_nothing_else(root, clock, store
     discovery = Discovery((root,), clock, exclude=store, probe=templates.probe_all)
     assert list(discovery.installed()) == ["one"]
     assert "impossible number of parameters" in discovery.problems()[str(root / "lies.gguf")]
+
+
+class SlowDisk(HandClock):
+    """A clock on which each look takes a quarter of a second."""
+
+    def now(self):
+        self.time += 0.25
+        return self.time
+
+
+def test_a_slow_disk_is_looked_at_less_often(root):
+    clock = SlowDisk()
+    discovery = Discovery((root,), clock, probe=templates.probe_all)
+    assert discovery.installed() == {}
+    lay(root, {"one.gguf": ONE})
+    clock.time += 4
+    assert discovery.installed() == {}
+    clock.time += 4
+    assert list(discovery.installed()) == ["one"]

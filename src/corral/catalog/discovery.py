@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from corral.domain.ports import Clock
 
 PAUSE: Final = 1.0
-"""Seconds between two looks at the disk."""
+"""Seconds between two looks at the disk, at least."""
+
+_SHARE: Final = 20  # times what a look takes until the next one: a slow disk does not hold up who asks
 
 _STILL: Final = 10.0  # seconds for which a file that grew is taken to grow on
 _DEEPEST: Final = 4
@@ -93,10 +95,10 @@ class _Sight:
 class Discovery:
     """The models below `folders`. `exclude` is a folder, the store's own, that is not looked into.
 
-    Cheap to ask: at most one look at names and times each second, on the asker's thread. What is new is opened then,
-    too, the first time and where no event loop runs; later in a thread of the loop, and shows when that is done. Never
-    raises: what is wrong with a file is told by `problems`. What was found out is remembered in the store, where there
-    is one. `probe` tries chat templates out.
+    Cheap to ask: at most one look at names and times each second, on the asker's thread, and fewer on a slow disk. What
+    is new is opened then, too, the first time and where no event loop runs; later in a thread of the loop, and shows
+    when that is done. Never raises: what is wrong with a file is told by `problems`. What was found out is remembered in
+    the store, where there is one. `probe` tries chat templates out.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Discovery:
         self._recollection = Recollection(exclude)
         self._probe = probe
         self._looked: float | None = None
+        self._pause = PAUSE
         self._opened = False
         self._opening: asyncio.Future[dict[_Candidate, Revision | str]] | None = None
         self._known: dict[_Candidate, Revision | str] = {}
@@ -136,11 +139,12 @@ class Discovery:
 
     def _refresh(self) -> None:
         now = self._clock.now()
-        if self._looked is not None and now - self._looked < PAUSE:
+        if self._looked is not None and now - self._looked < self._pause:
             return
         self._looked = now
         walk = _Walk(self._exclude)
         candidates = list(dict.fromkeys(found for folder in self._folders for found in walk.candidates(folder)))
+        self._pause = max(PAUSE, _SHARE * (self._clock.now() - now))
         if len(candidates) > _MOST_MODELS:
             walk.odd[candidates[_MOST_MODELS].place] = f"More than {_MOST_MODELS} models: the rest is not looked at."
             del candidates[_MOST_MODELS:]
