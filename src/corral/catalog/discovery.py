@@ -95,10 +95,10 @@ class _Sight:
 class Discovery:
     """The models below `folders`. `exclude` is a folder, the store's own, that is not looked into.
 
-    Cheap to ask: at most one look at names and times each second, on the asker's thread, and fewer on a slow disk. What
-    is new is opened then, too, the first time and where no event loop runs; later in a thread of the loop, and shows
-    when that is done. Never raises: what is wrong with a file is told by `problems`. What was found out is remembered in
-    the store, where there is one. `probe` tries chat templates out.
+    Cheap to ask: at most one look at names and times each second, on the asker's thread; fewer on a slow disk. What is
+    new is opened then, too, the first time and where no event loop runs; later in a thread of the loop, and shows when
+    that is done. Never raises: what is wrong with a file is told by `problems`. What was found out is remembered in the
+    store, where there is one. `probe` tries chat templates out.
     """
 
     def __init__(
