@@ -1,6 +1,6 @@
 """Install a model into a folder of its own, watch it come, look at it, and remove it again.
 
-python examples/catalog.py
+python examples/model_registry.py
 """
 
 from __future__ import annotations
