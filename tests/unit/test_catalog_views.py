@@ -119,6 +119,25 @@ async def test_many_may_ask_at_once(blobs, views):
     assert seen(folders[0]) == FILES
 
 
+def test_a_collection_meanwhile_does_no_harm(blobs, views):
+    revision = put(blobs, {f"{number}/file": b"%d" % number for number in range(300)})
+    root = blobs.root / "views"
+    there = threading.Event()
+
+    def collect():
+        while not (root.is_dir() and any("~" in path.name for path in root.iterdir())):
+            pass
+        there.set()
+        Views(blobs).sweep({revision.id})
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    folder = views.view(revision)
+    collector.join()
+    assert there.is_set()
+    assert len(seen(folder)) == 300
+
+
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_file_that_is_not_whole_is_refused(blobs, views, cut):
     revision = put(blobs, FILES)

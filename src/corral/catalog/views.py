@@ -83,19 +83,25 @@ class Views:
         return os.path.relpath(self._blobs.path(sha256), (self._root / identity / name).parent)
 
     def _build(self, folder: Path, wanted: Mapping[str, str]) -> None:
-        beside = folder.with_name(f"{folder.name}~{secrets.token_hex(8)}")
-        try:
-            for name, target in wanted.items():
-                path = beside / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.symlink_to(target)
-            for _ in range(_TRIES):
+        for _ in range(_TRIES):
+            beside = folder.with_name(f"{folder.name}~{secrets.token_hex(8)}")
+            try:
+                _lay(beside, wanted)
                 # Another process may be at it too: whoever comes second finds the folder, and takes it if it is sound.
-                if _is(folder, wanted) or _put(beside, folder):
+                if _is(folder, wanted) or (_put(beside, folder) and _is(folder, wanted)):
                     return
-            raise StoreError(f"{folder} is changed by somebody else again and again.", "Try again.")
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            except FileNotFoundError:
+                continue  # a collection of garbage took what was beside for a leftover
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+        raise StoreError(f"{folder} is changed by somebody else again and again.", "Try again.")
+
+
+def _lay(folder: Path, wanted: Mapping[str, str]) -> None:
+    for name, target in wanted.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
 
 
 def _put(beside: Path, folder: Path) -> bool:
