@@ -170,12 +170,13 @@ async def nursery(folder, disk):
         await child.wait()
 
 
-async def killed(child, seed, delay):
-    """Let one process change the store, kill it after `delay` seconds."""
-    child.stdin.write(b"%d\n" % seed)
+async def killed(child, seed, *, step=0, delay=0.0):
+    """Let one process change the store; it dies before its change number `step`, or is killed after `delay` seconds."""
+    child.stdin.write(b"%d %d\n" % (seed, step))
     pid = int(await child.stdout.readline())
-    await asyncio.sleep(delay)  # the moment of the kill is what is random here
-    os.kill(pid, signal.SIGKILL)
+    if not step:
+        await asyncio.sleep(delay)  # the moment of the kill is what is random here
+        os.kill(pid, signal.SIGKILL)
     status = int(await child.stdout.readline())
     assert status == -signal.SIGKILL, f"the process with seed {seed} failed by itself"
 
@@ -199,24 +200,26 @@ def leftovers(folder, disk):
     }
 
 
-ROUNDS = 100
+ROUNDS = 120
 
 
 @pytest.mark.timeout(300)
-async def test_a_hundred_kills_of_whatever_changes_a_store(tmp_path):
+@pytest.mark.parametrize("by", ["step", "time"])
+async def test_a_hundred_kills_of_whatever_changes_a_store(tmp_path, by):
     folder, disk = tmp_path / "models", tmp_path / "disk"
     seed = random.randrange(1_000_000)
     chance = random.Random(seed)
     async with nursery(folder, disk) as child:
-        for turn in range(ROUNDS):
-            await killed(child, seed + turn, chance.uniform(0.0, 0.25))
+        for turn in range(ROUNDS if by == "step" else ROUNDS // 4):
+            how = {"step": chance.randrange(1, 150)} if by == "step" else {"delay": chance.uniform(0.0, 0.25)}
+            await killed(child, seed + turn, **how)
             store = mangler.registry(folder)
             findings = await store.verify_all()
-            assert [finding for finding in findings if finding.error] == [], f"seed {seed + turn}"
-            assert store.damaged() == {}, f"seed {seed + turn}"
-            if turn % 4 == 3:
+            assert [finding for finding in findings if finding.error] == [], f"seed {seed}, {turn}, {how}"
+            assert store.damaged() == {}, f"seed {seed}, {turn}, {how}"
+            if turn % 3 == 2:
                 await store.gc()
-                assert not any(leftovers(folder, disk).values()), f"seed {seed + turn}: {leftovers(folder, disk)}"
+                assert not any(leftovers(folder, disk).values()), f"seed {seed}, {turn}: {leftovers(folder, disk)}"
                 assert (await store.gc()).bytes == 0
                 assert [model.name for model in store.all()] == store.names()
 
@@ -226,8 +229,7 @@ async def test_two_processes_change_one_store_and_one_is_killed_now_and_then(tmp
     seed = random.randrange(1_000_000)
     async with nursery(folder, disk) as one, nursery(folder, disk) as two:
         for turn in range(5):
-            ends = (killed(one, seed + turn, 0.6), *(killed(two, seed + 100 * turn + i, 0.15) for i in (1,)))
-            await asyncio.gather(*ends)
+            await asyncio.gather(killed(one, seed + turn, delay=0.6), killed(two, seed + 100 + turn, delay=0.15))
             store = mangler.registry(folder)
             assert [finding for finding in await store.verify_all() if finding.error] == [], f"seed {seed}, {turn}"
         await store.gc()

@@ -1,6 +1,9 @@
 """Processes that change one store without end, made to be killed: each line of input forks one, whose pid is answered.
 
-python -m support.mangler MODELS_DIR OTHER_DISK     input: a seed a line
+python -m support.mangler MODELS_DIR OTHER_DISK     input, a line each: SEED STEP
+
+With a STEP over 0 the process kills itself right before its STEPth change of the file system: a rename, a removal, a
+link, a file opened for writing. That hits what lies between two changes, where a clock hardly ever does.
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
+import traceback
 from pathlib import Path
 
 from corral.catalog.library import Library
@@ -41,10 +46,10 @@ async def mangle(folder: Path, disk: Path, seed: int) -> None:
         name = chance.choice((*NAMES, "shared", "twin"))
         work = chance.choice(
             [
-                *[lambda store=store, name=name: store.install(f"memory:{name}")] * 3,
+                *[lambda store=store, name=name: store.install(f"memory:{name}")] * 5,
                 *[lambda store=store, name=name: store.update(name)] * 3,
                 lambda store=store, name=name: store.rollback(name),
-                lambda store=store, name=name: store.remove(name, force=True),
+                *[lambda store=store, name=name: store.remove(name, force=True)] * 4,
                 *[lambda store=store: store.gc()] * 2,
                 lambda store=store, name=name: store.pin(name),
                 lambda store=store, name=name: store.unpin(name),
@@ -60,10 +65,32 @@ async def mangle(folder: Path, disk: Path, seed: int) -> None:
                 raise
 
 
-def child(folder: Path, disk: Path, seed: int) -> None:
+def die_at(step: int) -> None:
+    """Kill this process right before its change of the file system of that number."""
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+    left = step
+
+    def count(event: str, about: tuple[object, ...]) -> None:
+        nonlocal left
+        change = event in {"os.rename", "os.remove", "os.symlink", "os.link", "os.mkdir", "os.rmdir", "os.truncate"}
+        if change or (event == "open" and isinstance(about[2], int) and about[2] & writing):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def child(folder: Path, disk: Path, seed: int, step: int) -> None:
     try:
+        if step:
+            die_at(step)
         asyncio.run(mangle(folder, disk, seed))
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
+        sys.stderr.flush()
         os._exit(3)
 
 
@@ -72,7 +99,7 @@ def main() -> None:
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            child(folder, disk, int(line))
+            child(folder, disk, *map(int, line.split()))
         print(pid, flush=True)
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

@@ -20,6 +20,7 @@ from corral.errors import (
     Conflict,
     CorralError,
     DigestMismatch,
+    ModelNotFound,
     ModelPinned,
     StoreError,
 )
@@ -213,7 +214,10 @@ class Intake(Shelf):
         record = self._index.look().records.get(name)
         if record is None:
             return None
-        before = self._whole(record)
+        try:
+            before = self._whole(record)
+        except ModelNotFound:
+            return None
         if family(before.revision.source) == family(source):
             return before
         raise Conflict(
@@ -267,11 +271,13 @@ class Intake(Shelf):
 
     def _needs(self) -> list[Needs]:
         found = []
-        for name in self._index.look().names:
-            record = self._index.look().records[name]
-            source = record.current.source or self._index.revision(record.current).source
-            revisions = tuple(frozenset(self._index.digests(step.revision)) for step in record.history)
-            found.append(Needs(name, _scheme(source), revisions))
+        view = self._index.look()
+        for name in view.names:
+            record = view.records[name]
+            with suppress(StoreError):  # removed by another process since we looked
+                source = record.current.source or self._index.revision(record.current).source
+                revisions = tuple(frozenset(self._index.digests(step.revision)) for step in record.history)
+                found.append(Needs(name, _scheme(source), revisions))
         return found
 
     def _require(self, files: Sequence[RemoteFile], scheme: str, what: str) -> None:

@@ -9,6 +9,7 @@ two stores that use one folder apart.
 
 from __future__ import annotations
 
+import os
 import secrets
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ import orjson
 
 from corral.domain.ports import Progress
 from corral.errors import Conflict, CorruptModel, DigestMismatch, DiskFull, StoreError
-from corral.kit.disk import free, human, in_thread, sync_folder, translated, write_whole
+from corral.kit.disk import free, human, in_thread, sync_folder, translated, try_lock, write_whole
 from corral.kit.part import BLOCK, Part
 
 if TYPE_CHECKING:
@@ -70,12 +71,27 @@ class Places:
             place.mkdir(parents=True, exist_ok=True)
         return place
 
+    def use(self, place: Path) -> int:
+        """Keep the place from being tidied away until the returned descriptor is closed. Call it locked."""
+        with translated("opening", place):
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try_lock(descriptor, shared=True)
+        return descriptor
+
     def tidy(self, place: Path) -> None:
-        """Forget a place in which nothing is any more. Call it with the store locked."""
+        """Forget a place in which nothing is any more, and that nobody moves to. Call it with the store locked."""
         try:
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return
+        try:
+            if not try_lock(descriptor):
+                return
             place.rmdir()
         except OSError:
             return  # something is in it
+        finally:
+            os.close(descriptor)
         write_whole(self._file, orjson.dumps([str(item) for item in self.known() if item != place]))
 
 
@@ -130,7 +146,9 @@ class Mover:
         part = await Part.open(folder / f"move-{digest}.part", self._clock)
         with ExitStack() as stack:
             stack.callback(part.close)
-            await self._copy(source, part, size)
+            if not await self._copy(source, part, size):
+                await part.discard()  # it was removed in the meantime
+                return
             if part.digest() != digest:
                 await part.discard()
                 raise DigestMismatch(
@@ -150,16 +168,21 @@ class Mover:
                 if before is not None and before != target:
                     await in_thread(before.unlink, missing_ok=True)
 
-    async def _copy(self, source: Path, part: Part, size: int) -> None:
-        """Bring the part to the source's bytes, from where it stands."""
+    async def _copy(self, source: Path, part: Part, size: int) -> bool:
+        """Bring the part to the source's bytes, from where it stands; False when there is no source."""
         if part.size > size:
             await part.restart()
-        with translated("reading", source), source.open("rb") as stream:
+        with ExitStack() as stack, translated("reading", source):
+            try:
+                stream = stack.enter_context(source.open("rb"))
+            except FileNotFoundError:
+                return False
             stream.seek(part.size)
             self._tell(part.size)
             while block := await in_thread(stream.read, BLOCK):
                 await part.append(block)
                 self._tell(part.size)
+        return True
 
 
 def _link(path: Path, target: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -184,10 +184,12 @@ class Registry(Intake):
         record = self._own(name)
         digests = await in_thread(self._here, record)
         place = None
-        if folder is not None:
-            async with self._blobs.locked():
-                place = await in_thread(self._places.under, folder)
-        moved = await Mover(self._blobs, self._clock, place, report).move(digests)
+        with ExitStack() as stack:
+            if folder is not None:
+                async with self._blobs.locked():
+                    place = await in_thread(self._places.under, folder)
+                    stack.callback(os.close, self._places.use(place))
+            moved = await Mover(self._blobs, self._clock, place, report).move(digests)
         async with self._blobs.locked():
             await in_thread(self._index.look)
             await in_thread(self._publish)

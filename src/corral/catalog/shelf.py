@@ -177,7 +177,15 @@ class Shelf:
         raise self._unknown(name)
 
     def _whole(self, record: Record) -> Installed:
-        revision = self._index.whole(record.current)
+        try:
+            revision = self._index.whole(record.current)
+        except StoreError:
+            now = self._index.read().records.get(record.name)
+            if now == record:
+                raise
+            if now is None:  # another process removed it since we looked
+                raise self._unknown(record.name) from None
+            return self._whole(now)
         return self._said(
             Installed(
                 record.name, revision, record.current.installed_at, _follows(record, revision.source), record.pinned
