@@ -160,6 +160,9 @@ def test_a_gguf_tells_what_it_is():
             general__sampling__temp=0.25,
             general__sampling__top_k=20,
             general__sampling__top_p="high",
+            general__sampling__min_p=float("nan"),
+            general__sampling__penalty_repeat=float("inf"),
+            general__sampling__mirostat=True,
         )
     )
     assert found.capabilities == WRITES | {Can.CHAT, Can.SYSTEM_ROLE}

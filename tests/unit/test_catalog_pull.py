@@ -261,6 +261,23 @@ async def test_every_reason_is_told_when_all_fail(blobs, source):
     assert stored(blobs) == []
 
 
+async def test_a_mirrors_login_is_not_told(blobs, source):
+    source.between = failing(SourceError("cut"))
+    secret = ModelRef.parse("https://me:secret@mirror/store?sig=secret")
+    with pytest.raises(SourceError, match="https://mirror/store: no") as caught:
+        await pulled(blobs, source, "one", mirrors=[(secret, MirrorSource())])
+    assert "secret" not in str(caught.value)
+
+
+async def test_the_key_of_the_bytes_is_told_when_the_digest_was_not_known(blobs):
+    told = []
+    source = MemorySource({"one": {"one.gguf": ONE}}, lies=True)
+    await pulled(blobs, source, "one", on_part=told.append)
+    assert len(told) == 2
+    assert told[0].startswith("ref-")
+    assert told[1] == f"sha256-{models.sha256(ONE)}"
+
+
 async def test_without_a_digest_no_mirror_is_asked(blobs):
     source = MemorySource({"one": {"one.gguf": ONE}}, lies=True)
     source.between = failing(SourceError("cut"))

@@ -37,6 +37,7 @@ _SAMPLING: Final = {
     "mirostat_tau": "mirostat_tau",
     "mirostat_eta": "mirostat_eta",
 }
+_LARGEST: Final = 1 << 32
 _LANGUAGE: Final = re.compile(r"[A-Za-z][A-Za-z0-9\-_ ]{1,40}")
 
 
@@ -105,7 +106,9 @@ def _facts(header: Header) -> dict[str, Any]:
     sampling = {
         ours: value
         for theirs, ours in _SAMPLING.items()
-        if type(value := header.metadata.get(f"general.sampling.{theirs}")) in {int, float}
+        if isinstance(value := header.metadata.get(f"general.sampling.{theirs}"), int | float)
+        and not isinstance(value, bool)
+        and abs(value) < _LARGEST  # nor what is no number
     }
     if sampling:
         facts["sampling"] = sampling

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from corral.catalog import capabilities, formats, prompting
+from corral.catalog.references import told
 from corral.catalog.tally import Tally
 from corral.domain.models import FileEntry, ModelRef, Revision
 from corral.domain.ports import Mirror
@@ -81,7 +82,8 @@ class Pull:
     Args:
         blobs: the store's files.
         report: told the progress over all files of the model; it never goes backwards.
-        on_part: told the key of each part before it is opened: what a removal of leftovers must spare.
+        on_part: told the key of each part before it is opened, and the one of its bytes, `sha256-HEX`, before they
+            appear in the store: what a removal of leftovers must spare, and who gives up need not leave behind.
         mirrors: asked for files of known digest when the source failed, in order.
         caches: other programs' files on this machine, linked instead of fetched when the digest is known.
         unsafe: take files that can run code when they are opened (the user named this reference).
@@ -272,7 +274,7 @@ class Pull:
         for base, source in self._mirrors:
             offered = _mirrored(source, base, file)
             if offered is not None:
-                found.append((str(base), offered, source))
+                found.append((told(base), offered, source))
         return found
 
     async def _accept(self, file: RemoteFile, part: Part) -> None:
@@ -288,6 +290,8 @@ class Pull:
         if await self._pin(entry):
             await part.discard()
         else:
+            if file.sha256 is None:
+                self._on_part(key_of_bytes(digest))
             await part.publish(self._blobs.path(digest))
             descriptor = await self._blobs.pin(digest)
             if descriptor is not None:
@@ -343,9 +347,14 @@ def _known(file: RemoteFile) -> FileEntry | None:
 def key_of(file: RemoteFile) -> str:
     """The name of the file's part: equal for equal bytes, whoever asks for them."""
     if file.sha256 is not None:
-        return f"sha256-{file.sha256}"
+        return key_of_bytes(file.sha256)
     what = [[part.sha256 or part.url, part.size, part.member] for part in file.parts]
     return f"ref-{hashlib.sha256(json.dumps([file.name, what]).encode()).hexdigest()}"
+
+
+def key_of_bytes(digest: str) -> str:
+    """The name of the part of the bytes with that SHA-256."""
+    return f"sha256-{digest}"
 
 
 def _room(file: RemoteFile, part: Part) -> int:

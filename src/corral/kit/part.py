@@ -228,6 +228,7 @@ class Part:
         with translated("publishing", target):
             if os.fstat(self._linked).st_size != self._size:
                 raise StoreError(f"{target.name} was changed by somebody else.", "Try again.")
+            os.fsync(self._linked)  # its owner need not have done so
             target.parent.mkdir(parents=True, exist_ok=True)
             self.held_at.rename(target)
             sync_folder(target.parent)
