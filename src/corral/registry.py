@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from corral.app import Corral
+from corral.app import Corral, ahead
 from corral.app.described import Describer, capabilities
 from corral.app.fitness import Judge
 from corral.app.providers import scheme, wanted
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from corral.domain.operations import Operation
     from corral.domain.ports import Hit
     from corral.lifecycle.footprint import Fit
+    from corral.operations.durable import Operations
 
 _GB = 1000**3
 _KEPT = 1000
@@ -181,7 +182,7 @@ class ModelRegistry:
 
     async def list_operations(self, limit: int = 10) -> list[ModelOperation]:
         """The newest operations of this folder, newest first, whoever began them."""
-        self._enter()
+        await self._enter()
         return [ModelOperation.of(operation) for operation in await self.corral.catalog.operations.page(limit)]
 
     async def wait(self, operation_id: str) -> ModelOperation:
@@ -190,7 +191,7 @@ class ModelRegistry:
         Raises:
             OperationNotFound: there is none.
         """
-        self._enter()
+        await self._enter()
         operations = self.corral.catalog.operations
         async for operation in operations.watch(operation_id):
             self._remember(operation)
@@ -200,15 +201,15 @@ class ModelRegistry:
 
     async def cancel_operation(self, operation_id: str) -> ModelOperation:
         """Call an operation off. Raises Conflict when it has ended."""
-        return self._told(await self._operations().cancel(operation_id))
+        return self._told(await (await self._operations()).cancel(operation_id))
 
     async def pause_operation(self, operation_id: str) -> ModelOperation:
         """Stop an operation where it is. Raises Conflict when it has ended or is paused."""
-        return self._told(await self._operations().pause(operation_id))
+        return self._told(await (await self._operations()).pause(operation_id))
 
     async def resume_operation(self, operation_id: str) -> ModelOperation:
         """Go on with a paused operation. Raises Conflict when it is not paused."""
-        operation = await self._operations().resume(operation_id)
+        operation = await (await self._operations()).resume(operation_id)
         self._follow(operation)
         return self._told(operation)
 
@@ -218,7 +219,7 @@ class ModelRegistry:
         Raises:
             ModelNotFound, RuntimeUnavailable, EngineError: it cannot be.
         """
-        self._enter()
+        await self._enter()
         await self.corral.catalog.activate(check_name(model_name), runtime)
         return True
 
@@ -287,7 +288,7 @@ class ModelRegistry:
         return judge.fit(revision.facts, revision.size)
 
     async def _start(self, order: Order) -> str:
-        self._enter()
+        await self._enter()
         operation = await self.corral.catalog.start(order)
         self._remember(operation)
         self._follow(operation)
@@ -317,11 +318,11 @@ class ModelRegistry:
         self._remember(operation)
         return ModelOperation.of(operation)
 
-    def _operations(self) -> Any:
-        self._enter()
+    async def _operations(self) -> Operations:
+        await self._enter()
         return self.corral.catalog.operations
 
-    def _enter(self) -> None:
+    async def _enter(self) -> None:
         """Be at work in this loop, from the first call on."""
         if self._closed:
             raise Conflict("This ModelRegistry is closed.", "Create another.")
@@ -330,8 +331,9 @@ class ModelRegistry:
             raise Conflict(
                 "This ModelRegistry belongs to another event loop.", "Do all of its work within one asyncio.run(...)."
             )
-        if self._loop is None:
-            self._loop = loop
+        self._loop = loop
+        await ahead.operations()
+        if self._worker is None and not self._closed:
             self._worker = asyncio.create_task(self.corral.catalog.operations.run(), name="operations")
 
     def _named(self, model_name: str) -> str:

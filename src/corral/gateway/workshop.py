@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from corral.app import ahead
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from corral.app import Corral
     from corral.operations.durable import Operations
-
-_MODULES = ("corral.app.work", "corral.db.engine", "corral.operations.durable", "sqlalchemy.dialects.sqlite.aiosqlite")
 
 
 class Workshop:
@@ -36,7 +35,7 @@ class Workshop:
         """
         async with self._loading:
             if not self._loaded:
-                await asyncio.to_thread(_load)
+                await ahead.operations()
                 self._loaded = True
         self._wanted.set()
         return self._corral.catalog.operations
@@ -72,8 +71,3 @@ def unfinished(file: Path) -> bool:
             return found is not None
     except sqlite3.Error:
         return True  # whoever opens it properly finds out
-
-
-def _load() -> None:
-    for name in _MODULES:
-        import_module(name)
