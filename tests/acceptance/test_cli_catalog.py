@@ -168,12 +168,16 @@ def test_the_server_and_the_command_show_the_same(hub: Hub, yard: Yard) -> None:
             process.stdout.read()
             assert process.wait(60) == 5
         assert yard.json("operations")["operations"][0]["status"] == "cancelled"
-        with_server = lines(yard.run("pull", REF, "--json"))
-    alone = lines(yard.run("pull", REF, "--name", "again", "--json"))
-    assert with_server[-1]["revision"] == alone[-1]["revision"]
-    assert with_server[-1]["downloaded"] is True
-    last = [line for line in with_server if line.get("phase") == "download"][-1]
-    assert (last["done"], last["total"]) == (len(BIG), len(BIG))
+        with_server = lines(yard.run("pull", REF, "--json"))[-1]
+        served = yard.json("operations")["operations"][0]
+    other = Yard(yard.home / "other", yard.more)
+    other.home.mkdir()
+    alone = lines(other.run("pull", REF, "--json"))[-1]
+    own = other.json("operations")["operations"][0]
+    told = ("status", "progress", "phase", "done_bytes", "total_bytes", "model_name")
+    assert {key: served[key] for key in told} == {key: own[key] for key in told}
+    assert served["done_bytes"] == len(BIG)
+    assert (with_server["revision"], with_server["downloaded"]) == (alone["revision"], True)
 
 
 def _first(stream: Any) -> dict[str, Any]:
@@ -239,6 +243,19 @@ def test_a_kill_and_then_again(hub: Hub, yard: Yard) -> None:
     assert [row["status"] for row in yard.json("operations")["operations"]] == ["completed"]
     assert yard.json("verify")["verified"] == 1
     assert lines(yard.run("gc", "--json"))[-1]["parts"] == 0
+
+
+def test_a_server_that_stops_keeps_what_has_arrived(hub: Hub, yard: Yard) -> None:
+    yard = of(hub, yard)
+    with ExitStack() as stack:
+        with yard.serving():
+            process = stack.enter_context(pulling(hub, yard))
+        assert process.stdout is not None
+        process.stdout.read()
+        assert process.wait(60) == 4
+    assert yard.json("operations")["operations"][0]["status"] in {"pending", "in_progress"}
+    assert lines(yard.run("pull", REF, "--json"))[-1]["event"] == "installed"
+    assert [row["status"] for row in yard.json("operations")["operations"]] == ["completed"]
 
 
 def test_detached_pulls_are_done_by_the_server(hub: Hub, yard: Yard) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"aiohttp", "fastapi", "pydantic", "starlette", "uvicorn", "uvloop", "xllamacpp", "prompt_toolkit", "psutil"}
+HEAVY = {
+    "aiohttp", "fastapi", "pydantic", "starlette", "uvicorn", "uvloop", "xllamacpp", "prompt_toolkit", "psutil", "rich",
+    "sqlalchemy", "alembic", "huggingface_hub", "obstore",
+}  # fmt: skip
 
 
 def imported(home: Path, *arguments: str) -> set[str]:
@@ -44,8 +47,15 @@ def test_quick_commands_leave_the_heavy_libraries_alone(tmp_path: Path, command:
     assert not imported(tmp_path, command) & HEAVY
 
 
+def test_a_command_leaves_the_others_alone(tmp_path: Path) -> None:
+    modules = imported(tmp_path, "list")
+
+    own = {name.removeprefix("corral.cli.") for name in modules if name.startswith("corral.cli.")}
+    assert own == {"main", "app", "invocation", "output", "table", "models"}
+
+
 def test_help_leaves_the_heavy_libraries_alone(tmp_path: Path) -> None:
     modules = imported(tmp_path, "--help")
 
-    assert not modules & (HEAVY - {"pydantic"})  # Typer's own completion options take pydantic to read
+    assert not modules & (HEAVY - {"pydantic", "rich"})  # Typer's own completion options and its help take these
     assert "corral.app" not in modules

@@ -104,18 +104,12 @@ def application(wanted: Collection[str] = ()) -> typer.Typer:
     for alias, name in ALIASES.items():
         if alias in asked:
             app.command(alias, hidden=True, add_help_option=False)(_found(places[name][0]))
-    if len(asked) == 1:
-        app.command("\0", hidden=True)(_nothing)  # Typer takes a single command for the whole program
     return app
 
 
 def _found(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(import_module(f"corral.cli.{module}"), name)
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def run(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from corral.cli.output import size_text
 from corral.cli.progress import Watch, shown
 from corral.cli.server import Server, connect, error_of
 from corral.domain.operations import Operation, OperationStatus, Order
-from corral.errors import Conflict, CorralError
+from corral.errors import Conflict, CorralError, ServerNotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,11 +91,13 @@ class There:
 
     async def follow(self, operation: Operation, show: Show) -> Operation:
         """Watch it."""
-        async for operation in self._server.watch(operation.id):  # noqa: B020, PLR1704 — the last one is the answer
-            show(operation)
-            if operation.status is OperationStatus.PAUSED:
-                break
-        return operation
+        async for now in self._server.watch(operation.id):
+            show(now)
+            if now.status.ended or now.status is OperationStatus.PAUSED:
+                return now
+        raise ServerNotRunning(
+            "The server stops, and keeps what has arrived.", "It goes on when a server runs again: corral serve"
+        )
 
     async def pause(self, identifier: str) -> Operation:
         """Have it rest."""
