@@ -343,6 +343,18 @@ def test_moving_to_another_folder_and_back(yard: Yard, tmp_path: Path) -> None:
     assert not any(path.is_file() for path in other.rglob("*"))
 
 
+def test_models_that_are_used_where_they_lie(yard: Yard) -> None:
+    (yard.home / "models").mkdir()
+    elsewhere = Yard(yard.home, {"CORRAL_STORE_MODELS_DIR": str(yard.home / "store")})
+    path = file(yard, "models/found.gguf", 1)
+    assert elsewhere.run("list").stdout.splitlines()[1].endswith("in place")
+    shown = elsewhere.json("show", "found")
+    assert (shown["files"][0]["path"], shown["history"]) == (str(path), [])
+    assert "it lies in" in elsewhere.run("rm", "found", "--yes", code=5).stderr
+    assert "No model is installed" in elsewhere.run("update", "--check").stdout
+    assert path.exists()
+
+
 def test_what_is_said_by_hand(yard: Yard) -> None:
     file(yard, "a.gguf", 1)
     yard.run("pull", "file:a.gguf")

@@ -48,8 +48,12 @@ def update(
         _update_there(invocation, list(model or ()), check=check)
         return
     corral = invocation.corral()
-    chosen = [corral.registry.get(name) for name in dict.fromkeys(model or ())] or list(corral.registry.all())
+    chosen = [corral.registry.get(name) for name in dict.fromkeys(model or ())]
+    chosen = chosen or [installed for installed in corral.registry.all() if installed.folder is None]
     output = invocation.output
+    if not chosen:
+        output.say("No model is installed that could be updated.")
+        return
     free = [installed for installed in chosen if check or not installed.pinned]
     for installed in chosen:
         if installed not in free:

@@ -64,6 +64,7 @@ def _installed(corral: "Corral", installed: Installed) -> dict[str, Any]:
 
     revision = installed.revision
     facts = dict(revision.facts)
+    pasts = corral.registry.history(installed.name) if installed.folder is None else ()  # what lies elsewhere has none
     judge = asyncio.run(Judge.of(corral.settings.models_dir))
     return {
         **described(installed),
@@ -72,7 +73,7 @@ def _installed(corral: "Corral", installed: Installed) -> dict[str, Any]:
         "ignored": {key: value for key, value in facts.items() if "ignored" in key},
         "fit": judged(judge.fit(facts, revision.size)),
         "override": dict(corral.registry.override(installed.name)),
-        "history": [past_row(past) for past in corral.registry.history(installed.name)],
+        "history": [past_row(past) for past in pasts],
         "defaults": dict(revision.defaults),
         "facts": facts,
         "files": [{**asdict(entry), "path": _path(corral, installed, entry)} for entry in revision.files],
