@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from corral.domain.hardware import Cpu, Disk, Gpu, Machine, Memory
-from corral.domain.operations import Failure, Operation, OperationStatus, Order
+from corral.domain.operations import Failure, Operation, OperationStatus, Order, describe
 from corral.domain.registry import ModelOperation, ModelProvider, provider_of, scheme_of
 from corral.errors import InvalidRequest
 from corral.gateway.api.catalog import usage_of
@@ -22,7 +22,7 @@ from corral.gateway.api.models import override_of
 from corral.gateway.api.operations import identity
 from corral.gateway.api.pages import printable
 from corral.gateway.auth import Head, offered
-from corral.gateway.progress import changes, describe
+from corral.gateway.progress import changes
 from corral.gateway.workshop import unfinished
 
 HEAVY = (

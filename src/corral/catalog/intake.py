@@ -11,10 +11,10 @@ from corral.catalog.history import Record, Step
 from corral.catalog.manifests import encode
 from corral.catalog.move import Places
 from corral.catalog.pull import Origin, Pull, files_of, key_of
-from corral.catalog.references import family, name_of, reference, told
+from corral.catalog.references import family, name_of, reference
 from corral.catalog.shelf import Shelf
 from corral.catalog.usage import UNLIMITED, Limits, Needs, require
-from corral.domain.models import ModelRef, check_name
+from corral.domain.models import ModelRef, check_name, told
 from corral.domain.ports import Progress, Report, silent
 from corral.errors import (
     Conflict,
@@ -144,7 +144,7 @@ class Intake(Shelf):
         self, ref: ModelRef, name: str | None, report: Report, on_part: Callable[[str], None]
     ) -> Installed:
         source = self._sources[ref.scheme]
-        report(Progress("resolve", detail=told(ref)))
+        report(Progress("resolve", detail=told(str(ref))))
         listing = await source.resolve(ref)
         unsafe = self._allows(str(ref))
         files = files_of(listing, unsafe=unsafe)

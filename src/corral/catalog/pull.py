@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from corral.catalog import capabilities, formats, prompting
-from corral.catalog.references import told
 from corral.catalog.tally import Tally
-from corral.domain.models import FileEntry, ModelRef, Revision
+from corral.domain.models import FileEntry, ModelRef, Revision, told
 from corral.domain.ports import Mirror
 from corral.errors import CorruptModel, DigestMismatch, SourceError, SourceNotFound, UnsafeFormat
 from corral.kit.disk import in_thread, translate
@@ -274,7 +273,7 @@ class Pull:
         for base, source in self._mirrors:
             offered = _mirrored(source, base, file)
             if offered is not None:
-                found.append((told(base), offered, source))
+                found.append((told(str(base)), offered, source))
         return found
 
     async def _accept(self, file: RemoteFile, part: Part) -> None:

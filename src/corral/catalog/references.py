@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from corral.domain.models import ModelRef, check_name
+from corral.domain.models import ModelRef, check_name, told
 from corral.errors import InvalidName, ModelNotFound, nearest
 
 if TYPE_CHECKING:
@@ -52,25 +52,12 @@ def family(source: str) -> str:
     return unpinned if source.startswith(("http:", "https:")) else _VERSION.sub("", unpinned)
 
 
-def told(ref: ModelRef) -> str:
-    """The reference as it may be shown: an address of the web without login and query."""
-    return str(ModelRef(ref.scheme, _bare(ref.locator)))
-
-
-def _bare(locator: str) -> str:
-    if not locator.startswith(("http:", "https:")):
-        return locator
-    digest = _DIGEST.search(locator)
-    address = re.split(r"[?#]", locator, maxsplit=1)[0]
-    return re.sub(r"(?<=//)[^/]*@", "", address) + (digest[0] if digest else "")
-
-
 def name_of(ref: ModelRef) -> str:
     """A name for what a reference points at: the last piece of its locator, without version and suffix.
 
     What has a name in a shared catalog keeps it. A login or a query in an address is no part of a name.
     """
-    locator = ref.locator if ref.scheme == "file" else family(_bare(ref.locator))
+    locator = ref.locator if ref.scheme == "file" else family(told(ref.locator))
     if ref.scheme == "bucket" and locator.partition("#")[2]:
         return check_name(locator.partition("#")[2])
     stem = _PIECE.sub("", locator.rstrip("/").rpartition("/")[2].removesuffix(".gguf"))

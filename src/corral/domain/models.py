@@ -82,6 +82,19 @@ def _of_address(locator: str) -> str | None:
     return _ADDRESSES.get(kind) if found else None
 
 
+def told(reference: str) -> str:
+    """The reference as it may be shown and kept: an address of the web without login and query, which may be secrets.
+
+    A digest to hold the bytes against stays.
+    """
+    address, found, rest = reference.partition("://")
+    if not found or address.removeprefix("url:") not in {"http", "https"}:
+        return reference
+    digest = re.search(r"#sha256=[0-9a-f]{64}$", rest)
+    bare = re.split(r"[?#]", rest, maxsplit=1)[0]
+    return f"{address}://{re.sub(r'^[^/]*@', '', bare)}{digest[0] if digest else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class RemotePart:
     """A run of bytes at an address: the whole of what lies there, or one member of the zip archive that lies there.

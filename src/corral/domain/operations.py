@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from corral.domain.models import told
+
 
 class OperationStatus(StrEnum):
     """Where an operation stands.
@@ -76,3 +78,41 @@ class Operation:
     started_at: float | None = None
     ended_at: float | None = None
     parts: frozenset[str] = frozenset()
+
+
+def describe(operation: Operation) -> dict[str, Any]:
+    """The operation as JSON has it: the same everywhere, whatever carries it. No address in it holds a secret."""
+    failure = operation.error
+    return {
+        "operation_id": operation.id,
+        "model_name": operation.order.model,
+        "operation_type": operation.order.kind,
+        "status": operation.status,
+        "progress": round(operation.progress, 1),
+        "message": operation.message or _words(operation),
+        "error": None if failure is None else f"{failure.message} {failure.hint}".rstrip(),
+        "failure": None
+        if failure is None
+        else {"code": failure.code, "message": failure.message, "hint": failure.hint},
+        "phase": operation.phase,
+        "done_bytes": operation.done,
+        "total_bytes": operation.total,
+        "rate": operation.rate,
+        "eta_seconds": operation.eta,
+        "attempts": operation.attempts,
+        "created_at": operation.created_at,
+        "started_at": operation.started_at,
+        "ended_at": operation.ended_at,
+        "params": {key: _bare(value) for key, value in operation.order.params.items()},
+        "result": None if operation.result is None else dict(operation.result),
+    }
+
+
+def _bare(value: Any) -> Any:
+    return told(value) if isinstance(value, str) else value
+
+
+def _words(operation: Operation) -> str:
+    """What there is to say of an operation that says nothing itself."""
+    kind, model = operation.order.kind, operation.order.model
+    return f"{kind} {model}: {operation.status}".replace("in_progress", "at work").replace(" :", ":")

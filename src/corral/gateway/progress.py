@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from corral.domain.operations import describe
 from corral.errors import OperationNotFound
 
 if TYPE_CHECKING:
@@ -22,34 +23,6 @@ _ID = re.compile(r"[\w\-]{1,64}", re.ASCII)
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a stream says that it is still there."""
-
-
-def describe(operation: Operation) -> dict[str, Any]:
-    """The operation as JSON has it: the same everywhere, whatever carries it."""
-    failure = operation.error
-    return {
-        "operation_id": operation.id,
-        "model_name": operation.order.model,
-        "operation_type": operation.order.kind,
-        "status": operation.status,
-        "progress": round(operation.progress, 1),
-        "message": operation.message or _words(operation),
-        "error": None if failure is None else f"{failure.message} {failure.hint}".rstrip(),
-        "failure": None
-        if failure is None
-        else {"code": failure.code, "message": failure.message, "hint": failure.hint},
-        "phase": operation.phase,
-        "done_bytes": operation.done,
-        "total_bytes": operation.total,
-        "rate": operation.rate,
-        "eta_seconds": operation.eta,
-        "attempts": operation.attempts,
-        "created_at": operation.created_at,
-        "started_at": operation.started_at,
-        "ended_at": operation.ended_at,
-        "params": dict(operation.order.params),
-        "result": None if operation.result is None else dict(operation.result),
-    }
 
 
 async def changes(
@@ -145,9 +118,3 @@ async def find(workshop: Workshop, operation_id: str) -> Operations:
             f"There is no operation {operation_id[:100]!r}.", "GET /api/v1/models/operations lists them."
         )
     return operations
-
-
-def _words(operation: Operation) -> str:
-    """What there is to say of an operation that says nothing itself."""
-    kind, model = operation.order.kind, operation.order.model
-    return f"{kind} {model}: {operation.status}".replace("in_progress", "at work").replace(" :", ":")

@@ -120,7 +120,8 @@ class Hub:
         from huggingface_hub.errors import HfHubHTTPError
 
         # Whichever HTTP library the installed version is built on.
-        broken = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+        kinds = [kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception)]
+        broken = next(kind for kind in kinds if kind.__name__ == "HTTPError")
         _hush()
         api = HfApi(self.endpoint, token=self.token or False, headers={"user-agent": "corral"})
         try:

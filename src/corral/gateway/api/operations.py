@@ -12,9 +12,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from corral.domain.operations import Operation, OperationStatus
+from corral.domain.operations import Operation, OperationStatus, describe
 from corral.gateway.api.pages import Limit, printable, reply
-from corral.gateway.progress import changes, describe, find
+from corral.gateway.progress import changes, find
 from corral.gateway.workshop import Workshop
 
 
