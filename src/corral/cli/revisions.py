@@ -48,24 +48,14 @@ def update(
         _update_there(invocation, list(model or ()), check=check)
         return
     corral = invocation.corral()
-    chosen = [corral.registry.get(name) for name in dict.fromkeys(model or ())]
-    chosen = chosen or [installed for installed in corral.registry.all() if installed.folder is None]
     output = invocation.output
-    if not chosen:
-        output.say("No model is installed that could be updated.")
-        return
-    free = [installed for installed in chosen if check or not installed.pinned]
-    for installed in chosen:
-        if installed not in free:
-            output.warn(f"{installed.name} is pinned, and stays as it is. Let it go: corral pin {installed.name} --off")
+    free = _free(invocation, corral, model or (), check=check)
     with output.busy(f"Asking the sources of {len(free)} models …" if len(free) > 1 else "Asking the source …"):
         answers = asyncio.run(_changes(corral, free))
     failed = [answer for answer in answers if isinstance(answer, CorralError)]
     changes = [answer for answer in answers if not isinstance(answer, CorralError)]
     for change in changes:
         _tell_change(invocation, change, checked=check)
-    if model and not free and not check:
-        raise ModelPinned(f"{chosen[0].name} is pinned.", f"Let it go: corral pin {chosen[0].name} --off")
     tasks = [
         Task(order(corral, "update", change["name"]), change["name"], f"corral update {change['name']}")
         for change in changes
@@ -78,6 +68,27 @@ def update(
         output.fail(error)
     if failed:
         raise failed[-1]
+
+
+def _free(invocation: Invocation, corral: "Corral", names: Sequence[str], *, check: bool) -> list[Installed]:
+    """The models that can be updated, of `names` or of all; what is left as it is has been said.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        ModelPinned: all of `names` are pinned.
+    """
+    chosen = [corral.registry.get(name) for name in dict.fromkeys(names)]
+    chosen = chosen or [installed for installed in corral.registry.all() if installed.folder is None]
+    free = [installed for installed in chosen if check or not installed.pinned]
+    for installed in chosen:
+        if installed not in free:
+            said = f"{installed.name} is pinned, and stays as it is."
+            invocation.output.warn(f"{said} Let it go: corral pin {installed.name} --off")
+    if names and not free:
+        raise ModelPinned(f"{chosen[0].name} is pinned.", f"Let it go: corral pin {chosen[0].name} --off")
+    if not chosen:
+        invocation.output.say("No model is installed that could be updated.")
+    return free
 
 
 async def _changes(corral: "Corral", models: Sequence[Installed]) -> list[dict[str, Any] | CorralError]:
