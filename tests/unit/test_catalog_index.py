@@ -336,9 +336,13 @@ async def test_a_model_in_a_folder_of_its_own(tmp_path):
     class Folder:
         def __init__(self):
             self.models = {"x": found}
+            self.wrong = {}
 
         def installed(self):
             return self.models
+
+        def problems(self):
+            return self.wrong
 
     folder = Folder()
     store = Store(tmp_path / "models", discover=folder)
@@ -350,6 +354,10 @@ async def test_a_model_in_a_folder_of_its_own(tmp_path):
     for act in (store.update, store.rollback, store.pin, store.remove, store.check, store.verify):
         with pytest.raises(Conflict, match="mine"):
             await act("x")
+    before = store.stamp()
+    folder.wrong = {"mine/y.gguf": "it is cut short"}
+    assert store.problems() == {"mine/y.gguf": "it is cut short"}
+    assert store.stamp() != before
     before = store.stamp()
     await store.through("a", 0)
     assert store.names() == ["a", "x"]

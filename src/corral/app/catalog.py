@@ -108,7 +108,7 @@ class Catalog:
         model = self._corral.canonical(name) if name else ""
         given = {key: value for key, value in params.items() if value not in (None, False)}
         host = ""
-        if kind == "update" and model in self._corral.registry.names():
+        if kind == "update" and model in self._corral.registry:
             host = _host(ModelRef.parse(self._corral.registry.get(model).follows))
         return Order(kind, model, given, lane=f"model:{model}" if model else kind, host=host)
 

@@ -81,7 +81,7 @@ class Corral:
 
     def canonical(self, name: str) -> str:
         """The one name of a model that has several: an alias of the library becomes the installed model's own name."""
-        if name in self.models or name in self.registry.names():
+        if name in self.models or name in self.registry:
             return name
         entry = self.registry.library.find(name)
         return name if entry is None else entry.name

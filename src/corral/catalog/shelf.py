@@ -36,6 +36,10 @@ class Discoverer(Protocol):
         """What lies there now, by name: cheap, and the same mapping as long as nothing changed."""
         ...
 
+    def problems(self) -> Mapping[str, str]:
+        """What is wrong with files that would be models, by path."""
+        ...
+
 
 class Shelf:
     """The models under `models_dir`, and those that `discover` finds elsewhere.
@@ -85,12 +89,17 @@ class Shelf:
         """A text that changes whenever what `all` answers does, also when another process changed it."""
         found = self._found()
         known = "".join(f"-{name}{found[name].revision.id[:16]}" for name in sorted(found))
+        known += "".join(f"-{path}: {why}" for path, why in sorted(self.problems().items()))
         return f"{self._index.stamp()}-{self._overrides.stamp():x}{known and f'-{hash_text(known)}'}"
 
     def damaged(self) -> dict[str, StoreError]:
         """What is wrong with the records that cannot be read, by name. `install` and `remove` mend it."""
         broken = self._index.look().broken
         return {decode(stem): broken[stem] for stem in sorted(broken)}
+
+    def problems(self) -> Mapping[str, str]:
+        """What is wrong with files in the user's own folders that would be models, by path."""
+        return {} if self._discover is None else self._discover.problems()
 
     def get(self, name: str) -> Installed:
         """The model called `name`, by an alias of the library too, as its own record and manifest have it.

@@ -156,6 +156,7 @@ def page(corral: Corral, after: str, limit: int) -> dict[str, Any]:
         "models": models,
         "count": len(models),
         "total": len(corral.registry.names()),
+        "problems": dict(corral.registry.problems()),
         "next": models[-1]["name"] if len(found) > limit else None,
     }
 

@@ -53,12 +53,16 @@ class InstalledModel(BaseModel):
 
 
 class InstalledPage(BaseModel):
-    """A page of installed models, by name. `next` is the `after` of the next page; null on the last."""
+    """A page of installed models, by name. `next` is the `after` of the next page; null on the last.
+
+    `problems` says what is wrong with files in your own folders that would be models, by path.
+    """
 
     success: bool = True
     models: list[InstalledModel]
     count: int
     total: int
+    problems: dict[str, str]
     next: str | None
 
 
