@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -256,6 +257,44 @@ def test_a_server_that_stops_keeps_what_has_arrived(hub: Hub, yard: Yard) -> Non
     assert yard.json("operations")["operations"][0]["status"] in {"pending", "in_progress"}
     assert lines(yard.run("pull", REF, "--json"))[-1]["event"] == "installed"
     assert [row["status"] for row in yard.json("operations")["operations"]] == ["completed"]
+
+
+def test_an_operation_for_a_person(hub: Hub, yard: Yard) -> None:
+    yard = of(hub, yard)
+    with pulling(hub, yard) as process:
+        identifier = yard.run("operations", "-q").stdout.strip()
+        running = yard.run("operations", identifier).stdout
+        assert "status     in_progress" in running
+        assert "/6 MB" in running
+        told = yard.run("operations", "pause", identifier).stdout
+        assert re.fullmatch(rf"Operation {identifier} \(install .*\) is (being )?paused\.\n", told)
+        assert process.wait(60) == 5
+    assert "corral serve" in yard.run("operations", "resume", identifier).stderr
+    assert "is cancelled." in yard.run("operations", "cancel", identifier[:9]).stdout
+    assert "status     cancelled" in yard.run("operations", identifier, code=0).stdout
+    assert "parts" not in yard.run("gc", "-n").stdout
+    assert "was cancelled" in yard.run("operations", identifier, "--follow", code=5).stderr
+    assert "Which operation" in yard.run("operations", "cancel", code=2).stderr
+    assert "one operation" in yard.run("operations", "--follow", code=2).stderr
+
+
+def test_all_of_a_model_for_a_person(hub: Hub, yard: Yard) -> None:
+    yard = of(hub, yard)
+    file(yard, "m.gguf", 1)
+    yard.run("pull", "file:m.gguf")
+    file(yard, "m.gguf", 2)
+    yard.run("update", "m")
+    yard.run("override", "m", "context_length=64")
+    shown = yard.run("show", "m").stdout
+    for title in ("Facts", "Said by hand, with corral override", "History", "Files", "fits here", "because"):
+        assert f"\n{title}" in shown, title
+    assert shown.count("\n  * ") == 1
+    with yard.serving() as url:
+        far = Yard(yard.home, {**yard.more, "CORRAL_URL": url})
+        rows = {row["ref"]: row for row in far.json("search", "tiny")["models"]}
+        assert rows[REF]["fit"] in {"yes", "tight", "no", None}
+        assert "one --source" in far.run("search", "x", "--source", "hf", "--source", "file", code=2).stderr
+        assert "Name them" in far.run("update", "--all", code=2).stderr
 
 
 def test_detached_pulls_are_done_by_the_server(hub: Hub, yard: Yard) -> None:

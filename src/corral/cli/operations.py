@@ -171,7 +171,8 @@ def _tell_changed(invocation: Invocation, verb: str, operation: Operation) -> No
 
     def show() -> None:
         what = f"{operation.order.kind} {operation.order.model}".strip()
-        output.say(f"Operation {operation.id} ({what}) is {_PAST[verb]}.")
+        busy = verb != "resume" and operation.status is OperationStatus.IN_PROGRESS  # another process is at it
+        output.say(f"Operation {operation.id} ({what}) is {'being ' if busy else ''}{_PAST[verb]}.")
         if verb == "pause":
             output.note(f"Go on: corral operations resume {operation.id}")
         elif verb == "resume" and invocation.running() is None:
