@@ -16,13 +16,13 @@ import pytest
 from corral.domain.hardware import Cpu, Disk, Gpu, Machine, Memory
 from corral.domain.operations import Failure, Operation, OperationStatus, Order, describe
 from corral.domain.registry import ModelOperation, ModelProvider, provider_of, scheme_of
-from corral.errors import InvalidRequest
+from corral.errors import DatabaseError, InvalidRequest
 from corral.gateway.api.catalog import usage_of
 from corral.gateway.api.models import override_of
 from corral.gateway.api.operations import identity
 from corral.gateway.api.pages import printable
 from corral.gateway.auth import Head, offered
-from corral.gateway.progress import changes
+from corral.gateway.progress import changes, converse
 from corral.gateway.workshop import unfinished
 
 HEAVY = (
@@ -213,6 +213,38 @@ async def test_a_client_that_leaves_ends_the_watch() -> None:
     await asyncio.wait({step})
 
     assert watched.closed
+
+
+class Workshop:
+    """A workshop whose operations can be looked at once, and then no more."""
+
+    leaving = asyncio.Event()
+
+    async def look(self) -> Any:
+        return self
+
+    async def get(self, _: str) -> Operation:
+        return operation()
+
+    async def watch(self, _: str) -> AsyncIterator[Operation]:
+        yield operation()
+        raise DatabaseError("The database is gone.")
+
+
+async def test_a_socket_that_was_accepted_is_closed_and_not_refused() -> None:
+    workshop: Any = Workshop()
+    said: list[Any] = []
+
+    async def silent() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await converse(workshop, "op-1", silent, send, None)
+
+    assert [message["type"] for message in said] == ["websocket.accept", "websocket.send", "websocket.close"]
+    assert (said[-1]["code"], said[-1]["reason"]) == (1011, "database_error")
 
 
 async def _until_something(stream: AsyncIterator[Operation | None]) -> AsyncIterator[Operation | None]:

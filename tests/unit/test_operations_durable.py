@@ -8,7 +8,7 @@ import pytest
 
 from corral.db.engine import Database
 from corral.domain.operations import OperationStatus as S
-from corral.domain.operations import Order
+from corral.domain.operations import Order, describe
 from corral.domain.ports import Progress
 from corral.errors import Conflict, NotSupported, OperationNotFound, SourceError, SourceNotFound, StoreError
 from corral.operations.durable import Operations
@@ -49,6 +49,22 @@ async def test_it_is_done_and_says_so(bench, worker):
     assert (ended.status, ended.progress, ended.result, ended.error) == (S.COMPLETED, 100, {"revision": "abc"}, None)
     assert ended.created_at <= ended.started_at <= ended.ended_at
     assert list((bench.home / "operations").iterdir()) == []
+
+
+async def test_a_secret_in_an_address_is_kept_as_long_as_it_is_needed(bench, worker):
+    address = "https://me:secret@host.test/m.gguf?signature=secret"
+    waiting = await bench.operations.submit(Order("install", "m", {"what": address, "force": True}))
+    assert "secret" not in str(describe(waiting))
+
+    async with bench.run():
+        await bench.until(lambda: worker.begun)
+        assert (await bench.operations.get(waiting.id)).order.params["what"] == address
+        worker.end("m")
+        ended = await bench.ended(waiting.id)
+
+    (row,) = await bench.operations.page(1)
+    assert row.id == ended.id
+    assert dict(row.order.params) == {"what": "https://host.test/m.gguf", "force": True}
 
 
 async def test_what_nobody_does_is_refused(bench):

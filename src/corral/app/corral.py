@@ -25,6 +25,13 @@ from corral.lifecycle.supervisor import Engine, Launch, Supervisor
 from corral.plugins import Plugins, runtimes, sources
 from corral.routing.dispatch import Dispatcher
 
+_ADVICE = frozenset(
+    {"context", "max_tokens", "keep", "stop", "system", "opening", "chat_template", "temperature"}
+    | {"top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"}
+    | {"presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "seed"}
+)
+"""Launch options that a revision may bring with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
@@ -262,8 +269,15 @@ class Corral:
         )
 
     def _defaults(self, kind: str, installed: Installed | None) -> dict[str, Any]:
-        """The revision's own options, as far as this runtime knows them: they are advice, not orders."""
+        """The revision's own options, as far as this runtime knows them and a model has a say in them.
+
+        They come from whoever published it: they are advice on how it talks, not orders to this machine. So none of
+        them names a file here, and a template is a text, never a path.
+        """
         if installed is None:
             return {}
-        known = {f.name for f in fields(self.runtimes[kind].options)}
-        return {key: value for key, value in installed.revision.defaults.items() if key in known}
+        known = {f.name for f in fields(self.runtimes[kind].options)} & _ADVICE
+        found = {key: value for key, value in installed.revision.defaults.items() if key in known}
+        if "{" not in str(found.get("chat_template", "{")):
+            del found["chat_template"]
+        return found

@@ -86,7 +86,8 @@ class Describer:
             status="installed",
             capabilities=capabilities(installed),
             local_path=None if installed.folder is None else str(installed.folder),
-            sha256=weights[0].sha256 if len(weights) == 1 else None,
+            # Of a file in a folder of the user's own only a fingerprint is known.
+            sha256=weights[0].sha256 if len(weights) == 1 and installed.folder is None else None,
             installed_at=moment(installed.installed_at),
             runtime=self.runtime(installed),
         )

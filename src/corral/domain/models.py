@@ -88,7 +88,7 @@ def told(reference: str) -> str:
     A digest to hold the bytes against stays.
     """
     address, found, rest = reference.partition("://")
-    if not found or address.removeprefix("url:") not in {"http", "https"}:
+    if not found or address.rpartition(":")[2].lower() not in {"http", "https"}:
         return reference
     digest = re.search(r"#sha256=[0-9a-f]{64}$", rest)
     bare = re.split(r"[?#]", rest, maxsplit=1)[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral.domain.operations import describe
-from corral.errors import OperationNotFound
+from corral.errors import CorralError, OperationNotFound
 
 if TYPE_CHECKING:
     from corral.domain.operations import Operation
@@ -88,6 +88,8 @@ async def converse(workshop: Workshop, operation_id: str, receive: Receive, send
             await send({"type": "websocket.close", "code": code})
     except OSError:
         return  # the client left while it was told
+    except CorralError as error:  # it was accepted, so that there is no status any more to say this with
+        await send({"type": "websocket.close", "code": 1011, "reason": error.code})
     finally:
         gone.cancel()
         await asyncio.wait({gone})

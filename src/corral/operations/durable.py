@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from corral.domain.operations import Failure, Operation, OperationStatus, Order
 from corral.domain.ports import Clock, Progress, Report, silent
-from corral.errors import Conflict, CorralError, DatabaseError, NotSupported, StoreError
+from corral.errors import Conflict, CorralError, DatabaseError, NotSupported, OperationNotFound, StoreError
 from corral.kit.disk import in_thread
 from corral.operations.bell import Bell
 from corral.operations.job import Desk, Handler, Job, Work
@@ -204,7 +204,7 @@ class Operations:
                 try:
                     await self._round(begun)
                     failing = False
-                except (DatabaseError, StoreError) as error:
+                except (DatabaseError, StoreError, OperationNotFound) as error:
                     log.log(logging.DEBUG if failing else logging.WARNING, "operations wait: %s", error)
                     failing = True
                 while not await self._nudge.wait(POLL):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Select, delete, func, select, update
 
 from corral.db.tables import operations as table
+from corral.domain.models import told
 from corral.domain.operations import Failure, Operation, OperationStatus, Order
 from corral.errors import OperationNotFound
 from corral.kit.disk import in_thread
@@ -18,6 +19,7 @@ from corral.operations.leases import home_id
 from corral.operations.queue import Limits, Place, startable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from sqlalchemy import ColumnElement, RowMapping
@@ -256,7 +258,13 @@ def _changing(operation: Operation) -> dict[str, Any]:
         "error": None if operation.error is None else {k: storable(v) for k, v in asdict(operation.error).items()},
         "result": None if operation.result is None else dict(operation.result),
         "parts": sorted(operation.parts),
+        # Once nobody will do it again, nobody needs the login or the signature in an address.
+        **({"params": _bare(operation.order.params)} if operation.status.ended else {}),
     }
+
+
+def _bare(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: told(value) if isinstance(value, str) else value for key, value in params.items()}
 
 
 def _row(found: RowMapping | dict[Any, Any]) -> Row:
