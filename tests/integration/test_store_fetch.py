@@ -9,10 +9,10 @@ from corral.domain.models import RemotePart
 from corral.domain.ports import Progress
 from corral.errors import DigestMismatch, SourceError, SourceNotFound
 from corral.kit.clock import SystemClock
-from corral.kit.fetch import fetch
+from corral.kit.fetch import TooLong, fetch
 from corral.kit.part import Part
 from corral.kit.web import Access, Patience, Transient, Web
-from support.clocks import Restless
+from support.clocks import Restless, settle
 from support.models import sha256
 from support.origin import Origin, Reply
 
@@ -374,3 +374,70 @@ async def test_a_server_that_announces_more_than_it_has(bench):
     bench.first(lambda _: Reply(200, {"Content-Length": str(len(DATA) + 100)}, DATA))
     assert await bench.fetch() == DATA
     assert bench.ranges == [None, f"bytes={len(DATA)}-"]
+
+
+async def test_a_drip_is_a_stall(bench):
+    """A byte now and then, each in time, would hold a place in the queue for ever."""
+    bench.clock = clock = Moved()
+
+    async def drip():
+        for byte in DATA:
+            clock.time += 4.0
+            yield bytes([byte])
+            await settle()
+
+    bench.origin.tamper = lambda _: Reply(200, {"Content-Length": str(len(DATA)), "ETag": '"one"'}, drip())
+    with pytest.raises(Transient, match="sent less than 1000 bytes a second for 20 seconds"):
+        await bench.fetch(retries=2)
+    assert len(bench.origin.asked) == 3
+    assert bench.held == DATA[: len(bench.held)]
+
+
+async def test_a_byte_a_connection_is_no_progress(bench):
+    def little(asked):
+        at = int((asked.range or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        head = {"Content-Length": str(len(DATA) - at), "ETag": '"one"'}
+        if not at:
+            return Reply(200, head, DATA[:1])
+        return Reply(206, {**head, "Content-Range": f"bytes {at}-{len(DATA) - 1}/{len(DATA)}"}, DATA[at : at + 1])
+
+    bench.origin.tamper = little
+    with pytest.raises(Transient):
+        await bench.fetch(retries=3)
+    assert len(bench.origin.asked) < 10
+
+
+async def test_a_slow_server_is_waited_for(bench):
+    """Two kilobytes a second: slower than anybody likes, and it arrives."""
+    bench.clock = clock = Moved()
+
+    async def slow():
+        for at in range(0, len(DATA), 10_000):
+            clock.time += 5.0
+            yield DATA[at : at + 10_000]
+
+    bench.origin.tamper = lambda _: Reply(200, {"Content-Length": str(len(DATA)), "ETag": '"one"'}, slow())
+    assert await bench.fetch(retries=0) == DATA
+    assert len(bench.origin.asked) == 1
+
+
+async def test_no_more_is_fetched_than_was_wanted(bench, tmp_path):
+    for headers in ({"Content-Length": str(len(DATA))}, {}):
+        bench.origin.tamper = lambda _, headers=headers: Reply(200, headers, DATA)
+        part = await Part.open(tmp_path / "b.part", SystemClock())
+        try:
+            async with Web(Access(), bench.clock) as web:
+                with pytest.raises(TooLong, match="has over 1000 bytes"):
+                    await fetch(web, RemotePart(f"{bench.origin.url}/file"), part, most=1000)
+            assert part.size <= 1000
+        finally:
+            part.close()
+
+
+class Moved(Restless):
+    """A clock that another moves on."""
+
+    time = 0.0
+
+    def now(self):
+        return self.time + sum(self.slept)

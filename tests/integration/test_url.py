@@ -3,16 +3,20 @@
 import io
 import random
 import stat
+import struct
+import threading
 import zipfile
 
 import pytest
 
 from corral.config import load
-from corral.domain.models import ModelRef
+from corral.domain.models import ModelRef, RemotePart
 from corral.domain.ports import silent
 from corral.errors import AddressRefused, DigestMismatch, LoginRequired, SourceError, SourceNotFound
+from corral.kit.archive import survey
 from corral.kit.clock import SystemClock
 from corral.kit.part import Part
+from corral.kit.web import Access, Web
 from corral.sources.url import Url
 from support import models
 from support.clocks import Restless
@@ -206,6 +210,113 @@ async def test_links_in_an_archive_are_passed_over(bench):
     (file,) = (await bench.resolve("/t.zip")).files
     assert file.name == "climbs.gguf"
     assert await bench.fetch(file) == DATA
+
+
+def directory(members, name=b"%07d.txt"):
+    """An archive that is a directory of so many members, and nothing else."""
+    entries = b"".join(
+        struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, *[0] * 8, len(name % 0), *[0] * 6) + name % number
+        for number in range(members)
+    )
+    told = members & 0xFFFF
+    return b"PK\3\4" + entries + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, told, told, len(entries), 4, 0)
+
+
+async def test_a_directory_without_end_is_neither_fetched_nor_read(bench):
+    bench.origin.files["/t.zip"] = directory(40_000)
+    with pytest.raises(SourceError, match=r"its directory has over 2\.1 MB"):
+        await bench.resolve("/t.zip")
+    assert [asked.range for asked in bench.origin.asked] == ["bytes=0-511", "bytes=-65536"]
+
+
+async def test_members_without_end_are_refused(bench):
+    bench.origin.files["/t.zip"] = directory(20_000)
+    with pytest.raises(SourceError, match="has 20000 members"):
+        await bench.resolve("/t.zip")
+
+
+async def test_an_archive_is_looked_into_in_a_thread(bench):
+    """What `zipfile` makes of a directory takes its time, which the loop does not have."""
+    bench.origin.files["/t.zip"] = directory(3000)
+    seen = []
+
+    def look(file):
+        seen.append(threading.get_ident())
+        return len(file.infolist())
+
+    async with Web(Access(), SystemClock()) as web:
+        assert (await survey(web, RemotePart(f"{bench.origin.url}/t.zip"), look))[0] == 3000
+    assert seen
+    assert threading.get_ident() not in seen
+
+
+async def test_what_a_look_may_read_of_an_archive_is_bounded(bench):
+    noise = random.Random(1).randbytes(6_000_000)
+    bench.origin.files["/t.zip"] = archive(**{"a.txt": noise})
+
+    def look(file):
+        with file.open("a.txt") as stream:
+            while stream.read(1 << 16):
+                pass
+
+    async with Web(Access(), SystemClock()) as web:
+        with pytest.raises(SourceError, match=r"over 4\.2 MB of it would have to be read"):
+            await survey(web, RemotePart(f"{bench.origin.url}/t.zip"), look)
+    read = [asked.range.removeprefix("bytes=").split("-") for asked in bench.origin.asked]
+    assert sum(int(end) - int(start) + 1 for start, end in read if start) <= 4 << 20
+
+
+@pytest.mark.parametrize("says", [True, False])
+async def test_without_ranges_no_large_archive_is_fetched_to_look_into_it(bench, says):
+    """A look is no download: it also happens when somebody only asks for updates."""
+    sent = 0
+
+    async def endless():
+        nonlocal sent
+        yield b"PK\3\4"
+        while True:
+            sent += 1 << 20
+            yield bytes(1 << 20)
+
+    bench.origin.tamper = lambda _: Reply(200, {"Content-Length": str(1 << 40)} if says else {}, endless())
+    with pytest.raises(SourceError, match=r"sends whole files only, and it has over 33\.6 MB") as caught:
+        await bench.resolve("/t.zip")
+    assert "PIP_FIND_LINKS" in caught.value.hint
+    assert sent < (20 if says else 60) << 20
+
+
+async def test_without_ranges_a_small_archive_is_looked_into(bench):
+    bench.origin.ranges = False
+    bench.origin.files["/t.zip"] = archive(**{"Tiny.gguf": DATA})
+    (file,) = (await bench.resolve("/t.zip")).files
+    assert await bench.fetch(file) == DATA
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+async def test_unusual_compression_is_refused(bench, way):
+    """Of these Python inflates a run whole, whatever comes out."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", way) as file:
+        file.writestr("Tiny.gguf", DATA)
+    bench.origin.files["/t.zip"] = out.getvalue()
+    (file,) = (await bench.resolve("/t.zip")).files
+    with pytest.raises(SourceError, match="compressed in an unusual way"):
+        await bench.fetch(file)
+
+
+async def test_a_login_is_of_one_install(origin, tmp_path):
+    """The next one from there, and an update, ask as nobody in particular."""
+    bench = Bench(origin, tmp_path)
+    listing = await bench.source.resolve(ModelRef("url", f"{origin.url.replace('//', '//me:pw@')}/m/tiny.gguf"))
+    other = await bench.source.resolve(ModelRef("url", f"{origin.url}/m/tiny.gguf"))
+    origin.asked.clear()
+    await bench.fetch(other.files[0])
+    assert "authorization" not in origin.asked[-1].headers
+    await bench.fetch(listing.files[0])
+    assert origin.asked[-1].headers["authorization"].startswith("Basic ")
+    origin.asked.clear()
+    await bench.source.resolve(listing.ref)
+    assert "authorization" not in origin.asked[-1].headers
 
 
 async def test_an_address_that_says_no_kind(bench):

@@ -175,8 +175,9 @@ async def test_through_a_proxy_only_literal_addresses_are_judged(two):
     proxy.files = {"http://open.test/file": b"by proxy"}
     access = allowed("open.test", proxies={"http": proxy.url, "https": proxy.url})
     assert (await read(access, "http://open.test/file"))[0] == b"by proxy"
-    with pytest.raises(AddressRefused):
-        await read(access, "https://10.0.0.1/file")
+    for host in ("10.0.0.1", "127.1", "0x7f000001", "2130706433", "localhost"):
+        with pytest.raises(AddressRefused):
+            await read(access, f"https://{host}/file")
     assert len(proxy.asked) == 1
 
 

@@ -47,6 +47,11 @@ PUBLIC, PRIVATE, LOOPBACK, SPECIAL = Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK, Z
         ("64:ff9b:1::1", SPECIAL),
         ("2002:a00:1::1", PRIVATE),
         ("2001::1", SPECIAL),
+        ("192.0.0.9", SPECIAL),
+        ("192.88.99.1", SPECIAL),
+        ("192.88.98.1", PUBLIC),
+        ("3fff:fff::1", SPECIAL),
+        ("5f00::1", SPECIAL),
     ],
 )
 def test_zones(address, expected):
@@ -56,8 +61,19 @@ def test_zones(address, expected):
 def test_names_are_not_addresses():
     assert literal_zone("example.org") is None
     assert literal_zone("::1") is LOOPBACK
+    assert literal_zone("bücher.example") is None
     with pytest.raises(ValueError, match="example"):
         zone("example.org")
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f000001", "0x7f.1", "2130706433", "0177.0.0.1", "127.0.0.1.", "127.1."])
+async def test_every_way_to_write_an_address_is_judged(host):
+    assert literal_zone(host) is LOOPBACK
+    addresses = Addresses(HandClock(), Names([]))
+    with pytest.raises(AddressRefused):
+        await addresses.admit(host, 443, OUTSIDE)
+    await addresses.admit(host, 443, EVERYWHERE)
+    assert await given(addresses, host) == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from corral.domain.models import ModelRef
 from corral.domain.ports import Query
 from corral.errors import CorruptModel, NotSupported, SourceError, SourceNotFound, UnsafeFormat
 from corral.kit.clock import SystemClock
-from corral.sources.file import File
+from corral.sources.file import File, _moment
 from support import models
 
 TINY = models.gguf(seed=1)
@@ -63,6 +63,20 @@ async def test_an_unchanged_file_is_not_read_again(registry, original):
     seen = []
     assert await registry.install(f"file:{original}", report=seen.append) == first
     assert [item.phase for item in seen] == ["resolve"]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "told"),
+    [
+        (1_700_000_000_000_000_005, "2023-11-14T22:13:20.000000005Z"),
+        (253_402_300_800 * 10**9, "253402300800000000000 ns"),
+        (-62_135_596_801 * 10**9, "-62135596801000000000 ns"),
+        (10**40, f"{10**40} ns"),
+    ],
+)
+def test_time_stamps_of_any_calendar(stamp, told):
+    """Few disks keep these, so no file is made with them."""
+    assert _moment(stamp) == told
 
 
 @pytest.mark.parametrize("cut", [1, 500])

@@ -70,6 +70,21 @@ async def test_a_reference_that_names_nothing_is_refused(locator, tmp_path):
     assert len(caught.value.message) < 300
 
 
+@pytest.mark.parametrize(
+    "locator",
+    [
+        "https://me:hunter@h.test/a b",
+        "HTTPS://me:hunter@h.test/a?t=hunter",
+        "me:hunter@h.test/a/m:1",
+        "http://u:hunter@x",
+    ],
+)
+async def test_no_login_in_a_message(locator, tmp_path):
+    with pytest.raises(SourceNotFound) as caught:
+        await source(tmp_path).resolve(ModelRef("ollama", locator))
+    assert "hunter" not in str(caught.value)
+
+
 LAYER = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{HEX}", "size": 5}
 
 

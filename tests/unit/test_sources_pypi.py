@@ -42,6 +42,12 @@ async def listed(source, text):
     return await source.resolve(ModelRef.parse(text))
 
 
+async def test_no_login_in_a_message(pool):
+    with pytest.raises(SourceNotFound, match="does not name a package") as caught:
+        await listed(pool.source(models.wheel("tiny", "1", {})), "pypi:https://me:hunter@index.test/tiny")
+    assert "hunter" not in str(caught.value)
+
+
 async def test_the_listing_tells_everything_without_fetching(pool):
     name, data = models.wheel("tiny-model", "1.2", {"m/Tiny.gguf": TINY, "__init__.py": b""})
     listing = await listed(pool.source((name, data)), "pypi:Tiny_Model==1.2")

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -31,6 +31,9 @@ _KEPT: Final = 60.0
 _PRIVATE_4 = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 _PRIVATE_6 = tuple(map(ip_network, ("fc00::/7", "fec0::/10")))
 _NAT64 = ip_network("64:ff9b::/96")
+_ODD_4 = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24")))
+_ODD_6 = tuple(map(ip_network, ("3fff::/20", "5f00::/16")))
+"""Set aside by IANA, and not known as such to every Python."""
 
 
 class Zone(StrEnum):
@@ -61,15 +64,19 @@ def _zone(ip: IPv4Address | IPv6Address) -> Zone:
         inner = _inner(ip)
         if inner is not None:
             return _zone(inner)
-        private = any(ip in network for network in _PRIVATE_6)
+        private, odd = _in(ip, _PRIVATE_6), _in(ip, _ODD_6)
     else:
-        private = any(ip in network for network in _PRIVATE_4)
+        private, odd = _in(ip, _PRIVATE_4), _in(ip, _ODD_4)
     if ip.is_loopback:
         return Zone.LOOPBACK
     if private:
         return Zone.PRIVATE
-    odd = ip.is_multicast or ip.is_link_local or ip.is_reserved or ip.is_unspecified or not ip.is_global
+    odd = odd or ip.is_multicast or ip.is_link_local or ip.is_reserved or ip.is_unspecified or not ip.is_global
     return Zone.SPECIAL if odd else Zone.PUBLIC
+
+
+def _in(ip: IPv4Address | IPv6Address, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return any(ip in network for network in networks)
 
 
 def _inner(ip: IPv6Address) -> IPv4Address | None:
@@ -177,21 +184,31 @@ class Addresses(AbstractResolver):
     async def _resolve(self, host: str, port: int) -> tuple[str, ...]:
         pin = self._pins.get((host, port))
         if pin is None or pin.until <= self._clock.now():
-            found = (host,) if _is_literal(host) else tuple(await self._lookup(host, port))
+            literal = _literal(host)
+            found = (literal,) if literal is not None else tuple(await self._lookup(host, port))
             if not found:
                 raise OSError(None, "it has no address")
             pin = self._pins[host, port] = _Pin(found, self._clock.now() + _KEPT)
         return pin.addresses
 
 
-def _is_literal(host: str) -> bool:
+def _literal(host: str) -> str | None:
+    """The address that `host` writes; None for a name.
+
+    Also as only C libraries read it: `127.1`, `0x7f000001`, `2130706433` and `0177.0.0.1` are all 127.0.0.1.
+    """
+    bare = host.rstrip(".")
     try:
-        ip_address(host.partition("%")[0])
+        ip_address(bare.partition("%")[0])
     except ValueError:
-        return False
-    return True
+        try:
+            return str(IPv4Address(socket.inet_aton(bare)))
+        except (OSError, ValueError):  # ValueError: characters that are not ASCII
+            return None
+    return bare
 
 
 def literal_zone(host: str) -> Zone | None:
-    """The zone of a host that is itself an address; None for a name."""
-    return zone(host) if _is_literal(host) else None
+    """The zone of a host that is itself an address, however it is written; None for a name."""
+    address = _literal(host)
+    return None if address is None else zone(address)

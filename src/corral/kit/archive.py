@@ -7,19 +7,21 @@ import re
 import tempfile
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from corral.domain.ports import Progress
 from corral.errors import DigestMismatch, SourceError
-from corral.kit.disk import in_thread
-from corral.kit.fetch import fetch
-from corral.kit.part import BLOCK, Part
+from corral.kit.disk import human, in_thread
+from corral.kit.fetch import TooLong, fetch
+from corral.kit.part import Part
 from corral.kit.web import Transient, judge, local_path, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from aiohttp import ClientResponse
 
     from corral.domain.models import RemotePart
     from corral.domain.ports import PartFile, Report
@@ -28,7 +30,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FIRST_RUN = 64 << 10
-_MOST_FETCHED = 32 << 20
+_MOST_DIRECTORY = 2 << 20
+"""Bytes: over 10,000 members with long names. What `zipfile` makes of it takes some 30 MB and a quarter of a second."""
+
+_MOST_FETCHED = 2 * _MOST_DIRECTORY
+_MOST_UNASKED = 32 << 20
+"""Bytes of an archive that are fetched to look into it, where a server sends whole files only."""
+
+_USUAL = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""How members may be compressed: of the other ways `zipfile` inflates a run whole, however far that goes."""
+
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)$")
 _BROKEN = (
     zipfile.BadZipFile,
@@ -91,14 +102,31 @@ class _Sparse(io.RawIOBase):
         raise _Hole(self._at)
 
 
+class _Frugal(io.BufferedReader):
+    """Reads no more at once than a directory may have: `zipfile` takes one in a single read, and makes much of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MOST_DIRECTORY:
+            raise ValueError(f"its directory has over {human(_MOST_DIRECTORY)}")
+        return super().read(size)
+
+
+def small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
+    """The member, which may have `most` bytes; empty when it claims more. Blocks."""
+    if member.file_size > most or member.compress_type not in _USUAL:
+        return b""
+    with archive.open(member) as stream:
+        return stream.read(most)
+
+
 async def survey(web: Web, where: RemotePart, look: Callable[[zipfile.ZipFile], T]) -> tuple[T, int]:
     """What `look` finds in the archive at `where.url`, and the archive's size in bytes.
 
-    Only the ranges that `look` reads are fetched; where a server has no ranges, the whole archive is, into a temporary
-    file. `look` is called several times and must not keep the archive.
+    Only the ranges that `look` reads are fetched; where a server has no ranges, a small archive is fetched whole, into
+    a temporary file. `look` is called in a thread, several times, and must not keep the archive.
 
     Raises:
-        SourceError: it cannot be had, or is no zip archive.
+        SourceError: it cannot be had, is no zip archive, or is too large to look into.
     """
     path = local_path(where.url)
     if path is not None:
@@ -106,21 +134,41 @@ async def survey(web: Web, where: RemotePart, look: Callable[[zipfile.ZipFile], 
     try:
         return await _survey_by_ranges(web, where.url, look)
     except _NoRanges:
-        with tempfile.TemporaryDirectory(prefix="corral-") as folder:
-            part = await Part.open(Path(folder) / "archive", web.clock)
-            try:
-                await fetch(web, where, part)
-            finally:
-                part.close()
-            return await in_thread(_look_at, part.path, look, where.url)
+        return await _survey_whole(web, where, look)
+
+
+async def _survey_whole(web: Web, where: RemotePart, look: Callable[[zipfile.ZipFile], T]) -> tuple[T, int]:
+    with tempfile.TemporaryDirectory(prefix="corral-") as folder:
+        part = await Part.open(Path(folder) / "archive", web.clock)
+        try:
+            await fetch(web, where, part, most=_MOST_UNASKED)
+        except TooLong as error:
+            raise SourceError(
+                f"{shown(where.url)} cannot be looked into: its server sends whole files only, and it has over "
+                f"{human(_MOST_UNASKED)}.",
+                "Download it yourself, and install from there: what is in a .zip by file:PATH, a wheel by pypi:NAME "
+                "with PIP_FIND_LINKS=FOLDER.",
+            ) from error
+        finally:
+            part.close()
+        return await in_thread(_look_at, part.path, look, where.url)
 
 
 def _look_at(path: Path, look: Callable[[zipfile.ZipFile], T], url: str) -> tuple[T, int]:
     try:
-        with _sound(url), zipfile.ZipFile(path) as archive:
+        with _sound(url), _Frugal(io.FileIO(path)) as stream, zipfile.ZipFile(stream) as archive:
             return look(archive), path.stat().st_size
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def _look_into(runs: Mapping[int, bytes], size: int, look: Callable[[zipfile.ZipFile], T], url: str) -> T | _Hole:
+    """What `look` finds, or what is missing for it. Blocks."""
+    try:
+        with _sound(url), zipfile.ZipFile(_Frugal(_Sparse(size, runs))) as archive:
+            return look(archive)
+    except _Hole as hole:
+        return hole
 
 
 async def _survey_by_ranges(web: Web, url: str, look: Callable[[zipfile.ZipFile], T]) -> tuple[T, int]:
@@ -128,18 +176,19 @@ async def _survey_by_ranges(web: Web, url: str, look: Callable[[zipfile.ZipFile]
     runs = {start: data}
     step = _FIRST_RUN
     while True:
-        try:
-            with _sound(url), zipfile.ZipFile(io.BufferedReader(_Sparse(size, runs))) as archive:
-                return look(archive), size
-        except _Hole as hole:
-            if sum(map(len, runs.values())) > _MOST_FETCHED:
-                raise SourceError(f"{shown(url)} has an unreasonable directory.") from None
-            wanted = f"{hole.start}-{min(hole.start + step, size) - 1}"
-            start, data, again = await _run(web, url, wanted)
-            if start != hole.start or again != size:
-                raise SourceError(f"{shown(url)} contradicts itself about ranges.") from None
-            runs[start] = data
-            step = min(2 * step, _MOST_FETCHED // 4)
+        found = await in_thread(_look_into, runs, size, look, url)
+        if not isinstance(found, _Hole):
+            return found, size
+        if sum(map(len, runs.values())) + step > _MOST_FETCHED:
+            raise SourceError(
+                f"{shown(url)} cannot be looked into: over {human(_MOST_FETCHED)} of it would have to be read.",
+                "Download it yourself, and install what is in it by file:PATH.",
+            )
+        start, data, again = await _run(web, url, f"{found.start}-{min(found.start + step, size) - 1}")
+        if start != found.start or again != size:
+            raise SourceError(f"{shown(url)} contradicts itself about ranges.")
+        runs[start] = data
+        step = min(2 * step, _MOST_FETCHED // 4)
 
 
 async def _run(web: Web, url: str, wanted: str) -> tuple[int, bytes, int]:
@@ -158,12 +207,22 @@ async def _run(web: Web, url: str, wanted: str) -> tuple[int, bytes, int]:
                 start, end, size = int(match[1]), int(match[2]), int(match[3])
                 if not start <= end < size or end - start >= _MOST_FETCHED:
                     raise SourceError(f"{shown(url)} sent an impossible range: {match[0]}.")
-                data = await reply.content.readexactly(end - start + 1)
-                return start, data, size
-        except (Transient, EOFError) as error:
-            await patience.wait(
-                error if isinstance(error, Transient) else Transient(f"{shown(url)} broke off.", "Try again.")
-            )
+                return start, await _whole(web, reply, end - start + 1), size
+        except Transient as error:
+            await patience.wait(error)
+
+
+async def _whole(web: Web, reply: ClientResponse, length: int) -> bytes:
+    url, pace, data = shown(str(reply.url)), web.pace(), bytearray()
+    while len(data) < length:
+        block = await reply.content.readany()
+        if not block:
+            raise Transient(f"{url} broke off.", "Try again.")
+        data += block
+        pace.check(len(data), url)
+    if len(data) > length:
+        raise SourceError(f"{url} sent more than it said.")
+    return bytes(data)
 
 
 async def unpack(web: Web, what: RemotePart, into: PartFile, held: int, report: Report) -> None:
@@ -202,22 +261,25 @@ async def inflate(archive: Path, member: str, into: PartFile, held: int, report:
         DigestMismatch: the member is damaged.
         SourceError: it is not there.
     """
-    with _sound(str(archive)):
-        opened = await in_thread(zipfile.ZipFile, archive)
-    with opened:
+    with ExitStack() as stack:
+        file = stack.enter_context(_Frugal(io.FileIO(archive)))
+        with _sound(str(archive)):
+            opened = stack.enter_context(await in_thread(zipfile.ZipFile, file))
         try:
             info = opened.getinfo(member)
         except KeyError as error:
             raise SourceError(f"{archive.name} has no {member}.", "The package has changed; try again.") from error
         if info.file_size != most:
             raise DigestMismatch(f"{member} would be {info.file_size} bytes; promised were {most}.", "Try again.")
+        if info.compress_type not in _USUAL:
+            raise SourceError(f"{member} is compressed in an unusual way.", "Unpack it, and install it by file:PATH.")
         with _sound(member, damaged=True):
             stream = opened.open(info)
         with stream:
             done = 0
             while True:
                 with _sound(member, damaged=True):
-                    block = await in_thread(stream.read, BLOCK)
+                    block = await in_thread(stream.read, _MOST_DIRECTORY)
                 if not block:
                     break
                 new = block[max(0, held - done) :]

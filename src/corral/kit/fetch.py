@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
     from corral.domain.ports import PartFile
-    from corral.kit.web import Web
+    from corral.kit.web import Pace, Web
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -31,6 +31,10 @@ _AHEAD = 4 << 20
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
 
+class TooLong(SourceError):
+    """It has more bytes than were wanted at most."""
+
+
 @dataclass(slots=True)
 class _State:
     """What is known of the thing so far. `tag` is the strong entity tag of what the held bytes came from."""
@@ -38,6 +42,12 @@ class _State:
     what: RemotePart
     total: int | None
     tag: str | None = None
+    most: int | None = None
+
+    def bound(self, size: int | None) -> None:
+        """Let no more than `most` bytes come."""
+        if self.most is not None and size is not None and size > self.most:
+            raise TooLong(f"{shown(self.what.url)} has over {self.most} bytes.", "Check the address.")
 
     def learn_tag(self, reply: ClientResponse) -> None:
         tag = reply.headers.get("ETag")
@@ -105,15 +115,18 @@ class _Ahead:
                 await self._room.wait()
 
 
-async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = silent) -> None:
+async def fetch(
+    web: Web, what: RemotePart, into: PartFile, report: Report = silent, *, most: int | None = None
+) -> None:
     """Bring the whole of what lies at `what.url` into `into`, going on from what it holds.
 
     Without a digest to check against, bytes held from an earlier process are used only where the server vouches, by a
     strong entity tag, that they are of the version it has now; elsewhere they are thrown away.
-    A stall, a lost connection and a passing server error are tried again, a few times without any progress between.
+    A stall, a drip, a lost connection and a passing server error are tried again, a few times without progress between.
 
     Raises:
         DigestMismatch: it is whole and not what was promised; nothing is kept.
+        TooLong: it has over `most` bytes, where that is given; no more than those were fetched.
         SourceNotFound: nothing lies there.
         SourceError: it cannot be had, or the server contradicts itself; what arrived is kept unless it is in doubt.
         DiskFull: there is no room; what was written is kept.
@@ -129,7 +142,8 @@ async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = sil
             raise SourceNotFound(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
         await _verify(what, into)
         return
-    state = _State(what, what.size)
+    state = _State(what, what.size, most=most)
+    state.bound(what.size)
     if what.sha256 is None and into.size:
         state.tag = recall(into.scratch("tag"))
         if state.tag is None:
@@ -150,13 +164,12 @@ async def fetch(web: Web, what: RemotePart, into: PartFile, report: Report = sil
 
 
 async def _complete(web: Web, state: _State, into: PartFile, honest: _Honest) -> None:
-    patience = web.patience()
+    patience, pace = web.patience(), web.pace(into.size)
     while state.total is None or into.size < state.total:
-        before = into.size
         try:
             await _once(web, state, into, honest)
         except Transient as error:
-            if into.size > before:
+            if pace.progressed(into.size):
                 patience.progressed()
             await patience.wait(error)
         else:
@@ -186,7 +199,7 @@ async def _once(web: Web, state: _State, into: PartFile, honest: _Honest) -> Non
             # Not in a thread: what a connection brought before it broke is lost unless it is taken at once.
             note(into.scratch("tag"), state.tag)
         honest(into.size, state.total)
-        await _take(reply, state, into, honest)
+        await _take(reply, state, into, honest, web.pace(into.size))
 
 
 async def _begin(reply: ClientResponse, state: _State, into: PartFile) -> None:
@@ -206,7 +219,7 @@ async def _begin(reply: ClientResponse, state: _State, into: PartFile) -> None:
         raise SourceError(f"{shown(url)} answered {reply.status} to a download.")
 
 
-async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _Honest) -> None:
+async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _Honest, pace: Pace) -> None:
     # What piled up while the disk was busy is taken in one go: small runs from a slow server, large from a fast one.
     async with _Ahead(reply) as arriving:
         while data := await arriving.take():
@@ -215,8 +228,11 @@ async def _take(reply: ClientResponse, state: _State, into: PartFile, honest: _H
                 raise SourceError(
                     f"{shown(state.what.url)} sends more than the {state.total} bytes that were promised."
                 )
+            state.bound(into.size + len(data))
             await into.append(data)
             honest(into.size, state.total)
+            if into.size != state.total:
+                pace.check(into.size, shown(state.what.url))
     if state.total is not None and into.size < state.total and reply.content_length is None:
         raise Transient(f"{shown(state.what.url)} ended after {into.size} of {state.total} bytes.", "Try again.")
 
@@ -279,6 +295,7 @@ def _learn_total(state: _State, total: int | None, url: str) -> None:
         return
     if state.what.size is not None and total != state.what.size:
         raise SourceError(f"{shown(url)} has {total} bytes where {state.what.size} were promised.", "Try again later.")
+    state.bound(total)
     state.total = total
 
 

@@ -121,17 +121,29 @@ class Index:
     async def _download(self, url: str) -> list[Link]:
         async with self._web.get(url, {"Accept": _ACCEPT}) as reply:
             judge(reply, url)
-            body = bytearray()
+            body, pace = bytearray(), self._web.pace()
             async for data in reply.content.iter_any():
                 body += data
+                pace.check(len(body), shown(url))
                 if len(body) > _PAGE_LIMIT:
                     raise SourceError(f"{shown(url)} is too long a page to be an index.")
             base, kind = str(reply.url), reply.content_type
         if kind == _JSON:
-            return parse_json(bytes(body), base)
+            return _elsewhere(parse_json(bytes(body), base), url)
         if kind in {"text/html", "application/vnd.pypi.simple.v1+html"}:
-            return parse_html(body.decode("utf-8", "replace"), base)
+            return _elsewhere(parse_html(body.decode("utf-8", "replace"), base), url)
         raise SourceError(f"{shown(url)} answers {kind}, which is not a package index.", "See: pip config list")
+
+
+def _elsewhere(links: list[Link], url: str) -> list[Link]:
+    """The links of a page on the web.
+
+    Raises:
+        SourceError: one leads to a file of this machine, which only a page on this machine may name.
+    """
+    if any(local_path(link.url) is not None for link in links):
+        raise SourceError(f"{shown(url)} links to files of this machine.", "Do not trust that index.")
+    return links
 
 
 def parse_json(body: bytes, base: str) -> list[Link]:

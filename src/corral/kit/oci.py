@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
     from corral.domain.ports import Clock
+    from corral.kit.web import Pace
 
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -196,7 +197,7 @@ class RegistryWeb(Web):
             try:
                 async with self.get(url, {**(headers or {}), "Accept-Encoding": "identity"}) as reply:
                     judge(reply, url)
-                    return await _take(reply, url, most), reply.headers
+                    return await _take(reply, url, most, self.pace()), reply.headers
             except Transient as error:
                 await patience.wait(error)
 
@@ -217,7 +218,7 @@ class RegistryWeb(Web):
         url = urlunsplit(realm._replace(query=query, fragment=""))
         async with super().get(url) as reply:
             judge(reply, url)
-            data = await _take(reply, url, _MOST_TOKEN)
+            data = await _take(reply, url, _MOST_TOKEN, self.pace())
         try:
             content = orjson.loads(data)
         except ValueError:
@@ -229,10 +230,11 @@ class RegistryWeb(Web):
         return token
 
 
-async def _take(reply: ClientResponse, url: str, most: int) -> bytes:
+async def _take(reply: ClientResponse, url: str, most: int, pace: Pace) -> bytes:
     data = bytearray()
     while block := await reply.content.readany():
         data += block
+        pace.check(len(data), shown(url))
         if len(data) > most:
             raise SourceError(f"{shown(url)} sends more than the {most} bytes that it may.", "Do not trust it.")
     return bytes(data)

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from corral.domain.ports import Clock
     from corral.kit.addresses import Lookup
 
+_LEAST_SPEED = 1000
+_STALLS = 4
 _WORTH_RETRYING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 30.0
 _READ_BUFFER = 1 << 20
@@ -137,6 +139,42 @@ class Patience:
         await self._clock.sleep(min(_LONGEST_PAUSE, error.after) if error.after is not None else pause)
 
 
+class Pace:
+    """Whether what arrives is worth waiting for: less than a kilobyte a second is as good as nothing.
+
+    Judged over windows of four times the time that a connection may be silent, two minutes unless it is set otherwise,
+    so that no network that works at all is given up: a server that sends one byte now and then would hold its place in
+    the queue for ever.
+    """
+
+    def __init__(self, clock: Clock, access: Access, held: int = 0) -> None:
+        self._clock = clock
+        self._window = _STALLS * (access.timeout if access.stall is None else access.stall)
+        self._begun, self._held = clock.now(), held
+
+    def check(self, held: int, what: str) -> None:
+        """So many bytes are held now, of `what`.
+
+        Raises:
+            Transient: since the window began there came too few.
+        """
+        if not 0 < self._window <= self._clock.now() - self._begun:
+            return
+        if not self.progressed(held):
+            raise Transient(
+                f"{what} sent less than {_LEAST_SPEED} bytes a second for {self._window:g} seconds.",
+                "Try again; what arrived is kept.",
+            )
+
+    def progressed(self, held: int) -> bool:
+        """Whether enough came since this was last so; if it did, a new window begins."""
+        now = self._clock.now()
+        if held <= self._held or held - self._held < _LEAST_SPEED * (now - self._begun):
+            return False
+        self._begun, self._held = now, held
+        return True
+
+
 class Web:
     """A pool of connections, used as `async with Web(access, clock) as web`. `logins` may be shared between several.
 
@@ -174,6 +212,10 @@ class Web:
     def patience(self) -> Patience:
         """A fresh count of tries."""
         return Patience(self.clock, self.access.retries)
+
+    def pace(self, held: int = 0) -> Pace:
+        """A fresh look at how fast something arrives of which `held` bytes are there."""
+        return Pace(self.clock, self.access, held)
 
     def remember(self, url: str) -> str:
         """Keep the login that `url` carries for all of its host's URLs; the URL without it."""
@@ -264,7 +306,7 @@ class Web:
         proxy = self._proxy(here)
         async with asyncio.timeout(self.access.timeout or None):
             if proxy:
-                found = literal_zone(host) or Zone.PUBLIC
+                found = literal_zone(host) or (Zone.LOOPBACK if _is_loopback(host) else Zone.PUBLIC)
                 if found not in zones:
                     raise refused(host, port, found.value)
                 await self._addresses.admit(*place(proxy), EVERYWHERE)

@@ -149,8 +149,16 @@ def _examine(path: Path) -> tuple[int, str]:
             facts = path.stat()
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}.", "Check the file's owner and mode.") from error
-    seconds, rest = divmod(facts.st_mtime_ns, 1_000_000_000)
-    return facts.st_size, f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+    return facts.st_size, _moment(facts.st_mtime_ns)
+
+
+def _moment(stamp: int) -> str:
+    """A time stamp in nanoseconds as people write it; as it is where no calendar has it."""
+    seconds, rest = divmod(stamp, 1_000_000_000)
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+    except (ValueError, OverflowError, OSError):
+        return f"{stamp} ns"
 
 
 plugin = File

@@ -13,13 +13,14 @@ system message and licence become defaults and facts of the revision.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from corral.domain.models import Listing, ModelRef, RemoteFile, RemotePart
+from corral.domain.models import Listing, ModelRef, RemoteFile, RemotePart, told
 from corral.errors import DigestMismatch, NotSupported, SourceError, SourceNotFound
 from corral.kit.addresses import Zone, literal_zone
 from corral.kit.disk import in_thread
@@ -217,7 +218,7 @@ class _Wanted:
         name = Name.parse(bare)
         if name is None or (scheme and name.host == DEFAULT_HOST != bare.partition("/")[0]) or "\0" in str(folder):
             raise SourceNotFound(
-                f"{str(ref)[:200]!r} names no model of Ollama's.",
+                f"{_shown(ref)[:200]!r} names no model of Ollama's.",
                 "Write ollama:NAME:TAG, ollama:USER/NAME:TAG or ollama:HOST/NAMESPACE/NAME:TAG.",
             )
         return cls(name, written, scheme or ("http" if _is_here(_host(name)) else "https"), folder)
@@ -225,6 +226,12 @@ class _Wanted:
     @property
     def base(self) -> str:
         return f"{self.scheme}://{self.name.host}"
+
+
+def _shown(ref: ModelRef) -> str:
+    """The reference as a message may show it, also one that names nothing: a login may stand before an `@`."""
+    scheme, colon, rest = told(str(ref)).partition(":")
+    return f"{scheme}{colon}{re.sub(r'^[^/]*@(?!sha256:)', '', rest)}"
 
 
 def _host(name: Name) -> str:

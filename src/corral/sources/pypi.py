@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from corral.domain.models import Listing, ModelRef, RemoteFile, RemotePart
+from corral.domain.models import Listing, ModelRef, RemoteFile, RemotePart, told
 from corral.domain.ports import Progress
 from corral.errors import DigestMismatch, NotSupported, SourceError, SourceNotFound
-from corral.kit.archive import inflate, survey
+from corral.kit.archive import inflate, small, survey
 from corral.kit.disk import in_thread
 from corral.kit.fetch import fetch
 from corral.kit.index import Index, Wheel
@@ -84,7 +84,9 @@ class PyPI:
         """
         match = _LOCATOR.fullmatch(ref.locator)
         if match is None:
-            raise SourceNotFound(f"{ref} does not name a package.", "Write pypi:NAME==VERSION, or pypi:NAME.")
+            raise SourceNotFound(
+                f"{told(str(ref))[:200]} does not name a package.", "Write pypi:NAME==VERSION, or pypi:NAME."
+            )
         config = await in_thread(PipConfig.read, self._env)
         async with Web(config.access, self._clock, self._logins) as web:
             index = Index(config, web)
@@ -178,10 +180,10 @@ def _look(archive: zipfile.ZipFile) -> tuple[tuple[_Member, ...], bytes, dict[st
     members = tuple(_Member(info.filename, info.file_size) for info in infos if not info.is_dir())
     metadata, digests = b"", {}
     for info in infos:
-        if info.file_size <= _MOST_TEXT and info.filename.endswith(".dist-info/METADATA"):
-            metadata = archive.read(info)
-        elif info.file_size <= _MOST_TEXT and info.filename.rpartition("/")[2] == "SHA256SUMS":
-            digests = _sums(archive.read(info))
+        if info.filename.endswith(".dist-info/METADATA"):
+            metadata = small(archive, info, _MOST_TEXT)
+        elif info.filename.rpartition("/")[2] == "SHA256SUMS":
+            digests = _sums(small(archive, info, _MOST_TEXT))
     return members, metadata, digests
 
 

@@ -62,7 +62,6 @@ class Url:
         self._clock = clock
         self._env = env
         self._settings = settings
-        self._logins: dict[str, str] = {}
 
     async def resolve(self, ref: ModelRef) -> Listing:
         """What lies there: its first bytes are read, not the model. The version is the server's entity tag or date.
@@ -74,7 +73,6 @@ class Url:
         """
         url, digest = _address(ref.locator)
         async with await self._web() as web:
-            url = web.remember(url)
             found = await _probe(web, url)
             if found.magic.startswith(b"PK\x03\x04") and _file_name(url).lower().endswith((".zip", ".whl")):
                 files = await _zipped(web, found, digest)
@@ -123,7 +121,7 @@ class Url:
 
     async def _web(self) -> Web:
         config = await in_thread(PipConfig.read, self._env)
-        return Web(_guarded(config.access, self._settings), self._clock, self._logins)
+        return Web(_guarded(config.access, self._settings), self._clock)
 
 
 def _guarded(access: Access, settings: Settings) -> Access:
