@@ -2,14 +2,18 @@
 
 import fcntl
 import os
+from dataclasses import replace
 
 import pytest
 
 from corral.catalog.usage import Limits
 from corral.errors import (
     DigestMismatch,
+    ModelNotFound,
+    SourceError,
     StoreError,
 )
+from corral.kit.disk import in_thread
 from support import models
 from support.stores import VERSIONS, Store, digest
 
@@ -140,3 +144,127 @@ async def test_verification_of_everything_names_what_is_wrong(store):
 def test_the_models_here_are_what_they_are_taken_for():
     assert len({len(data) for data in VERSIONS}) == 1
     assert models.sha256(VERSIONS[0]) == digest(0)
+
+
+async def half_installed(store):
+    """Install a model in two files, of which one arrives and the other fails; the keys that were told."""
+    store.offer("half", 0, models.snapshot(shards=2))
+    fetch, keys = store.source.fetch, set()
+
+    async def fail(file, into, report):
+        if file.name.startswith("model-00002"):
+            raise SourceError("gone")
+        await fetch(file, into, report)
+
+    store.source.fetch = fail
+    with pytest.raises(SourceError):
+        await store.install("memory:half", on_part=keys.add)
+    store.source.fetch = fetch
+    assert store.blobs()
+    return keys
+
+
+async def test_what_came_whole_for_an_unfinished_install_stays(store):
+    keys = await half_installed(store)
+    before = store.blobs()
+    found = await store.gc(keep=keys, dry_run=True)
+    assert found == await store.gc(keep=keys)
+    assert store.blobs() == before
+    assert {f"{known}: an operation goes on from it" for known in before} <= set(found.kept)
+    sent = store.source.sent
+    await store.install("memory:half")
+    whole = sum(len(data) for data in store.source.models["half"].values())
+    assert store.source.sent - sent < whole
+    await store.remove("half")
+    await half_installed(store)
+    await store.gc()
+    assert store.blobs() == set()
+
+
+async def test_what_came_whole_for_a_cancelled_install_goes(store):
+    keys = await half_installed(store)
+    await store.discard(keys)
+    assert store.blobs() == set()
+    assert store.usage().total == 0
+
+
+async def test_a_cancelled_install_takes_nothing_that_a_model_needs_or_somebody_holds(store):
+    keys = await half_installed(store)
+    mine = {f"sha256-{digest(version)}" for version in range(3)}
+    await store.through("m", 0, 1)
+    (store._blobs.root / "blobs" / "sha256" / digest(2)).write_bytes(VERSIONS[2])
+    held = await store._blobs.pin(digest(2))
+    try:
+        await store.discard(keys | mine | {"sha256-../../m", "ref-x"})
+    finally:
+        os.close(held)
+    assert store.blobs() == {digest(0), digest(1), digest(2)}
+    (store._blobs.root / "names" / "m.json").write_text("{")
+    await store.discard(mine)
+    assert store.blobs() == {digest(0), digest(1), digest(2)}
+
+
+async def test_collecting_and_verifying_hold_no_reader_up(store):
+    await store.through("m", 0, 1)
+    view = store._index.look()
+    with store._index._mutex:  # what a reader waits for when something changed
+        collector = store._collector((), dry_run=True)
+        assert (await in_thread(collector.collect, 2)).bytes == 0
+        assert [finding.error for finding in await store.verify_all()] == [None, None]
+    assert store._index._view is view
+
+
+async def test_collection_mends_an_index_that_lies(store):
+    await store.through("m", 0)
+    record = store._index.look().records["m"]
+    store._index.wrote("ghost", replace(record, name="ghost"))
+    await store.gc()
+    assert store._index.latest().names == ("m",)
+
+
+async def gone(store, name):
+    """Do of a removal what is done before it could be killed: the name goes, nothing else."""
+    async with store._blobs.locked():
+        store._manifests.forget(name)
+
+
+@pytest.fixture
+async def half_removed(store):
+    await store.through("m", 0, 1)
+    await store.pin("m")
+    await store.set_override("m", {"context_length": 7})
+    await gone(store, "m")
+    assert store.names() == []
+    return store
+
+
+async def test_a_removal_that_was_killed_is_finished_by_another(half_removed):
+    assert await half_removed.remove("m") == 2 * SIZE
+    assert half_removed.blobs() == set()
+    assert half_removed.override("m") == {}
+    assert (await half_removed.gc()).bytes == 0
+    with pytest.raises(ModelNotFound):
+        await half_removed.remove("m")
+
+
+async def test_a_removal_that_was_killed_is_finished_by_a_collection(half_removed):
+    dry = await half_removed.gc(dry_run=True)
+    assert dry == await half_removed.gc()
+    assert half_removed.blobs() == set()
+    assert half_removed.override("m") == {}
+    with pytest.raises(ModelNotFound):
+        await half_removed.remove("m")
+
+
+async def test_what_was_said_of_a_model_half_removed_is_not_said_of_the_next(half_removed):
+    half_removed.offer("m", 2)
+    await half_removed.install("memory:m")
+    assert half_removed.override("m") == {}
+    assert half_removed.get("m").revision.facts["context_length"] != 7
+    assert await half_removed.remove("m") == SIZE
+
+
+async def test_a_removal_is_finished_also_when_its_record_cannot_be_read(half_removed):
+    (half_removed._blobs.root / "names" / "m.gone").write_text("{")
+    assert await half_removed.remove("m") == 2 * SIZE
+    assert (await half_removed.gc()).bytes == 0

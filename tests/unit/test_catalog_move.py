@@ -1,13 +1,18 @@
 """Files on another disk: moved, verified, brought back, and missed by name."""
 
+import asyncio
+
 import pytest
 
+from corral.catalog.move import Mover
 from corral.catalog.usage import Limits
+from corral.domain.ports import silent
 from corral.errors import (
     Conflict,
     CorruptModel,
     DigestMismatch,
 )
+from corral.kit.clock import SystemClock
 from support.stores import VERSIONS, Store, digest
 
 SIZE = len(VERSIONS[0])
@@ -110,3 +115,67 @@ async def test_a_folder_within_the_store_is_refused(store):
     await store.through("m", 0)
     with pytest.raises(Conflict, match="within the store"):
         await store.move("m", store._blobs.root / "elsewhere")
+
+
+class Queue(SystemClock):
+    """Time that tells how many wait for a lock."""
+
+    def __init__(self):
+        self._waiting = set()
+        self._came = asyncio.Event()
+
+    async def sleep(self, seconds):
+        self._waiting.add(asyncio.current_task())
+        self._came.set()
+        await super().sleep(seconds)
+
+    async def until(self, count):
+        while len(self._waiting) < count:
+            self._came.clear()
+            await self._came.wait()
+
+
+async def test_two_moves_of_a_shared_file_to_one_folder_leave_it_there(store, tmp_path):
+    await store.through("m", 0)
+    store.offer("n", 0)
+    await store.install("memory:n")
+    disk = tmp_path / "disk"
+    await asyncio.gather(store.move("m", disk), store.move("n", disk))
+    for name in ("m", "n"):
+        await store.verify(name)
+    assert store._blobs.away(digest(0)).parent.parent == disk
+    assert len(list(disk.glob("*/*"))) == 1
+    await asyncio.gather(store.move("m", None), store.move("n", None))
+    await store.verify("m")
+    assert store._blobs.away(digest(0)) is None
+
+
+async def test_who_loses_a_race_to_one_folder_does_not_remove_what_the_winner_links_to(tmp_path):
+    clock = Queue()
+    store = Store(tmp_path / "models", clock=clock)
+    await store.through("m", 0)
+    place = store._places.under(tmp_path / "disk")
+    movers = [Mover(store._blobs, clock, place, silent) for _ in range(2)]
+    async with store._blobs.locked():
+        moves = []
+        for count, mover in enumerate(movers, 1):
+            moves.append(asyncio.create_task(mover.move({digest(0): SIZE})))
+            await clock.until(count)  # it has copied, and wants to link: nobody has yet
+    await asyncio.gather(*moves)
+    await store.verify("m")
+    assert store._blobs.path(digest(0)).is_symlink()
+
+
+async def test_who_loses_a_race_to_another_folder_leaves_nothing_there(tmp_path):
+    clock = Queue()
+    store = Store(tmp_path / "models", clock=clock)
+    await store.through("m", 0)
+    places = [store._places.under(tmp_path / name) for name in ("one", "two")]
+    async with store._blobs.locked():
+        moves = []
+        for count, place in enumerate(places, 1):
+            moves.append(asyncio.create_task(Mover(store._blobs, clock, place, silent).move({digest(0): SIZE})))
+            await clock.until(count)
+    await asyncio.gather(*moves)
+    await store.verify("m")
+    assert sorted(len(list(place.iterdir())) for place in places) == [0, 1]

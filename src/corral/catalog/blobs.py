@@ -102,8 +102,9 @@ class Blobs:
         with translated("reading", folder):
             for item in os.scandir(folder) if folder.is_dir() else ():
                 if _HEX.fullmatch(item.name):
+                    away = item.is_symlink() and not os.path.exists(item.path)  # noqa: PTH110
                     with suppress(FileNotFoundError):
-                        found[item.name] = item.stat().st_size if os.path.exists(item.path) else 0  # noqa: PTH110
+                        found[item.name] = 0 if away else item.stat().st_size
         return found
 
     def held(self) -> dict[str, int]:

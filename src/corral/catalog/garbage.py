@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from corral.catalog.blobs import Blobs
 from corral.catalog.index import Index
@@ -18,6 +19,9 @@ from corral.kit.disk import lies_at, translated, try_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_DIGEST_KEY: Final = re.compile(r"sha256-[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,11 @@ class Garbage:
 
 @dataclass(slots=True)
 class Collector:
-    """One collection in a store that the caller has locked. Blocks."""
+    """One collection in a store that the caller has locked. Blocks.
+
+    `index` is one that has believed nothing yet. `keep` are the keys of what operations will go on from: parts, and
+    files that came whole already, which no model needs yet.
+    """
 
     blobs: Blobs
     manifests: Manifests
@@ -50,7 +58,7 @@ class Collector:
 
     def collect(self, count: int, spared: Collection[str] = ()) -> Garbage:
         """Remove all but `count` revisions of each model and whatever else nobody needs; overrides of `spared` stay."""
-        view = self.index.strict()
+        view = self.index.read()
         revisions: set[str] = set()
         blobs = 0
         if view.broken:
@@ -69,6 +77,7 @@ class Collector:
             revisions = unnamed | {known for known, digests in old.items() if gone & digests.keys()}
             self._overrides({encode(name) for name in (*view.records, *spared)})
             self._views(live)
+            self._going()
         parts = self._parts(self.blobs.root / "partial", self.keep)
         parts += sum(self._far(place) for place in self.places.known())
         for folder in ("", "names", "manifests", "overrides", "blobs/sha256"):
@@ -76,9 +85,19 @@ class Collector:
         return Garbage(tuple(sorted(revisions)), blobs, parts, self._freed, tuple(self._kept))
 
     def discard(self, keys: Collection[str]) -> None:
-        """Remove the parts with those keys, and their scratch, unless somebody is at them."""
+        """Remove what came with those keys, parts with their scratch and whole files, unless somebody is at it.
+
+        Files that a model needs stay, and all of them while a damaged record may need them.
+        """
         folder = self.blobs.root / "partial"
         paths = list(folder.iterdir()) if folder.is_dir() else []
+        come = _come(keys) & self.blobs.sizes().keys()
+        if come:
+            view = self.index.read()
+            named = {step.revision for record in view.records.values() for step in record.history}
+            needed = {digest for known in named for digest in self.index.digests(known)}
+            for digest in () if view.broken else come - needed:
+                self.blobs.drop(digest)
         for key in keys:
             mine = [path for path in paths if _key_of(path) == key]
             if mine:
@@ -86,7 +105,11 @@ class Collector:
 
     def _blobs(self, live: set[str]) -> set[str]:
         gone = set()
+        come = _come(self.keep)
         for digest in sorted(self.blobs.sizes().keys() - live):
+            if digest in come:
+                self._kept.append(f"{digest}: an operation goes on from it")
+                continue
             freed = self.blobs.drop(digest, dry_run=self.dry_run)
             if freed is None:
                 away = self.blobs.away(digest)
@@ -101,6 +124,12 @@ class Collector:
         for stem in self.overrides.stems():
             if stem not in named:
                 self._unlink(self.overrides.folder / f"{stem}.json")
+
+    def _going(self) -> None:
+        """Forget the removals that were killed in the middle: what they left is swept by now."""
+        if self.manifests.names.is_dir():
+            for path in list(self.manifests.names.glob("*.gone")):
+                self._unlink(path)
 
     def _views(self, live: set[str]) -> None:
         folder = self.blobs.root / "views"
@@ -185,6 +214,11 @@ class Collector:
             self._freed += path.lstat().st_size
             if not self.dry_run:
                 path.unlink(missing_ok=True)
+
+
+def _come(keys: Collection[str]) -> set[str]:
+    """The digests among those keys: such a file may lie in the store, and not in a part any more."""
+    return {key.removeprefix("sha256-") for key in keys if _DIGEST_KEY.fullmatch(key)}
 
 
 def _key_of(path: Path) -> str:

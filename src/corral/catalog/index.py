@@ -207,11 +207,24 @@ class Index:
             # Not vouched for: whoever looks next, outside of the lock, reads again what others did meanwhile.
             self._view = View((), False, view.records.but(name, entry), tuple(names), broken)
 
-    def strict(self) -> View:
-        """The records as they are now, each of them read again."""
+    def fresh(self) -> Index:
+        """An index of the same store that believes nothing: its `read` reads each record, and holds nobody up here."""
+        fresh = Index(self._root, self._clock)
+        fresh.forget()
+        return fresh
+
+    def adopt(self, fresh: Index) -> None:
+        """Believe what `fresh` has read, which is given up for it.
+
+        Call it with the store locked since before `fresh` read: what another holder of the lock relies on is never
+        replaced by something older.
+        """
+        view = fresh.latest()
         with self._mutex:
-            self.forget()
-            return self.read()
+            self._opened = True
+            self._names, self._rows, self._signs = fresh._names, fresh._rows, fresh._signs
+            self._revisions, self._whole, self._confirmed = fresh._revisions, fresh._whole, fresh._confirmed
+            self._view = view
 
     def forget(self) -> None:
         """Believe nothing that was read."""

@@ -12,8 +12,9 @@ from corral.catalog.manifests import encode
 from corral.catalog.move import Places
 from corral.catalog.pull import Origin, Pull, files_of, key_of
 from corral.catalog.references import family, name_of, reference
+from corral.catalog.room import Claim, Room
 from corral.catalog.shelf import Shelf
-from corral.catalog.usage import UNLIMITED, Limits, Needs, require
+from corral.catalog.usage import UNLIMITED, Limits, Needs
 from corral.domain.models import ModelRef, check_name, told
 from corral.domain.ports import Progress, Report, silent
 from corral.errors import (
@@ -61,6 +62,7 @@ class Intake(Shelf):
         super().__init__(models_dir, clock, library, discover)
         self._sources = sources
         self._limits = limits
+        self._room = Room(self._blobs, limits, self._needs)
         self._mirrors = mirrors
         self._caches = caches
         self._places = Places(models_dir)
@@ -131,14 +133,12 @@ class Intake(Shelf):
     def require_room(self, size: int | None, scheme: str, what: str) -> None:
         """Check that `size` bytes more may be written for `what`, of the source `scheme`; unknown is the default size.
 
+        What installs that are under way have yet to write is taken for written.
+
         Raises:
             QuotaExceeded, DiskFull: they may not; says the sizes.
         """
-        needed = self._limits.default_model_size if size is None else size
-        if needed > 0:
-            needs = self._needs() if scheme in self._limits.quotas else []
-            sizes, root = self._blobs.sizes(), self._blobs.root
-            require(needed, scheme, what, limits=self._limits, needs=needs, sizes=sizes, root=root)
+        self._room.require(size, scheme, what)
 
     async def _install_from(
         self, ref: ModelRef, name: str | None, report: Report, on_part: Callable[[str], None]
@@ -154,8 +154,10 @@ class Intake(Shelf):
             return before
         if before is not None:
             self._refuse_pinned(before, "updated")
-        await in_thread(self._require, files, ref.scheme, str(listing.ref))
-        return await self._bring(called, source, files, Origin.of(listing, unsafe=unsafe), (report, on_part, unsafe))
+        with self._claim(files, ref.scheme, str(listing.ref)) as claim:
+            await in_thread(claim.reserve)
+            how = (report, on_part, unsafe, claim)
+            return await self._bring(called, source, files, Origin.of(listing, unsafe=unsafe), how)
 
     async def _bring(
         self,
@@ -163,7 +165,7 @@ class Intake(Shelf):
         source: Source,
         files: Sequence[RemoteFile],
         origin: Origin,
-        how: tuple[Report, Callable[[str], None], bool],
+        how: tuple[Report, Callable[[str], None], bool, Claim],
     ) -> Installed:
         for _ in range(_TRIES):
             async with self._pull(*how) as pull:
@@ -182,9 +184,16 @@ class Intake(Shelf):
             return before
         if before is not None:
             self._refuse_pinned(before, "updated")
-        await in_thread(self._require, [file.offered for file in entry.files], entry.ref.scheme, name)
+        with self._claim([file.offered for file in entry.files], entry.ref.scheme, name) as claim:
+            await in_thread(claim.reserve)
+            return await self._bring_entry(entry, name, origin, (report, on_part, False, claim))
+
+    async def _bring_entry(
+        self, entry: Entry, name: str, origin: Origin, how: tuple[Report, Callable[[str], None], bool, Claim]
+    ) -> Installed:
+        report = how[0]
         for _ in range(_TRIES):
-            async with self._pull(report, on_part, unsafe=False) as pull:
+            async with self._pull(*how) as pull:
                 offered: dict[str, RemoteFile] = {}
                 for pinned in entry.files:
                     if await pull.reuse(pinned.entry):
@@ -201,9 +210,10 @@ class Intake(Shelf):
                 return installed
         raise _contested(name)
 
-    def _pull(self, report: Report, on_part: Callable[[str], None], unsafe: bool) -> Pull:
+    def _pull(self, report: Report, on_part: Callable[[str], None], unsafe: bool, claim: Claim) -> Pull:
         mirrors = [(ref, self._sources[ref.scheme]) for ref in self._mirrors if ref.scheme in self._sources]
-        return Pull(self._blobs, report, on_part=on_part, mirrors=mirrors, caches=self._caches, unsafe=unsafe)
+        more: dict[str, Any] = {"mirrors": mirrors, "caches": self._caches, "unsafe": unsafe, "claim": claim}
+        return Pull(self._blobs, report, on_part=on_part, **more)
 
     def _free_for(self, name: str, source: str) -> Installed | None:
         """The model that `name` stands for now, when one from `source` may take its place.
@@ -227,7 +237,11 @@ class Intake(Shelf):
         )
 
     async def _commit(self, name: str, pull: Pull, revision: Revision, follows: str) -> Installed | None:
-        """Let `name` stand for the revision; None when one of its files was removed in the meantime."""
+        """Let `name` stand for the revision; None when one of its files was removed in the meantime.
+
+        Raises:
+            QuotaExceeded: another process took the room; the files stay until they are collected.
+        """
         step = Step(revision.id, self._clock.wall(), revision.source, revision.version)
         async with self._blobs.locked():
             if not pull.intact(revision.files):
@@ -235,12 +249,17 @@ class Intake(Shelf):
             before = self._free_for(name, revision.source)
             if before is not None and before.revision.id != revision.id:
                 self._refuse_pinned(before, "updated")
+            await in_thread(self._room.committed, revision.files, _scheme(revision.source), name)
             return await in_thread(self._record, name, step, revision, follows)
 
     def _record(self, name: str, step: Step, revision: Revision, follows: str) -> Installed:
         old = self._index.latest().records.get(name)
         fresh = Record(name, revision.id, (step,), follows)
         record = fresh if old is None else old.onto(step, follows)
+        if old is None and self._manifests.going(name):
+            # What was said of the model that a killed removal left half removed is not said of this one.
+            self._overrides.write(name, None)
+            self._manifests.done(name)
         self._manifests.write(record, revision)
         self._index.wrote(name, record)
         self._publish()
@@ -280,15 +299,9 @@ class Intake(Shelf):
                 found.append(Needs(name, _scheme(source), revisions))
         return found
 
-    def _require(self, files: Sequence[RemoteFile], scheme: str, what: str) -> None:
+    def _claim(self, files: Sequence[RemoteFile], scheme: str, what: str) -> Claim:
         missing = wanted(files, self._blobs.whole)
-        held = self._blobs.held() if missing else {}
-        needed: int | None = 0
-        for file in missing:
-            size = size_of(file)
-            there = sum(count for part, count in held.items() if part.startswith(key_of(file)))
-            needed = None if needed is None or size is None else needed + max(0, size - there)
-        self.require_room(needed, scheme, what)
+        return Claim(self._room, scheme, what, {key_of(file): size_of(file) for file in missing})
 
     def _mine(self, name: str) -> Installed:
         return self._whole(self._own(name))

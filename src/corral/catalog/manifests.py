@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -216,11 +217,27 @@ class Manifests:
             write_whole(path, history.dump(record))
 
     def forget(self, name: str) -> None:
-        """Let `name` stand for nothing."""
+        """Let `name` stand for nothing. What its record said is kept aside until the removal is `done`."""
         path = self.names / f"{encode(name)}.json"
+        with translated("removing", path), suppress(FileNotFoundError):
+            path.replace(self._aside(name))
+            sync_folder(self.names)
+
+    def going(self, name: str) -> bool:
+        """Whether a removal of `name` was begun and is not done."""
+        return self._aside(name).exists()
+
+    def went(self, name: str) -> Record | None:
+        """What the record said of a `name` that is `going`; None when that cannot be read."""
+        with suppress(OSError, ValueError, KeyError, TypeError, StopIteration):
+            return history.parse(self._aside(name).read_bytes())
+        return None
+
+    def done(self, name: str) -> None:
+        """Note that of the removed `name` nothing is left."""
+        path = self._aside(name)
         with translated("removing", path):
             path.unlink(missing_ok=True)
-            sync_folder(self.names)
 
     def drop(self, ids: set[str]) -> None:
         """Remove the manifests of those revisions, where they are there."""
@@ -237,6 +254,9 @@ class Manifests:
             return set()
         except OSError as error:
             raise translate(error, "reading", self.manifests) from error
+
+    def _aside(self, name: str) -> Path:
+        return self.names / f"{encode(name)}.gone"
 
 
 def _bytes(path: Path) -> bytes:

@@ -138,14 +138,17 @@ class Mover:
 
     async def _move(self, digest: str, size: int) -> None:
         source = self._blobs.path(digest)
-        before = self._blobs.away(digest)
-        if before is not None and not before.exists():
-            raise CorruptModel(f"{before} is not there.", "Bring that disk back and try again.")
         folder = self._place or self._blobs.root / "partial"
         target = source if self._place is None else self._place / f"sha256-{digest}"
         part = await Part.open(folder / f"move-{digest}.part", self._clock)
         with ExitStack() as stack:
             stack.callback(part.close)
+            if self._is_there(digest):
+                await part.discard()  # another model has the same file, and was moved while we waited
+                return
+            before = self._blobs.away(digest)
+            if before is not None and not before.exists():
+                raise CorruptModel(f"{before} is not there.", "Bring that disk back and try again.")
             if not await self._copy(source, part, size):
                 await part.discard()  # it was removed in the meantime
                 return
@@ -157,9 +160,12 @@ class Mover:
             if self._place is not None:
                 await part.publish(target)
             async with self._blobs.locked():
-                if self._blobs.away(digest) != before or not source.exists():
-                    # It was removed, or moved by somebody else, in the meantime.
-                    await in_thread((target if self._place is not None else part.path).unlink, missing_ok=True)
+                now = self._blobs.away(digest)
+                if now != before or not source.exists():
+                    # It was removed, or moved by somebody else, in the meantime: perhaps to this very place, where the
+                    # link that they left now leads to what was published here.
+                    if now != target:
+                        await in_thread((target if self._place is not None else part.path).unlink, missing_ok=True)
                     return
                 if self._place is None:
                     await part.publish(target)

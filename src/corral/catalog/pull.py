@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from corral.catalog import capabilities, formats, prompting
+from corral.catalog.changes import size_of
 from corral.catalog.tally import Tally
 from corral.domain.models import FileEntry, ModelRef, Revision, told
 from corral.domain.ports import Mirror
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from corral.catalog.blobs import Blobs
     from corral.catalog.caches import Caches
     from corral.catalog.formats import Inspected
+    from corral.catalog.room import Claim
     from corral.domain.models import Listing, RemoteFile
     from corral.domain.ports import Report, Source
     from corral.kit.part import Part
@@ -86,6 +88,7 @@ class Pull:
         mirrors: asked for files of known digest when the source failed, in order.
         caches: other programs' files on this machine, linked instead of fetched when the digest is known.
         unsafe: take files that can run code when they are opened (the user named this reference).
+        claim: what the install may write; None is whatever the disk has room for.
     """
 
     def __init__(
@@ -97,8 +100,10 @@ class Pull:
         mirrors: Sequence[MirrorAt] = (),
         caches: Caches | None = None,
         unsafe: bool = False,
+        claim: Claim | None = None,
     ) -> None:
         self._blobs = blobs
+        self._claim = claim
         self._tally = Tally(report)
         self._on_part = on_part
         self._mirrors = mirrors
@@ -169,6 +174,8 @@ class Pull:
         self._on_part(key_of(file))
         part = await self._blobs.part(key_of(file), self._tally.of(file.name))
         try:
+            if self._claim is not None and size_of(file) is None:
+                part.ask = self._claim.take
             # Another process may have brought it while we waited for the part.
             if known is not None and await self.reuse(known):
                 await part.discard()
@@ -177,6 +184,8 @@ class Pull:
                 self._blobs.require(_room(file, part), file.name)
                 await self._fetch(file, source, part)
             await self._accept(file, part)
+            if self._claim is not None:
+                self._claim.arrived(key_of(file))
         finally:
             part.close()
 

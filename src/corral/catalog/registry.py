@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
+    from corral.catalog.index import Index
     from corral.domain.models import Installed, ModelRef, Revision
 
 
@@ -96,6 +97,8 @@ class Registry(Intake):
     async def remove(self, name: str, *, force: bool = False) -> int:
         """Forget the model with its history, and free the files that no other model needs; the bytes freed.
 
+        The name goes first. A removal that was killed after that is finished by calling this again.
+
         Raises:
             ModelNotFound: there is no such model.
             ModelPinned: it is pinned, and `force` is not given.
@@ -106,9 +109,11 @@ class Registry(Intake):
             called = name if name in view.records or encode(name) in view.broken or entry is None else entry.name
             record = view.records.get(called)
             if record is None and encode(called) not in view.broken:
-                self._own(name)  # raises
-                raise self._unknown(name)
-            if record is not None and record.pinned and not force:
+                if not self._manifests.going(called):
+                    self._own(name)  # raises
+                    raise self._unknown(name)
+                record = self._manifests.went(called)
+            elif record is not None and record.pinned and not force:
                 raise pinned(called, "removed", "or remove it with --force")
             return await in_thread(self._forget, called, record)
 
@@ -125,31 +130,27 @@ class Registry(Intake):
 
     async def verify_all(self, report: Report = silent) -> list[Finding]:
         """Verify every model of the store, with those of its earlier revisions that are here; damaged records, too."""
-        view = await in_thread(self._index.strict)
-        models: list[tuple[str, Revision]] = []
-        for name in view.names:
-            record = view.records[name]
-            models.append((name, self._index.revision(record.current)))
-            models.extend((name, past.revision) for past in self.history(name) if past.here and not past.current)
+        models, broken = await in_thread(self._every_revision)
         total = sum({file.sha256: file.size for _, revision in models for file in revision.files}.values())
         found = await Verifier(self._blobs, report, total).findings(models)
-        return [*found, *(Finding(decode(stem), "", error) for stem, error in view.broken.items())]
+        return [*found, *(Finding(decode(stem), "", error) for stem, error in broken.items())]
 
     async def gc(self, *, keep: Collection[str] = (), dry_run: bool = False) -> Garbage:
         """Remove what nobody needs: old revisions beyond `keep_revisions`, files, leftovers of killed processes.
 
-        Parts with a key in `keep` stay, and whatever somebody has open. With `dry_run` it is only said.
+        What came with a key in `keep` stays, in part or whole, and whatever somebody has open. With `dry_run` it is
+        only said.
         """
         async with self._blobs.locked():
             work = self._collector(keep, dry_run=dry_run)
             found = await in_thread(work.collect, self._limits.keep_revisions, tuple(self._found()))
+            await in_thread(self._index.adopt, work.index)
             if not dry_run:
-                self._index.changed()
                 await in_thread(self._publish)
             return found
 
     async def discard(self, keys: Collection[str]) -> None:
-        """Throw away the unfinished files with those keys, of a cancelled install: those that nobody is at."""
+        """Throw away what came with those keys for a cancelled install, but what a model needs or somebody is at."""
         async with self._blobs.locked():
             await in_thread(self._collector((), dry_run=False).discard, keys)
 
@@ -217,8 +218,20 @@ class Registry(Intake):
 
     def _collector(self, keep: Collection[str], *, dry_run: bool) -> Collector:
         return Collector(
-            self._blobs, self._manifests, self._index, self._overrides, self._places, frozenset(keep), dry_run
+            self._blobs, self._manifests, self._index.fresh(), self._overrides, self._places, frozenset(keep), dry_run
         )
+
+    def _every_revision(self) -> tuple[list[tuple[str, Revision]], Mapping[str, StoreError]]:
+        """All revisions that are here, each with its model's name, read anew; and what is wrong with records."""
+        index = self._index.fresh()
+        view = index.read()
+        models: list[tuple[str, Revision]] = []
+        for name in view.names:
+            record = view.records[name]
+            models.append((name, index.revision(record.current)))
+            known = pasts(record, lambda step: _past(index, step), self._all_whole)
+            models.extend((name, past.revision) for past in known if past.here and not past.current)
+        return models, view.broken
 
     async def _change(self, name: str, change: Callable[[Record], Record]) -> Installed:
         """Write the record of `name` anew, as `change` makes it of what it is now."""
@@ -246,8 +259,10 @@ class Registry(Intake):
                 digests = {digest for known in mine for digest in self._index.digests(known)}
             others = {step.revision for other in view.records.values() for step in other.history}
             needed = {digest for known in others for digest in self._index.digests(known)}
-            self._manifests.drop(mine - others)
+            # The manifests last: who finishes this after a kill reads in them what is to go.
             freed = sum(self._blobs.drop(digest) or 0 for digest in sorted(digests - needed))
+            self._manifests.drop(mine - others)
+        self._manifests.done(name)
         self._publish()
         return freed
 
@@ -268,10 +283,7 @@ class Registry(Intake):
         return target
 
     def _past(self, step: Step) -> Revision | None:
-        try:
-            return self._index.revision(step)
-        except StoreError:
-            return None
+        return _past(self._index, step)
 
     def _here(self, record: Record) -> dict[str, int]:
         """The digests and sizes of the files of a model's revisions, as far as they are in the store."""
@@ -280,3 +292,10 @@ class Registry(Intake):
             needed |= self._index.digests(step.revision)
         here = self._blobs.sizes()
         return {digest: size for digest, size in needed.items() if digest in here}
+
+
+def _past(index: Index, step: Step) -> Revision | None:
+    try:
+        return index.revision(step)
+    except StoreError:
+        return None

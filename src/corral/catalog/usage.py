@@ -1,4 +1,4 @@
-"""What takes what on the disk, what is shared, and whether there is room for more."""
+"""What takes what on the disk, what is shared, and how far a store may grow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from corral.errors import DiskFull, QuotaExceeded
-from corral.kit.disk import free, human, translated
+from corral.kit.disk import free, translated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,36 +81,3 @@ def measure(root: Path, needs: list[Needs], sizes: Mapping[str, int], partial: i
     with translated("measuring", root):
         left = free(root)
     return Usage(tuple(models), blobs, partial, blobs + partial, quota, left)
-
-
-def require(
-    size: int, scheme: str, what: str, *, limits: Limits, needs: list[Needs], sizes: Mapping[str, int], root: Path
-) -> None:
-    """Check that the store may grow by `size` bytes for models of `scheme`.
-
-    Raises:
-        QuotaExceeded, DiskFull: it may not; says what is needed, allowed and taken.
-    """
-    taken = sum(sizes.values())
-    if limits.quota is not None and size > limits.quota - taken:
-        raise QuotaExceeded(
-            f"{what} needs {human(size)} more; the store takes {human(taken)} of its quota of {human(limits.quota)}.",
-            f"Free {human(size + taken - limits.quota)} with corral gc or corral rm NAME, or raise store.quota.",
-        )
-    if scheme in limits.quotas:
-        quota = limits.quotas[scheme]
-        of_source = set().union(*(need.here(sizes) for need in needs if need.scheme == scheme))
-        taken = sum(sizes[digest] for digest in of_source)
-        if size > quota - taken:
-            raise QuotaExceeded(
-                f"{what} needs {human(size)} more; models of {scheme!r} take {human(taken)} of their quota of "
-                f"{human(quota)}.",
-                f"Free {human(size + taken - quota)} with corral gc or corral rm NAME, or raise store.quotas.{scheme}.",
-            )
-    with translated("measuring", root):
-        left = free(root)
-    if size > left:
-        raise DiskFull(
-            f"{what} needs {human(size)} more in {root}, where {human(left)} are free.",
-            f"Free {human(size - left)}, for example with: corral rm NAME",
-        )

@@ -27,6 +27,10 @@ _FICLONE = 0x40049409
 _LINK = "link"
 
 
+def _granted(_: int) -> None:
+    """Any number of bytes may be written."""
+
+
 class _Hash(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
 
@@ -38,10 +42,14 @@ class Part:
 
     Its lock is the file's own `flock`, which stays with the file when `publish` renames it and ends with `close` or
     with the process. Blocking work happens in threads.
+
+    `ask` is called with the number of bytes before they are written, in the thread that writes; what it raises ends
+    the write.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
+        self.ask: Callable[[int], None] = _granted
         self._scratch_of = path
         self._descriptor = descriptor
         self._hash: _Hash = hashlib.sha256()
@@ -90,7 +98,7 @@ class Part:
         """Write and hash the next bytes.
 
         Raises:
-            DiskFull: there is no room; what was written stays, and can be resumed.
+            DiskFull, QuotaExceeded: there is no room; what was written stays, and can be resumed.
         """
         if self._linked >= 0:
             raise ValueError("what is linked cannot be added to")
@@ -195,6 +203,7 @@ class Part:
         return len(data)
 
     def _write(self, data: bytes) -> None:
+        self.ask(len(data))
         left = memoryview(data)
         while left:
             try:
