@@ -196,7 +196,7 @@ def test_what_is_damaged_is_told_and_is_no_model(discovery, root, files, path, s
     assert says in discovery.problems()[str(root / path)]
 
 
-def test_links_are_followed_only_within_the_folder(discovery, root, tmp_path):
+def test_links_to_weights_are_followed_and_links_to_folders_or_documents_elsewhere_are_not(discovery, root, tmp_path):
     lay(tmp_path / "outside", {"a.gguf": ONE})
     lay(root, {"real/one.gguf": ONE})
     (root / "inside.gguf").symlink_to("real/one.gguf")
@@ -207,8 +207,12 @@ def test_links_are_followed_only_within_the_folder(discovery, root, tmp_path):
     (root / "folder").symlink_to(tmp_path / "outside")
     (root / "self").symlink_to(root)
     os.mkfifo(root / "pipe.gguf")
-    assert set(discovery.installed()) == {"inside", "one"}
-    assert set(discovery.problems()) == {str(root / name) for name in ("out.gguf", "nowhere.gguf", "loop.gguf")}
+    snapshot = models.snapshot()
+    lay(root / "snapshot", {name: data for name, data in snapshot.items() if name != "config.json"})
+    lay(tmp_path / "outside", {"config.json": snapshot["config.json"]})
+    (root / "snapshot" / "config.json").symlink_to(tmp_path / "outside" / "config.json")
+    assert set(discovery.installed()) == {"inside", "one", "out"}
+    assert {str(root / name) for name in ("nowhere.gguf", "loop.gguf")} <= set(discovery.problems())
 
 
 def test_it_looks_four_folders_deep_and_not_into_hidden_ones(discovery, root):

@@ -32,10 +32,14 @@ def list_models(invocation: Invocation) -> None:
 
 def _list(invocation: Invocation) -> None:
     found = states(invocation)
-    models = [_remote_row(model) for model in found.values()] if invocation.url else _rows(invocation.corral(), found)
+    corral = None if invocation.url else invocation.corral()
+    models = [_remote_row(model) for model in found.values()] if corral is None else _rows(corral, found)
+    problems = {} if corral is None else dict(corral.registry.problems())
     output = invocation.output
 
     def show() -> None:
+        for path, why in problems.items():
+            output.note(f"{path} is no model to offer: {why}")
         if not models:
             output.say("No model is installed.")
             output.note("Install one: corral pull smollm2")
@@ -52,7 +56,8 @@ def _list(invocation: Invocation) -> None:
         ]
         output.table(columns, [list(_cells(model, marked=marked, stated=bool(found))) for model in models])
 
-    output.result({"models": models, "count": len(models)}, show, [model["name"] for model in models])
+    data = {"models": models, "count": len(models), "problems": problems}
+    output.result(data, show, [model["name"] for model in models])
 
 
 def _cells(model: Mapping[str, Any], *, marked: bool, stated: bool) -> Iterator[object]:
@@ -107,7 +112,7 @@ def _row(
     name: str, installed: Installed | None, runtime: str | None, state: str | None, problem: str | None
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, **dict.fromkeys(_KNOWN), "runtime": runtime}
-    if installed is not None and problem is None:
+    if installed is not None:
         revision = installed.revision
         row |= {
             "size": revision.size,

@@ -10,10 +10,10 @@ import typer
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.output import Painted, size_text, time_text
 from corral.cli.progress import Step, amount_text, shown
-from corral.cli.server import Server, connect, content_of
+from corral.cli.server import Server, connect
 from corral.cli.table import Column
 from corral.cli.work import failure
-from corral.domain.operations import Operation, OperationStatus
+from corral.domain.operations import Operation, OperationStatus, describe
 from corral.errors import InvalidRequest, OperationNotFound
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _tell_changed(invocation: Invocation, verb: str, operation: Operation) -> No
         elif verb == "resume" and invocation.running() is None:
             output.note("It goes on when a server runs (corral serve), or when the same is asked for again.")
 
-    output.result(content_of(operation), show, [operation.id])
+    output.result(describe(operation), show, [operation.id])
 
 
 def _list(invocation: Invocation, found: Sequence[Operation]) -> None:
@@ -200,7 +200,7 @@ def _list(invocation: Invocation, found: Sequence[Operation]) -> None:
         output.table(columns, [_cells(operation) for operation in found])
 
     output.result(
-        {"operations": [content_of(operation) for operation in found], "count": len(found)},
+        {"operations": [describe(operation) for operation in found], "count": len(found)},
         show,
         [operation.id for operation in found],
     )
@@ -259,7 +259,7 @@ def _show(invocation: Invocation, operation: Operation) -> None:
             pairs.append(("error", Painted(f"{operation.error.message} {operation.error.hint}".strip(), "red")))
         output.fields(pairs)
 
-    output.result(content_of(operation), show, [operation.status])
+    output.result(describe(operation), show, [operation.status])
 
 
 def _follow(invocation: Invocation, start: str) -> None:

@@ -75,21 +75,6 @@ def operation_of(content: Mapping[str, Any]) -> Operation:
     )
 
 
-def content_of(operation: Operation) -> dict[str, Any]:
-    """An operation, as the HTTP interface describes it."""
-    error = operation.error
-    return {
-        "operation_id": operation.id,
-        "operation_type": operation.order.kind,
-        "model_name": operation.order.model,
-        "status": operation.status,
-        "error": None if error is None else f"{error.message} {error.hint}".rstrip(),
-        "failure": None if error is None else {"code": error.code, "message": error.message, "hint": error.hint},
-        "params": dict(operation.order.params),
-        **{name: getattr(operation, field) for field, name in _NAMES.items()},
-    }
-
-
 def _request(order: Order) -> tuple[str, str, dict[str, Any] | None]:
     """Method, path and body of the request that orders this.
 
