@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corral.domain.ports import Progress
-from corral.errors import NoPermission, StoreError
+from corral.errors import NoPermission, QuotaExceeded, StoreError
 from corral.kit import disk
 from corral.kit.part import Part
 from support.clocks import HandClock, settle
@@ -35,6 +35,29 @@ async def test_a_part_holds_and_hashes(tmp_path, clock):
     await part.append(b"x")
     assert part.path.read_bytes() == b"x"
     part.close()
+    part.close()
+
+
+async def test_a_part_asks_before_it_grows(tmp_path, clock):
+    (tmp_path / "original").write_bytes(DATA)
+    part = await Part.open(tmp_path / "a.part", clock)
+    left = len(DATA) + 100
+
+    def ask(count):
+        nonlocal left
+        if count > left:
+            raise QuotaExceeded("no")
+        left -= count
+
+    part.ask = ask
+    await part.append(DATA[:100])
+    with pytest.raises(QuotaExceeded):
+        await part.append(DATA + b"x")
+    assert (part.size, part.digest()) == (100, sha256(DATA[:100]))
+    left = 10
+    with pytest.raises(QuotaExceeded):
+        await part.clone(tmp_path / "original")
+    assert part.size in {0, len(DATA)}  # shared blocks take no room
     part.close()
 
 

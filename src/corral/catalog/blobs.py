@@ -8,6 +8,7 @@
     ├── manifests/<revision id>.json   what a revision consists of; written when all its blobs are there
     ├── names/<encoded name>.json      the revision that a name stands for, and its history; the last thing an
     │                                  install writes
+    │         <encoded name>.gone      what it was, while a removal is under way; whoever finishes it reads it
     ├── overrides/<encoded name>.json  what the user says of a model
     ├── views/<revision id>/<name>     links to blobs, for what needs real names; made on demand
     ├── places.json                    folders on other disks that blobs were moved to

@@ -142,7 +142,8 @@ class Room:
         with self._mutex:
             if count > claim.credit:
                 claim.credit = 0
-                claim.credit = min(self._grantable(claim, count), max(count, _GRANT))
+                # Not all that is left: others may have begun, too.
+                claim.credit = max(count, min(self._grantable(claim, count) // 2, _GRANT))
             claim.credit -= count
             claim.taken += count
 
@@ -224,12 +225,12 @@ class Room:
         if quota is not None:
             left = min(left, quota - disk.taken - promised)
             if count > left:
-                raise _endless(claim, f"the quota of {human(quota)}", "store.quota")
+                raise _endless(claim, f"the store's quota, {human(quota)}", "store.quota")
         if claim.scheme in self._limits.quotas:
             taken, share = self._share_left(claim, disk)
             left = min(left, share - taken - claim.weight())
             if count > left:
-                raise _endless(claim, f"{claim.scheme!r}'s quota of {human(share)}", f"store.quotas.{claim.scheme}")
+                raise _endless(claim, f"the quota of {claim.scheme!r}, {human(share)}", f"store.quotas.{claim.scheme}")
         return left
 
 
