@@ -1,6 +1,7 @@
 """Buckets on a real S3 server: objects, folders, shared catalogs, and lines that break."""
 
 import asyncio
+import dataclasses
 import random
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from corral.config import load
 from corral.domain.models import Capability, FileEntry, Installed, ModelRef, RemoteFile, Revision
 from corral.domain.ports import Query, silent
-from corral.errors import CorruptModel, DigestMismatch, LoginRequired, SourceError, SourceNotFound
+from corral.errors import CorruptModel, DigestMismatch, LoginRequired, NotSupported, SourceError, SourceNotFound
 from corral.kit.clock import SystemClock
 from corral.kit.objects import Objects, Spot
 from corral.kit.part import Part
@@ -300,6 +301,71 @@ async def test_damaged_records_are_not_believed(s3, bench):
         with pytest.raises(CorruptModel, match="is damaged"):
             await bench.resolve(str(ref))
     assert await bench.source.search(Query("s3://yard/team")) == []
+
+
+def record(revision):
+    """A revision's record as a stranger writes it."""
+    return orjson.dumps(
+        {
+            "source": revision.source,
+            "format": revision.format,
+            "version": revision.version,
+            "licence": revision.licence,
+            "files": [{"name": f.name, "size": f.size, "sha256": f.sha256, "role": f.role} for f in revision.files],
+            "capabilities": ["chat", "flying"],
+            "facts": revision.facts,
+            "defaults": revision.defaults,
+        }
+    )
+
+
+async def test_whoever_may_push_is_not_believed(s3, bench):
+    """Its identifier vouches for a record, and a stranger writes what he likes into one."""
+    defaults = {"temperature": 0.5, "chat_template": "/dev/zero", "mmproj": "/etc/passwd", "lora": {"/x": 1.0}}
+    facts = {"title": ["x" * 5000], "languages": ["en"], "parameters": 7, "context_length": {"deep": 1}}
+    evil = dataclasses.replace(revision_of(a=DATA), defaults=defaults, facts=facts)
+    s3.put(f"team/manifests/{evil.id}.json", record(evil))
+    s3.put("team/names/evil.json", orjson.dumps({"name": "evil", "revision": evil.id}))
+    listing = await bench.resolve("s3://yard/team#evil")
+    assert listing.defaults == {"temperature": 0.5}
+    assert listing.version == evil.id
+    assert set(listing.facts) == {"languages", "ignored_defaults"}
+    assert set(listing.facts["ignored_defaults"]) == {"chat_template", "mmproj", "lora"}
+    (hit,) = await bench.source.search(Query("s3://yard/team"))
+    assert hit.facts == {"languages": ["en"], "parameters": 7}
+
+
+async def test_records_that_nobody_would_write(s3, bench):
+    deep, many = [], revision_of(a=DATA).files * 2001
+    for _ in range(100):
+        deep = [deep]
+    plain = revision_of(a=DATA)
+    for bad in (
+        dataclasses.replace(plain, facts={"deep": deep}),
+        dataclasses.replace(plain, files=many),
+        dataclasses.replace(plain, licence="x" * 1001),
+        dataclasses.replace(plain, facts={"many": list(range(60_000))}),
+    ):
+        s3.put(f"team/manifests/{bad.id}.json", record(bad))
+        with pytest.raises(CorruptModel, match="is damaged"):
+            await bench.resolve(f"s3://yard/team#@{bad.id}")
+
+
+async def test_a_record_too_large_does_not_end_a_search(s3, bench):
+    revision, _ = await bench.push("s3://yard/team", a=DATA)
+    other, _ = await bench.push("s3://yard/team", name="other", a=b"GGUFother")
+    s3.put(f"team/manifests/{revision.id}.json", b" " * (2 << 20))
+    assert [hit.title for hit in await bench.source.search(Query("s3://yard/team"))] == ["other"]
+    with pytest.raises(SourceError, match="is too large"):
+        await bench.resolve(f"s3://yard/team#@{revision.id}")
+    assert other.id != revision.id
+
+
+async def test_what_nobody_would_read_is_not_pushed(s3, bench):
+    many = dataclasses.replace(revision_of(a=DATA), files=revision_of(a=DATA).files * 2001)
+    with pytest.raises(NotSupported, match="cannot be shared"):
+        await bench.source.push(Installed("tiny", many, 0.0), {}, ModelRef.parse("s3://yard/team"), silent)
+    assert s3.held() == []
 
 
 async def test_revisions_by_their_beginning(s3, bench):

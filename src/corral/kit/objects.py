@@ -120,6 +120,10 @@ class Spot:
         return Spot(self.kind, self.bucket, f"{self.key}/{more}".lstrip("/"))
 
 
+class TooLarge(SourceError):
+    """What lies there is larger than it may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Object:
     """What lies at a place: bytes, and the store's mark of the version."""
@@ -158,14 +162,15 @@ class Objects:
 
         Raises:
             SourceNotFound: nothing lies there.
-            SourceError: it cannot be had, or is larger.
+            TooLarge: it is larger.
+            SourceError: it cannot be had.
         """
         store = await self._store(spot)
 
         async def whole() -> bytes:
             found = await store.get_async(spot.key)
             if found.meta["size"] > most:
-                raise SourceError(f"{spot} is too large: {found.meta['size']} bytes.")
+                raise TooLarge(f"{spot} is too large: {found.meta['size']} bytes.")
             return bytes(await found.bytes_async())
 
         return await self._tried(spot, whole)

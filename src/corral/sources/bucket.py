@@ -22,7 +22,7 @@ from corral.errors import CorruptModel, DigestMismatch, InvalidName, NotSupporte
 from corral.kit import shared_catalog
 from corral.kit.disk import in_thread
 from corral.kit.fetch import note, recall
-from corral.kit.objects import PIECE, Object, Objects, Spot, blocks, translated
+from corral.kit.objects import PIECE, Object, Objects, Spot, TooLarge, blocks, translated
 from corral.kit.pip_config import PipConfig
 from corral.kit.web import Transient
 
@@ -146,11 +146,11 @@ class Bucket:
         for item in sorted(records, key=lambda item: item.spot.key.removesuffix(".json")):
             if len(hits) >= min(query.limit, _MOST_HITS):
                 break
-            with suppress(SourceNotFound, CorruptModel):
+            with suppress(SourceNotFound, CorruptModel, TooLarge):
                 name, revision_id, pushed_at = await shared_catalog.named(objects, item.spot)
                 if all(word in name.casefold() for word in words.casefold().split()):
-                    revision = await shared_catalog.manifest(objects, base, revision_id)
-                    hits.append(_hit(base, name, revision, pushed_at))
+                    shared = await shared_catalog.manifest(objects, base, revision_id)
+                    hits.append(_hit(base, name, shared.revision, pushed_at))
         return hits
 
     def mirrored(self, base: ModelRef, file: RemoteFile) -> RemoteFile | None:
@@ -167,6 +167,7 @@ class Bucket:
 
         Raises:
             DigestMismatch: a file here is damaged; nothing of it appears there.
+            NotSupported: nobody would read its record; nothing is sent.
             LoginRequired, SourceError: the store refuses, or cannot be reached.
         """
         wanted = _Wanted.parse(to.locator)
@@ -175,6 +176,7 @@ class Bucket:
                 f"{to} is no place for a model.", "Write it as s3://BUCKET/PATH, or with #NAME behind it."
             )
         name, base, revision = wanted.name or installed.name, wanted.spot, installed.revision
+        await in_thread(shared_catalog.check, name, revision)
         objects = await self._objects()
         entries = {entry.sha256: entry for entry in revision.files}
         meter = _Meter(report, sum(entry.size for entry in entries.values()))
@@ -387,13 +389,16 @@ async def _shared(objects: Objects, wanted: _Wanted) -> Listing:
         revision_id = await shared_catalog.whole(objects, base, wanted.revision)
     else:
         revision_id = await shared_catalog.current(objects, base, wanted.name or "")
-    revision = await shared_catalog.manifest(objects, base, revision_id)
+    shared = await shared_catalog.manifest(objects, base, revision_id)
+    revision = shared.revision
     files = tuple(
         _file(entry.name, Object(shared_catalog.blob(base, entry.sha256), entry.size, None), entry.sha256)
         for entry in revision.files
     )
     facts = {key: revision.facts[key] for key in _TOLD if key in revision.facts}
-    return Listing(wanted.ref, files, revision.id, revision.licence, defaults=dict(revision.defaults), facts=facts)
+    if shared.ignored:
+        facts["ignored_defaults"] = dict(shared.ignored)
+    return Listing(wanted.ref, files, shared.id, revision.licence, defaults=dict(revision.defaults), facts=facts)
 
 
 def _hit(base: Spot, name: str, revision: Revision, pushed_at: float | None) -> Hit:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
 
 from corral.errors import SourceError
+from corral.kit import advice
 
-_MOST_STOPS = 64
-_LONGEST_STOP = 1000
 _MOST_MESSAGES = 100
 _ROLES = frozenset({"user", "assistant"})
 _LONGEST_LICENCE = 32_000
@@ -28,46 +26,20 @@ class Parameters:
     ignored: Mapping[str, str] = field(default_factory=dict)
 
 
-def _whole(least: int, most: int = 2**31 - 1) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _number(least: float) -> Callable[[object], bool]:
-    def fits(value: object) -> bool:
-        return (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-            and least <= value <= 1e6
+_OPTIONS: Mapping[str, str] = {
+    "num_ctx": "context",
+    "num_predict": "max_tokens",
+    "num_keep": "keep",
+    **{
+        name: name
+        for name in (
+            *("stop", "temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"),
+            *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "seed"),
         )
-
-    return fits
-
-
-def _texts(value: object) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return len(items) <= _MOST_STOPS and all(isinstance(item, str) and 0 < len(item) <= _LONGEST_STOP for item in items)
-
-
-_OPTIONS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "num_ctx": ("context", _whole(1)),
-    "num_predict": ("max_tokens", _whole(-1)),
-    "num_keep": ("keep", _whole(-1)),
-    "stop": ("stop", _texts),
-    "temperature": ("temperature", _number(0)),
-    "top_p": ("top_p", _number(0)),
-    "top_k": ("top_k", _whole(-1)),
-    "min_p": ("min_p", _number(0)),
-    "typical_p": ("typical_p", _number(0)),
-    "repeat_penalty": ("repeat_penalty", _number(0)),
-    "repeat_last_n": ("repeat_last_n", _whole(-1)),
-    "presence_penalty": ("presence_penalty", _number(-1e6)),
-    "frequency_penalty": ("frequency_penalty", _number(-1e6)),
-    "mirostat": ("mirostat", _whole(0, 2)),
-    "mirostat_tau": ("mirostat_tau", _number(0)),
-    "mirostat_eta": ("mirostat_eta", _number(0)),
-    "seed": ("seed", _whole(0, 2**32 - 1)),
+    },
 }
+"""What our launch options are called there."""
+
 _OF_THE_MACHINE = frozenset(
     {"num_gpu", "main_gpu", "num_thread", "num_batch", "low_vram", "numa", "use_mmap", "use_mlock"}
 )
@@ -82,15 +54,15 @@ def parameters(data: bytes, what: str) -> Parameters:
     options: dict[str, Any] = {}
     ignored: dict[str, str] = {}
     for name, value in _object(data, what).items():
-        known = _OPTIONS.get(name)
-        if known is None:
+        option = _OPTIONS.get(name)
+        given = [value] if option == "stop" and isinstance(value, str) else value
+        if option is None:
             ours = "it is about the machine, which is yours" if name in _OF_THE_MACHINE else "nothing here does that"
             ignored[name[:100]] = f"{value!r:.80}: {ours}"
-        elif not known[1](value):
+        elif not advice.OPTIONS[option](given):
             ignored[name] = f"{value!r:.80}: no such value can be set"
         else:
-            option = known[0]
-            options[option] = [value] if option == "stop" and isinstance(value, str) else value
+            options[option] = given
     return Parameters(options, ignored)
 
 
