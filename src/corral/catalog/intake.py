@@ -272,11 +272,12 @@ class Intake(Shelf):
         for name in view.names:
             with suppress(StoreError):  # what is damaged is not listed
                 record = view.records[name]
-                if encode(name) in said:
+                if said and encode(name) in said:
                     rows.append(self._row(self._summary(record), self._overrides.of(name)))
                     continue
                 old = known.get(name)
-                row = old[1] if old is not None and old[0] == record else self._row(self._summary(record), {})
+                same = old is not None and (old[0] is record or old[0] == record)
+                row = old[1] if old is not None and same else self._row(self._summary(record), {})
                 self._published[name] = (record, row)
                 rows.append(row)
         published.write(self._blobs.root / "manifest.json", rows, self._clock.wall())
