@@ -147,7 +147,7 @@ async def _survey_whole(web: Web, where: RemotePart, look: Callable[[zipfile.Zip
                 f"{shown(where.url)} cannot be looked into: its server sends whole files only, and it has over "
                 f"{human(_MOST_UNASKED)}.",
                 "Download it yourself, and install from there: what is in a .zip by file:PATH, a wheel by pypi:NAME "
-                "with PIP_FIND_LINKS=FOLDER.",
+                "with PIP_NO_INDEX=1 and PIP_FIND_LINKS=FOLDER.",
             ) from error
         finally:
             part.close()
