@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _TRIES = 40
 _TRY_EVERY = 0.005
 """Seconds between two attempts to be the one server."""
+_ROOM = 1024
+"""Bytes that are taken for what a server says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ def claim(home: Path) -> Iterator[Claim]:
     Raises:
         ServerRunning: there is one already; says where.
         NoPermission: the folder cannot be written.
+        DiskFull: not even this file has room; said before anything is started.
     """
+    from corral.kit.disk import translated  # only a server needs it, and every command imports this module
+
     try:
         home.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(home / "server.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -71,6 +76,8 @@ def claim(home: Path) -> Iterator[Claim]:
                 f"A Corral server already runs{where} for {home}.",
                 "Use it, stop it, or set CORRAL_HOME to another folder.",
             )
+        with translated("writing", home / "server.json"):
+            os.pwrite(descriptor, b" " * _ROOM, 0)  # so that `announce` finds room
         yield Claim(descriptor)
         os.ftruncate(descriptor, 0)
     finally:
@@ -97,5 +104,4 @@ class Claim:
 
     def announce(self, presence: Presence) -> None:
         """Say where the server answers."""
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(asdict(presence)).encode(), 0)
+        os.ftruncate(self._descriptor, os.pwrite(self._descriptor, json.dumps(asdict(presence)).encode(), 0))
