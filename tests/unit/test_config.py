@@ -118,6 +118,13 @@ def test_what_cannot_be_used_is_refused_with_its_place(
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_home_that_cannot_be_looked_into_is_said(tmp_path: Path) -> None:
+    home = tmp_path / ("h" * 300)
+    with pytest.raises(ConfigError, match="cannot be read: File name too long") as caught:
+        load(env(tmp_path) | {"CORRAL_HOME": str(home)}, cwd=tmp_path)
+    assert "CORRAL_HOME" in str(caught.value)
+
+
 def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no configuration file"):
         load(env(tmp_path), file=tmp_path / "absent.yaml")

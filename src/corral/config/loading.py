@@ -103,7 +103,14 @@ def _find_file(file: Path | None, env: Mapping[str, str], home: Path, cwd: Path)
         if not named.is_file():
             raise ConfigError(f"There is no configuration file {named}.", "Check --config or CORRAL_CONFIG.")
         return named
-    return next((path for path in (cwd / "corral.yaml", home / "corral.yaml") if path.is_file()), None)
+    for path in (cwd / "corral.yaml", home / "corral.yaml"):
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:  # a folder that may not be entered, or a name that is too long
+            hint = "Check who owns the folder, or choose another with CORRAL_HOME."
+            raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint) from error
+    return None
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
