@@ -359,6 +359,32 @@ async def test_an_install_that_is_torn_away_each_time_gives_up(tmp_path, source)
     assert registry.names() == []
 
 
+class Moving(SystemClock):
+    """Moves a file to yet another disk at the last moment."""
+
+    def __init__(self, path):
+        self.path = path
+        self.times = 0
+
+    def wall(self):
+        if self.path.exists():
+            self.times += 1
+            disk = self.path.parent.parent / f"disk{self.times}"
+            disk.write_bytes(self.path.read_bytes())
+            self.path.unlink()
+            self.path.symlink_to(disk)
+        return super().wall()
+
+
+async def test_an_install_whose_file_is_moved_again_and_again_is_none_the_worse(tmp_path, source):
+    clock = Moving(tmp_path / "blobs" / "sha256" / models.sha256(ONE))
+    registry = Registry(tmp_path, {"memory": source}, clock, Library(()))
+    installed = await registry.install("memory:one")
+    assert clock.times
+    assert registry.path(installed.revision.files[0]).read_bytes() == ONE
+    assert source.resolved == 1
+
+
 async def test_a_blob_of_the_wrong_size_is_not_used(registry):
     installed = await registry.install("one")
     path = registry.path(installed.revision.files[0])

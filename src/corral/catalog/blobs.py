@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 from corral.domain.ports import Progress
 from corral.errors import CorruptModel, DiskFull, StoreError
-from corral.kit.disk import free, hold, human, in_thread, lies_at, translate, translated, try_lock
+from corral.kit.disk import free, hold, human, in_thread, translate, translated, try_lock
 from corral.kit.part import BLOCK, Part
 
 if TYPE_CHECKING:
@@ -143,10 +143,6 @@ class Blobs:
                 return await hold(path, self._clock, flags=os.O_RDONLY, shared=True)
             except FileNotFoundError:
                 return None
-
-    def holds(self, descriptor: int, sha256: str) -> bool:
-        """Whether the pinned file still is what lies under that digest."""
-        return lies_at(descriptor, self.path(sha256))
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:

@@ -217,10 +217,12 @@ class Pull:
         )
 
     def intact(self, files: Sequence[FileEntry]) -> bool:
-        """Whether all files are in the store and held here. Ask it with the store locked."""
-        return all(
-            file.sha256 in self._held and self._blobs.holds(self._held[file.sha256], file.sha256) for file in files
-        )
+        """Whether all files were brought here and are in the store. Ask it with the store locked.
+
+        What was moved to another disk in the meantime is, though it is not what is held here any more: it was verified
+        before it took the place of that, and with the store locked nobody removes it.
+        """
+        return all(file.sha256 in self._held and self._blobs.whole(file) for file in files)
 
     async def _pin(self, entry: FileEntry) -> bool:
         if not self._blobs.whole(entry):
