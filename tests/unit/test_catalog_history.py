@@ -87,8 +87,12 @@ def test_one_goes_back_step_by_step_and_anywhere_by_name():
     distinct = record("a" * 64, "ab" * 32, "c" * 64)
     assert distinct.target("c") == "c" * 64
     assert distinct.target("aa") == "a" * 64
-    for unclear in ("a", "d", ""):
-        with pytest.raises(Conflict) as caught:
+    for unclear, words in (
+        ("a", "Several revisions of m begin with 'a'"),
+        ("d", "No revision of m begins"),
+        ("", "No"),
+    ):
+        with pytest.raises(Conflict, match=words) as caught:
             distinct.target(unclear)
         assert "cccccccccccc (current)" in caught.value.hint
 

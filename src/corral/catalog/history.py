@@ -81,8 +81,8 @@ class Record:
             return there[place - 1]
         found = [revision for revision in there if to and revision.startswith(to)]
         if len(found) != 1:
-            many = "Several revisions" if found else "No revision"
-            raise Conflict(f"{many} of {self.name} begin with {to[:64]!r}.", _what(self), param="revision")
+            many, begin = ("Several revisions", "begin") if found else ("No revision", "begins")
+            raise Conflict(f"{many} of {self.name} {begin} with {to[:64]!r}.", _what(self), param="revision")
         return found[0]
 
     def kept(self, count: int) -> set[str]:
