@@ -19,18 +19,12 @@ from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.options import parse_options
 from corral.domain.ports import Clock, LaunchSpec, Report, Runtime, Source, silent
 from corral.errors import CorralError, ModelNotFound, RuntimeUnavailable
+from corral.kit.advice import sifted
 from corral.kit.clock import SystemClock
 from corral.kit.upstream import Timeouts, Upstream
 from corral.lifecycle.supervisor import Engine, Launch, Supervisor
 from corral.plugins import Plugins, runtimes, sources
 from corral.routing.dispatch import Dispatcher
-
-_ADVICE = frozenset(
-    {"context", "max_tokens", "keep", "stop", "system", "opening", "chat_template", "temperature"}
-    | {"top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"}
-    | {"presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "seed"}
-)
-"""Launch options that a revision may bring with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +270,6 @@ class Corral:
         """
         if installed is None:
             return {}
-        known = {f.name for f in fields(self.runtimes[kind].options)} & _ADVICE
-        found = {key: value for key, value in installed.revision.defaults.items() if key in known}
-        if "{" not in str(found.get("chat_template", "{")):
-            del found["chat_template"]
-        return found
+        advice, _ = sifted(installed.revision.defaults)
+        known = {f.name for f in fields(self.runtimes[kind].options)}
+        return {key: value for key, value in advice.items() if key in known}
