@@ -193,7 +193,7 @@ def leftovers(folder, disk):
     away = {path.name.removeprefix("sha256-") for path in disk.glob("*/*")}
     return {
         "parts": sorted(path.name for path in (folder / "partial").glob("*")),
-        "unfinished": sorted(path.name for path in folder.rglob("*.tmp")),
+        "unfinished": sorted(path.name for end in ("tmp", "gone") for path in folder.rglob(f"*.{end}")),
         "manifests": sorted(manifests - named),
         "blobs": sorted(blobs - needed),
         "away": sorted(away - blobs),
