@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.api import Client
-from support.models import gguf
+from support.models import gguf, snapshot
 from support.servers import corral_server
 
 CONFIG = """
@@ -358,3 +358,41 @@ def test_a_model_is_activated_whatever_its_runtime_is_called(client: Client, smo
     assert (busy.status, busy.code) == (409, "model_busy")
     forced = client.ask("DELETE", "/registry/real?force=true")
     assert client.ended(forced.json["operation_id"])["status"] == "completed"
+
+
+def test_a_model_that_nothing_here_runs_hides_no_other(client: Client) -> None:
+    folder = client.folder / "safe"
+    folder.mkdir()
+    for name, data in snapshot().items():
+        (folder / name).write_bytes(data)
+    begun = client.ask("POST", "/registry/install", {"name": "safe", "source": f"file:{folder}"})
+    assert client.ended(begun.json["operation_id"])["status"] == "completed"
+    install(client, "beside", gguf(1000))
+
+    offered = {model["id"] for model in client.ask("GET", "/v1/models", base="").json["data"]}
+    states = {model["name"]: model for model in client.ask("GET", "/api/v1/runtime/models", base="").json["models"]}
+
+    assert "beside" in offered
+    assert "safe" not in offered
+    assert (states["safe"]["runtime"], states["safe"]["format"]) == (None, "safetensors")
+    assert "safetensors" in states["safe"]["reason"]
+    assert states["beside"]["runtime"] == "llamacpp"
+    refused = client.ask("POST", "/api/v1/runtime/models/load?model_name=safe", base="")
+    assert (refused.status, refused.json["error"]["code"]) == (501, "runtime_missing")
+    removed = client.ask("DELETE", "/registry/safe").json
+    assert client.ended(removed["operation_id"])["status"] == "completed"
+
+
+def test_what_is_pinned_is_refused_at_once(client: Client) -> None:
+    install(client, "held", gguf(1100))
+    assert client.ask("POST", "/held/pin", {}).status == 200
+    for method, path in (("DELETE", "/registry/held"), ("POST", "/held/update")):
+        refused = client.ask(method, path)
+        assert (refused.status, refused.json["error"]["code"]) == (409, "model_pinned")
+    removed = client.ask("DELETE", "/registry/held?force=true").json
+    assert client.ended(removed["operation_id"])["status"] == "completed"
+
+
+def test_nothing_cannot_be_installed(client: Client) -> None:
+    refused = client.ask("POST", "/registry/install", {"name": "", "source": ""})
+    assert 400 <= refused.status < 500

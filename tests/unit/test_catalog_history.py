@@ -1,6 +1,7 @@
 """What a name stood for: update, history, rollback, pin; instant where the files are here, refused where not."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -64,11 +65,18 @@ def test_a_record_that_cannot_be_is_refused(change):
 
 def test_an_install_becomes_the_newest_and_keeps_no_revision_twice():
     after = record(*IDS[:3], current=0).onto(Step(IDS[3], 9.0), "s")
-    assert (after.revision, [step.revision for step in after.history]) == (IDS[3], IDS[:4])
+    assert (after.revision, [step.revision for step in after.history]) == (IDS[3], [IDS[1], IDS[2], IDS[0], IDS[3]])
     again = after.onto(Step(IDS[1], 10.0), "s")
-    assert [step.revision for step in again.history] == [IDS[0], IDS[2], IDS[3], IDS[1]]
+    assert [step.revision for step in again.history] == [IDS[2], IDS[0], IDS[3], IDS[1]]
     same = again.onto(Step(IDS[1], 99.0, "elsewhere", "v9"), "t")
     assert (same.current.installed_at, same.current.version, same.follows) == (10.0, "v9", "t")
+
+
+def test_a_rollback_undoes_the_last_update_also_after_an_earlier_rollback():
+    fled = replace(record(*IDS[:2]), revision=IDS[0])
+    after = fled.onto(Step(IDS[2], 9.0), "s")
+    assert after.target(None) == IDS[0]
+    assert after.kept(2) == {IDS[0], IDS[2]}
 
 
 def test_a_history_is_not_endless():

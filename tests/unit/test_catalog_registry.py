@@ -417,8 +417,28 @@ async def test_verification_reads_every_byte(registry):
     path = registry.path(installed.revision.files[0])
     path.chmod(0o644)
     path.write_bytes(ONE[:-1] + b"!")
-    with pytest.raises(DigestMismatch, match="corral rm one"):
+    with pytest.raises(DigestMismatch) as caught:
         await registry.verify("one")
+    return path, caught.value.hint
+
+
+async def test_what_is_found_damaged_is_brought_again_also_of_a_pinned_model(registry):
+    path, hint = await test_verification_reads_every_byte(registry)
+    assert hint.endswith("corral pull memory:one --name one")
+    await registry.pin("one")
+    assert not registry.sound(registry.get("one").revision)
+
+    await registry.install("one")
+
+    assert path.read_bytes() == ONE
+    assert registry.sound((await registry.verify("one")).revision)
+
+
+async def test_a_doubt_ends_with_a_sound_verification(registry):
+    path, _ = await test_verification_reads_every_byte(registry)
+    path.write_bytes(ONE)
+    await registry.verify("one")
+    assert registry.sound(registry.get("one").revision)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.operations import Order
 from corral.domain.ports import Query, Report, silent
-from corral.errors import Conflict, CorralError, ModelBusy, RuntimeUnavailable
+from corral.errors import Conflict, CorralError, InvalidName, ModelBusy, ModelPinned, RuntimeUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,11 +90,18 @@ class Catalog:
             case "push":
                 ModelRef.parse(str(order.params["to"]))
                 self._corral.registry.get(order.model)
-            case _:
-                self._corral.registry.get(order.model)
+            case kind:
+                installed = self._corral.registry.get(order.model)
+                if kind == "update" and installed.pinned:
+                    raise ModelPinned(
+                        f"Model {order.model!r} is pinned to {installed.revision.id[:12]}.",
+                        f"Let it move first: corral pin {order.model} --off",
+                    )
 
     def install_order(self, what: str, *, name: str | None = None, runtime: str | None = None) -> Order:
         """The order to install `what`, a library name or reference."""
+        if not what:
+            raise InvalidName("There is nothing to install: the name is empty.", "For example: smollm2", param="name")
         params = {"what": what, "name": name, "runtime": runtime}
         given = {key: value for key, value in params.items() if value}
         model = name or self._corral.name_for(what)
@@ -109,7 +116,8 @@ class Catalog:
         given = {key: value for key, value in params.items() if value not in (None, False)}
         host = ""
         if kind == "update" and model in self._corral.registry:
-            host = _host(ModelRef.parse(self._corral.registry.get(model).follows))
+            installed = self._corral.registry.get(model)
+            host = _host(self._corral.source_of(installed.follows or installed.revision.source))
         return Order(kind, model, given, lane=f"model:{model}" if model else kind, host=host)
 
     async def rollback(self, name: str, to: str | None = None) -> Installed:
@@ -221,6 +229,10 @@ class Catalog:
         if name in corral.registry.damaged():
             return
         installed = corral.registry.get(name)
+        if installed.pinned and not force:
+            raise ModelPinned(
+                f"Model {name!r} is pinned.", f"First: corral pin {name} --off. Or do both: corral rm {name} --force"
+            )
         loaded = self.loaded_from(installed.name)
         if loaded and not force:
             raise ModelBusy(

@@ -48,7 +48,7 @@ class Describer:
         facts, able = revision.facts, revision.capabilities
         return {
             "name": installed.name,
-            "provider": published.provider(installed.follows or revision.source),
+            "provider": published.provider(revision.source),
             "display_name": published.title(installed),
             "size_gb": round(revision.size / _GB, 3),
             "size": revision.size,
@@ -80,7 +80,7 @@ class Describer:
         weights = [file for file in revision.files if file.role == "model"]
         return ModelMetadata(
             name=installed.name,
-            provider=published.provider(installed.follows or revision.source),
+            provider=published.provider(revision.source),
             display_name=published.title(installed),
             size_gb=round(revision.size / _GB, 3),
             status="installed",

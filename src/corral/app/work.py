@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.models import Installed, ModelRef
-from corral.errors import CorruptModel, ModelBusy
+from corral.errors import CorruptModel, ModelBusy, ModelNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -65,7 +65,13 @@ class _Hands:
                 raise ModelBusy(f"Model {name!r} is in memory as {model}.", f"First: corral unload {model}")
             await self._corral.unload(model, force=True, drain=0)
         work.message(f"removing {name}")
-        return {"name": name, "freed": await self._registry.remove(name, force=force)}
+        try:
+            freed = await self._registry.remove(name, force=force)
+        except ModelNotFound:
+            if operation.attempts < 2:
+                raise
+            freed = 0  # the process died between the removal and the note that it was done
+        return {"name": name, "freed": freed}
 
     async def verify(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         if operation.order.model:

@@ -14,6 +14,7 @@
     ├── places.json                    folders on other disks that blobs were moved to
     ├── index.json                     what the records say, to read them fast; may be deleted
     ├── manifest.json                  what is installed, for people and scripts; written, never read
+    ├── doubted/<hex>                 the blob's bytes were found to be wrong; empty, gone once they are right
     └── lock                           flock: held while manifests, names and blobs are committed or removed
 
 Order is what makes it safe. A blob appears by a rename when it is whole, verified and on disk; a manifest when its
@@ -74,6 +75,25 @@ class Blobs:
             return False
         except OSError as error:
             raise translate(error, "reading", self.path(entry.sha256)) from error
+
+    def doubt(self, sha256: str) -> None:
+        """Note that the blob is not what it is called, so that the next install does not take it for whole."""
+        # On a disk that is read-only nothing can be installed either.
+        with suppress(OSError):
+            path = self.root / "doubted" / self.path(sha256).name
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+
+    def trust(self, sha256: str) -> None:
+        """Note that the blob's bytes are right."""
+        with suppress(OSError):
+            (self.root / "doubted" / self.path(sha256).name).unlink(missing_ok=True)
+
+    def doubted(self) -> frozenset[str]:
+        """The digests of the blobs that were found to be damaged and not brought again since."""
+        folder = self.root / "doubted"
+        with translated("reading", folder):
+            return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
     def away(self, sha256: str) -> Path | None:
         """Where the blob's bytes lie, when they are on another disk."""

@@ -59,13 +59,17 @@ class Record:
         return next(step for step in self.history if step.revision == self.revision)
 
     def onto(self, step: Step, follows: str) -> Record:
-        """The record after an install: `step` is the newest, and current. The same revision keeps its date."""
+        """The record after an install: `step` is the newest, and current. The same revision keeps its date.
+
+        What was current goes just before it, also where it was rolled back to: a rollback undoes what was done last.
+        """
         if step.revision == self.revision:
             kept = replace(step, installed_at=self.current.installed_at)
             history = tuple(kept if item.revision == step.revision else item for item in self.history)
             return replace(self, history=history, follows=follows)
-        others = tuple(item for item in self.history if item.revision != step.revision)
-        return replace(self, revision=step.revision, history=(*others, step)[-_LONGEST:], follows=follows)
+        others = tuple(item for item in self.history if item.revision not in {step.revision, self.revision})
+        history = (*others, self.current, step)[-_LONGEST:]
+        return replace(self, revision=step.revision, history=history, follows=follows)
 
     def target(self, to: str | None) -> str:
         """The id to roll back to: one older than the current, or what `to` is the beginning of.

@@ -150,9 +150,10 @@ class Intake(Shelf):
         files = files_of(listing, unsafe=unsafe)
         called = name or name_of(listing.ref)
         before = self._free_for(called, str(listing.ref))
-        if before is not None and still(before.revision, listing, files) and self._all_whole(before.revision):
+        same = before is not None and still(before.revision, listing, files)
+        if before is not None and same and self.sound(before.revision):
             return before
-        if before is not None:
+        if before is not None and not same:
             self._refuse_pinned(before, "updated")
         with self._claim(files, ref.scheme, str(listing.ref)) as claim:
             await in_thread(claim.reserve)
@@ -180,9 +181,10 @@ class Intake(Shelf):
     ) -> Installed:
         origin = Origin(str(entry.ref), entry.version, entry.licence, entry.defaults)
         before = self._free_for(name, origin.source)
-        if before is not None and _is_of(before.revision, entry) and self._all_whole(before.revision):
+        same = before is not None and _is_of(before.revision, entry)
+        if before is not None and same and self.sound(before.revision):
             return before
-        if before is not None:
+        if before is not None and not same:
             self._refuse_pinned(before, "updated")
         with self._claim([file.offered for file in entry.files], entry.ref.scheme, name) as claim:
             await in_thread(claim.reserve)
@@ -250,6 +252,8 @@ class Intake(Shelf):
             if before is not None and before.revision.id != revision.id:
                 self._refuse_pinned(before, "updated")
             await in_thread(self._room.committed, revision.files, _scheme(revision.source), name)
+            for file in revision.files:
+                self._blobs.trust(file.sha256)
             return await in_thread(self._record, name, step, revision, follows)
 
     def _record(self, name: str, step: Step, revision: Revision, follows: str) -> Installed:
@@ -322,8 +326,10 @@ class Intake(Shelf):
         if installed.pinned:
             raise pinned(installed.name, what)
 
-    def _all_whole(self, revision: Revision) -> bool:
-        return all(self._blobs.whole(file) for file in revision.files)
+    def sound(self, revision: Revision) -> bool:
+        """Whether its files are there with their sizes, and none was found to be damaged. Reads no bytes of them."""
+        doubted = self._blobs.doubted()
+        return all(self._blobs.whole(file) and file.sha256 not in doubted for file in revision.files)
 
 
 def _is_of(revision: Revision, entry: Entry) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _KEYS: Final = ("capabilities", "runtime", "context_length")
 _ABLE: Final = {f"supports_{item.value}": item for item in Capability} | {"supports_function_calling": Capability.TOOLS}
+CAPABILITIES: Final = (*_ABLE, "allowed_roles")
+"""What can be said of a model's capabilities."""
 _LONGEST: Final = 100_000_000
 
 
@@ -52,7 +54,7 @@ def _check_able(able: object) -> None:
             if not isinstance(value, list) or not all(isinstance(role, str) and role for role in value):
                 raise InvalidRequest("allowed_roles is a list of names of roles.", param=key)
         elif key not in _ABLE:
-            raise UnknownOption.among(str(key), [*_ABLE, "allowed_roles"], "an override's capabilities")
+            raise UnknownOption.among(str(key), CAPABILITIES, "an override's capabilities")
         elif not isinstance(value, bool):
             raise InvalidRequest(f"{key} is true or false.", param=key)
 

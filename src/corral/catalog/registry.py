@@ -54,7 +54,7 @@ class Registry(Intake):
         Raises:
             ModelNotFound: there is no such model.
         """
-        return pasts(self._own(name), self._past, self._all_whole)
+        return pasts(self._own(name), self._past, self.sound)
 
     async def rollback(self, name: str, to: str | None = None) -> Installed:
         """Let the model be the revision before, or the one whose id begins with `to`. Instant: its files are here.
@@ -229,7 +229,7 @@ class Registry(Intake):
         for name in view.names:
             record = view.records[name]
             models.append((name, index.revision(record.current)))
-            known = pasts(record, lambda step: _past(index, step), self._all_whole)
+            known = pasts(record, lambda step: _past(index, step), self.sound)
             models.extend((name, past.revision) for past in known if past.here and not past.current)
         return models, view.broken
 
@@ -271,8 +271,8 @@ class Registry(Intake):
         target = record.target(to)
         step = next(step for step in record.history if step.revision == target)
         revision = self._past(step)
-        if revision is None or not self._all_whole(revision):
-            here = [past.revision.id[:12] for past in pasts(record, self._past, self._all_whole) if past.here]
+        if revision is None or not self.sound(revision):
+            here = [past.revision.id[:12] for past in pasts(record, self._past, self.sound) if past.here]
             source = step.source or (revision.source if revision else record.follows)
             raise Conflict(
                 f"The files of revision {target[:12]} of {record.name} are no longer here.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from corral.domain.models import told
 from corral.domain.ports import Progress
 from corral.errors import CorralError, DigestMismatch
 
@@ -42,7 +43,7 @@ class Verifier:
             CorralError: it is not as it was installed.
         """
         for file in revision.files:
-            await self._file(name, file)
+            await self._file(name, revision.source, file)
 
     async def findings(self, models: Iterable[tuple[str, Revision]]) -> list[Finding]:
         """Verify them all, and say of each what was found."""
@@ -56,17 +57,19 @@ class Verifier:
                 found.append(Finding(name, revision.id, None))
         return found
 
-    async def _file(self, name: str, file: FileEntry) -> None:
+    async def _file(self, name: str, source: str, file: FileEntry) -> None:
         if not self._blobs.whole(file):
             raise self._blobs.missing(file)
         if file.sha256 in self._sound:
             return
         digest = await self._blobs.digest(file.sha256)
         if digest != file.sha256:
+            self._blobs.doubt(file.sha256)
             raise DigestMismatch(
                 f"{file.name} of {name} is damaged: its SHA-256 is {digest}, not {file.sha256}.",
-                f"Install it again: corral rm {name}, then corral pull {name}",
+                f"Its bytes are fetched again by: corral pull {told(source)} --name {name}",
             )
+        self._blobs.trust(file.sha256)
         self._sound.add(file.sha256)
         self._done += file.size
         self._report(Progress("check", self._done, max(self._done, self._total), file.name))

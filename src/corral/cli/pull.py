@@ -12,7 +12,14 @@ from corral.cli.names import Whats
 from corral.cli.output import Mode, size_text
 from corral.domain.models import Capability, Installed, check_name
 from corral.domain.operations import Operation, Order
-from corral.errors import CorralError, InvalidName, InvalidRequest, ModelNotFound, ServerNotRunning
+from corral.errors import (
+    CorralError,
+    InvalidName,
+    InvalidRequest,
+    ModelNotFound,
+    RuntimeUnavailable,
+    ServerNotRunning,
+)
 
 if TYPE_CHECKING:
     from corral.app import Corral
@@ -54,7 +61,7 @@ def pull(
         return
     for installed in there:
         if installed is not None:
-            _tell(invocation, described(installed), moved=False, already=True)
+            _tell(invocation, described(installed), corral, moved=False, already=True)
     if tasks:
         from corral.cli.work import carry_out
 
@@ -107,8 +114,8 @@ def _there(corral: "Corral", what: str, name: str | None, runtime: str | None) -
             return None
         if dict(installed.revision.defaults) != dict(pinned.defaults):
             return None
-        for file in installed.revision.files:
-            corral.registry.path(file)
+        if not corral.registry.sound(installed.revision):
+            return None
     except CorralError:
         return None
     return installed
@@ -167,7 +174,7 @@ def conclude(
         if task.error is None:
             facts = _facts(task.operation, corral)
             already = before.get(str(facts["name"])) == facts.get("revision")
-            _tell(invocation, facts, moved=task.moved, already=already)
+            _tell(invocation, facts, corral, moved=task.moved, already=already)
         elif len(tasks) > 1 and output.mode is Mode.JSON:
             content = {"code": task.error.code, "message": task.error.message, "hint": task.error.hint}
             output.emit({"event": "failed", "name": task.called, "error": content})
@@ -179,20 +186,44 @@ def conclude(
         raise failed[-1].error
 
 
-def _tell(invocation: Invocation, facts: Mapping[str, Any], *, moved: bool, already: bool) -> None:
+def _tell(
+    invocation: Invocation, facts: Mapping[str, Any], corral: "Corral | None", *, moved: bool, already: bool
+) -> None:
     output = invocation.output
 
     def show() -> None:
         verb = "was installed already" if already else "is installed"
         about = f"{size_text(facts.get('size'))}, {facts.get('format')}, revision {str(facts.get('revision'))[:12]}"
         output.say(f"{facts['name']} {verb}: {about}.")
-        capabilities = facts.get("capabilities") or ()
-        if Capability.CHAT in capabilities:
-            output.note(f"Talk to it: corral run {facts['name']}")
-        elif Capability.COMPLETION in capabilities:
-            output.note("It has no chat template: it completes texts, at /v1/completions.")
+        note = next_step(facts, runs=_runs(invocation, corral, str(facts["name"])))
+        if note:
+            output.note(note)
 
     output.result({"event": "installed", "downloaded": moved, **facts}, show, [facts["name"]])
+
+
+def next_step(facts: Mapping[str, Any], *, runs: bool) -> str:
+    """What can be done with an installed model; empty where there is nothing to say. `runs`: a runtime here runs it."""
+    capabilities = facts.get("capabilities") or ()
+    if not runs:
+        return f"No runtime here runs {facts.get('format')} files yet."
+    if Capability.CHAT in capabilities:
+        return f"Talk to it: corral run {facts['name']}"
+    if Capability.COMPLETION in capabilities:
+        return "It has no chat template: it completes texts, at /v1/completions."
+    return ""
+
+
+def _runs(invocation: Invocation, corral: "Corral | None", name: str) -> bool:
+    """Whether something runs the model where it is installed; of another machine's, its server says so."""
+    if corral is None:
+        with suppress(CorralError):
+            return invocation.ask(lambda server: server.model(name)).get("runtime") is not None
+        return True
+    with suppress(RuntimeUnavailable):
+        corral.definition(name)
+        return True
+    return False
 
 
 def _facts(operation: Operation | None, corral: "Corral | None") -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -209,7 +210,11 @@ class Gateway:
         return 200, {"status": "ready"}
 
     async def _models(self) -> tuple[int, Any]:
-        return 200, {"object": "list", "data": [self._model(name) for name in self.corral.names()]}
+        data = []
+        for name in self.corral.names():
+            with suppress(CorralError):  # what cannot be asked for is not offered; whoever names it is told why
+                data.append(self._model(name))
+        return 200, {"object": "list", "data": data}
 
     def _model(self, name: str) -> dict[str, Any]:
         definition = self.corral.definition(name)

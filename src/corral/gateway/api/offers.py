@@ -37,7 +37,7 @@ async def offered(corral: Corral, provider: str | None, limit: int) -> tuple[lis
     named = None if asked is None else provider_of(asked)
     shown: list[dict[str, Any]] = []
     async for model in _each(corral):
-        if named in (None, published.provider(model.follows or model.revision.source)):
+        if named in (None, published.provider(model.revision.source)):
             shown.append(_offer(describer.summary(model)))
         if len(shown) >= limit:
             break

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from corral.app import Corral
 from corral.domain.states import State
-from corral.errors import ModelNotFound, NotFound
+from corral.errors import ModelNotFound, NotFound, RuntimeUnavailable
 from corral.lifecycle.supervisor import Engine, Status
 
 
@@ -161,11 +161,15 @@ async def _described(corral: Corral, name: str, status: Status | None) -> ModelS
 
 
 async def _describe(corral: Corral, name: str, status: Status | None) -> ModelState:
-    """All that is known of a model; raises ModelNotFound when nothing is."""
-    definition = corral.definition(name)
-    known: dict[str, Any] = {"name": name, "state": State.COLD, "runtime": definition.runtime}
-    if definition.installed is not None:
-        revision = definition.installed.revision
+    """All that is known of a model, also of one that nothing here runs; raises ModelNotFound when nothing is."""
+    known: dict[str, Any] = {"name": name, "state": State.COLD}
+    try:
+        definition = corral.definition(name)
+        known["runtime"], installed = definition.runtime, definition.installed
+    except RuntimeUnavailable as error:
+        known["reason"], installed = error.message, corral.registry.get(name)
+    if installed is not None:
+        revision = installed.revision
         known |= {"revision": revision.id, "source": revision.source, "format": revision.format, "size": revision.size}
         known["capabilities"] = sorted(revision.capabilities)
     if status is not None:
