@@ -273,3 +273,13 @@ asyncio.run(main())
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout.split() == ["False"]
         assert done.stderr == ""
+
+
+async def test_one_that_was_removed_while_it_was_open_says_so(database, tmp_path):
+    await database.read(count)
+    (tmp_path / "corral.db").unlink()
+    for work in (database.read, database.write):
+        with pytest.raises(DatabaseError, match="removed or replaced"):
+            await work(count)
+    await database.close()
+    assert await database.read(count) == 0

@@ -56,6 +56,7 @@ class Database:
         self._patience = patience
         self._make = partial(self._postgresql, url, _asyncpg()) if url else partial(self._sqlite, home / "corral.db")
         self._engine: AsyncEngine | None = None
+        self._inode: int | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -104,7 +105,20 @@ class Database:
             async with self._opening:
                 if self._engine is None:
                     self._engine = await self._open()
+                    self._inode = self._lies()
+        elif self.file is not None and self._lies() != self._inode:
+            # What is written to a file without a name is lost, and nobody would know.
+            raise DatabaseError(
+                f"{self.place} was removed or replaced while it was open.", "Start Corral again; it makes a new one."
+            )
         return self._engine
+
+    def _lies(self) -> int | None:
+        """The file that lies in its place, by inode."""
+        try:
+            return None if self.file is None else self.file.stat().st_ino
+        except OSError:
+            return None
 
     async def _open(self) -> AsyncEngine:
         with self._translated():
