@@ -179,7 +179,7 @@ class ModelNotFound(NotFound):
     @classmethod
     def among(cls, name: str, known: Iterable[str], library: Iterable[str] = ()) -> ModelNotFound:
         """The error for `name`, with the nearest `known` names, or the pull command when the library has it."""
-        library = list(library)
+        name, library = name[:200], list(library)
         if name in library:
             return cls(f"Model {name!r} is not installed.", f"Install it with: corral pull {name}", param="model")
         close = nearest(name, known)
