@@ -223,6 +223,7 @@ def test_warnings_of_the_environment(yard: Yard) -> None:
     odd = Yard(yard.home, {"CORRAL_SERVER_PROT": "1"})
 
     assert "warning: Unknown option 'CORRAL_SERVER_PROT'" in odd.run("list").stderr
+    assert "'CORRAL_SERVER_PROT'" in json.loads(odd.run("list", "--json").stderr)["warning"]["message"]
     assert "warning" not in odd.run("list", "-q").stderr
 
 
@@ -283,7 +284,19 @@ def test_doctor_of_a_machine_that_is_well(yard: Yard) -> None:
 
     assert found["ok"] is True
     names = [check["name"] for check in found["checks"]]
-    assert {"python", "platform", "memory", "config", "home", "disk", "server", "gpu", "fake", "llamacpp"} <= set(names)
+    assert {
+        "python",
+        "platform",
+        "memory",
+        "config",
+        "home",
+        "disk",
+        "store",
+        "server",
+        "gpu",
+        "fake",
+        "llamacpp",
+    } <= set(names)
     assert well.run("doctor").stdout.splitlines()[0].startswith("ok   python")
 
 
@@ -297,6 +310,16 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(yard: Yard) -> None:
     assert f"127.0.0.1:{port}: address already in use" in done.stdout
     assert f"corral serve --port {int(port) + 1}" in done.stdout
     assert "1 to mend" in done.stdout
+
+
+def test_doctor_goes_on_where_the_store_cannot_be_read(yard: Yard) -> None:
+    (yard.home / "models").mkdir()
+    (yard.home / "models" / "names").symlink_to("names")  # which even root cannot follow
+    found = json.loads(yard.run("doctor", "--json", code=1).stdout)
+    verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
+
+    assert verdicts["store"] == "fail"
+    assert {"fake", "llamacpp"} <= set(verdicts)
 
 
 def test_doctor_of_a_broken_configuration(yard: Yard) -> None:

@@ -94,6 +94,17 @@ def test_what_says_nothing(value: str) -> None:
         changed({}, [value])
 
 
+def test_what_can_be_said_is_named_whole() -> None:
+    with pytest.raises(UnknownOption) as caught:
+        changed({}, ["weather=fine"])
+    assert {"context_length", "runtime", "supports_tools", "allowed_roles"} <= set(
+        caught.value.hint.removeprefix("Known: ").rstrip(".").split(", ")
+    )
+    with pytest.raises(UnknownOption) as caught:
+        changed({}, ["contextlength=64"])
+    assert "'context_length'" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(None, "-"), (True, "-"), ("x", "-"), (7, "7"), (1500, "1.5k"), (135e6, "135M"), (1_235_814_400, "1.24B"),

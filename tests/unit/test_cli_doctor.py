@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from corral.app import Corral
 from corral.cli.doctor import (
     Check,
     Verdict,
+    check_disk,
     check_driver,
     check_home,
     check_memory,
     check_platform,
     check_python,
+    check_runtimes,
+    check_store,
     judge,
 )
+from corral.config import load
 from corral.domain.ports import Availability
 
 
@@ -59,6 +64,37 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
 
     assert check.verdict is Verdict.FAIL
     assert "CORRAL_HOME" in check.fix
+
+
+def yard(home: Path, config: str = "") -> Corral:
+    (home / "corral.yaml").write_text(config)
+    env = {"HOME": str(home), "CORRAL_HOME": str(home)}
+    return Corral(load(env, cwd=home), env=env)
+
+
+def test_a_store_that_can_be_read(tmp_path: Path) -> None:
+    check = check_store(yard(tmp_path))
+
+    assert (check.verdict, check.detail) == (Verdict.OK, f"0 models in {tmp_path / 'models'}")
+
+
+def test_a_store_that_cannot_be_read_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "names").symlink_to("names")  # which even root cannot follow
+    corral = yard(tmp_path, "models: { parrot: { runtime: fake } }")
+
+    check = check_store(corral)
+    assert check.verdict is Verdict.FAIL
+    assert str(tmp_path / "models") in check.detail
+    checks = {check.name: check for check in check_runtimes(corral)}
+    assert {"fake", "llamacpp"} <= set(checks)
+    assert "model" not in checks
+
+
+def test_the_disk_of_a_store_that_lies_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert str(tmp_path / "file" / "models") in check_disk(tmp_path / "file" / "models").detail
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 
 from corral.cli.output import Mode, Output
 from corral.cli.progress import Meter, Step, amount_text, shown
+from corral.cli.table import cells
 from corral.domain.operations import Operation, OperationStatus, Order
 
 STEPS = [
@@ -108,6 +110,23 @@ def test_a_bar_shows_bytes_and_leaves_nothing_behind(columns: int) -> None:
     assert stdout == ""
     assert "1/1 MB" in stderr
     assert stderr.endswith("\x1b[2K")
+
+
+def widest(written: str) -> int:
+    """Cells of the longest line."""
+    return max(cells(part) for part in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)))
+
+
+def test_bars_follow_the_width_of_the_terminal() -> None:
+    stderr, env = Terminal(), {"COLUMNS": "100"}
+    with shown(Output(Mode.HUMAN, stdout=Terminal(), stderr=stderr, env=env), Hand()) as board:
+        seen = board.watch("a-model-with-a-long-name" * 2)
+        wide = len(stderr.getvalue())
+        env["COLUMNS"] = "40"
+        seen(Step("download", 500_000, 1_000_000, 250_000.0, 2.0))
+
+    assert 70 < widest(stderr.getvalue()[:wide]) <= 97
+    assert widest(stderr.getvalue()[wide:]) <= 37
 
 
 def test_a_wide_bar_tells_rate_and_time_left() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from corral.cli.invocation import Invocation
 from corral.cli.operations import OwnBook, _understood, _whole
+from corral.cli.output import Output
+from corral.cli.progress import Step, Watch
 from corral.cli.server import _request, operation_of
-from corral.cli.work import failure, located, order
+from corral.cli.work import Task, _one, _say_how_to_go_on, failure, located, order
 from corral.domain.operations import Failure, Operation, OperationStatus, Order, describe
 from corral.errors import Conflict, DiskFull, InvalidRequest, NotSupported, OperationNotFound
 
@@ -91,6 +97,62 @@ def test_files_get_their_whole_path() -> None:
     assert located("file:./a.gguf") == f"file:{Path.cwd()}/a.gguf"
     assert located("file:/a.gguf") == "file:/a.gguf"
     assert located("file:~/a.gguf") == f"file:{Path.home()}/a.gguf"
+
+
+class Stuck:
+    """Hands that take up an operation as it was left, show these steps of it, and then come no further."""
+
+    def __init__(self, left: Operation, *steps: Operation) -> None:
+        self._left = left
+        self._steps = steps
+        self.begun = asyncio.Event()
+
+    async def submit(self, order: Order) -> Operation:
+        return self._left
+
+    async def follow(self, operation: Operation, show: Callable[[Operation], None]) -> Operation:
+        for step in self._steps:
+            show(step)
+        self.begun.set()
+        return await asyncio.Future()
+
+    async def pause(self, identifier: str) -> Operation:
+        return replace(self._left, status=OperationStatus.PAUSED, done=0)
+
+    async def close(self) -> None: ...
+
+
+def nothing(step: Step) -> None: ...
+
+
+UNDER_WAY = operation(OperationStatus.IN_PROGRESS)
+
+
+@pytest.mark.parametrize(
+    ("left", "steps", "kept"),
+    [
+        (replace(UNDER_WAY, done=2_000_000, progress=30.0), ["resolve"], "; 2 MB are kept"),
+        (replace(UNDER_WAY, done=2_000_000, progress=30.0), ["resolve", "download"], "; 1.9 MB are kept"),
+        (replace(UNDER_WAY, progress=30.0), ["resolve"], "; what had arrived is kept"),
+        (UNDER_WAY, ["resolve"], ""),
+        (replace(UNDER_WAY, order=Order("verify", ""), done=2_000_000, progress=30.0), ["check"], ""),
+    ],
+)
+async def test_what_is_kept_is_told_however_soon_one_stops(left: Operation, steps: list[str], kept: str) -> None:
+    done = {"download": 1_900_000}
+    workers = Stuck(left, *(replace(left, phase=phase, done=done.get(phase, 0)) for phase in steps))
+    task = Task(left.order, "m", "corral pull m", watch=Watch(nothing))
+    work = asyncio.create_task(_one(workers, task))
+    await workers.begun.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    stderr = io.StringIO()
+    _say_how_to_go_on(Invocation(Output(stderr=stderr, env={})), task)
+
+    assert stderr.getvalue().splitlines() == [
+        f"m: stopped{kept}. To go on: corral pull m", "To drop what is kept: corral operations cancel op-1",
+    ]  # fmt: skip
 
 
 class Pages(OwnBook):

@@ -94,9 +94,11 @@ def examine(invocation: Invocation, *, online: bool) -> Iterator[Check]:
     yield check_disk(settings.models_dir)
     yield check_server(invocation, settings)
     yield check_driver(Path("/proc/driver/nvidia/version"), shutil.which("nvidia-smi"))
-    yield from check_runtimes(invocation.corral())
+    corral = invocation.corral()
+    yield check_store(corral)
+    yield from check_runtimes(corral)
     if online:
-        yield check_index(invocation.corral())
+        yield check_index(corral)
 
 
 def check_python(version: tuple[int, ...], where: str) -> Check:
@@ -188,19 +190,44 @@ def check_driver(version: Path, tool: str | None) -> Check:
     return Check("gpu", Verdict.OK, "no NVIDIA driver; models run on the processor")
 
 
+def check_store(corral: "Corral") -> Check:
+    """Whether it can be read what is installed."""
+    try:
+        count = len(corral.registry.names())
+    except CorralError as error:
+        return Check("store", Verdict.FAIL, error.message, error.hint)
+    return Check("store", Verdict.OK, f"{count} model{'' if count == 1 else 's'} in {corral.settings.models_dir}")
+
+
 def check_runtimes(corral: "Corral") -> Iterator[Check]:
     """What each runtime says of itself. One that a model here needs must be usable."""
-    needed: dict[str, list[str]] = {}
-    problems: dict[str, CorralError] = {}
-    for name in corral.names():
-        try:
-            needed.setdefault(corral.definition(name).runtime, []).append(name)
-        except CorralError as error:
-            problems[name] = error
+    needed, problems = _needed(corral)
     for kind, found in probe(corral).items():
         yield judge(kind, found, needed.get(kind, []))
     for name, problem in problems.items():
         yield Check("model", Verdict.FAIL, f"{name}: {problem.message}", problem.hint)
+
+
+def _needed(corral: "Corral") -> tuple[dict[str, list[str]], dict[str, CorralError]]:
+    """The models by the runtime that they need, and why that cannot be told of others.
+
+    Where the store cannot be read, they are those that the configuration gives a runtime.
+    """
+    needed: dict[str, list[str]] = {}
+    problems: dict[str, CorralError] = {}
+    try:
+        names = corral.names()
+    except CorralError:
+        for name, entry in corral.models.items():
+            if entry.runtime is not None:
+                needed.setdefault(entry.runtime, []).append(name)
+        return needed, problems
+    for name in names:
+        try:
+            needed.setdefault(corral.definition(name).runtime, []).append(name)
+        except CorralError as error:
+            problems[name] = error
+    return needed, problems
 
 
 def judge(kind: str, found: "Availability", models: list[str]) -> Check:
@@ -249,7 +276,8 @@ def check_index(corral: "Corral") -> Check:
 
 def _existing(path: Path) -> Path:
     """The nearest folder above `path`, or itself, that exists."""
-    return next((place for place in (path, *path.parents) if place.exists()), Path("/"))
+    # Not `Path.exists`, which raises where a folder on the way may not be entered.
+    return next((place for place in (path, *path.parents) if os.path.exists(place)), Path("/"))  # noqa: PTH110
 
 
 def _read(path: Path) -> str:

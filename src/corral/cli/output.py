@@ -1,7 +1,7 @@
 """What commands say, in three ways: for a person, as JSON, or only what was asked for.
 
     human   tables and lines on standard output; progress, notes and errors on standard error
-    json    one object on standard output; errors as one object on standard error
+    json    one object on standard output; errors and warnings as one object each on standard error
     quiet   names and answers only, one a line; errors as for a person
 
 Text that others wrote (models, servers, file names) goes through `clean` before it reaches a terminal, so that it
@@ -240,7 +240,10 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Something that may not be as meant, on standard error; not with `--quiet`."""
-        if self.mode is not Mode.QUIET:
+        if self.mode is Mode.JSON:
+            self._write(self.stderr, json.dumps({"warning": {"message": text}}) + "\n")
+            self.stderr.flush()
+        elif self.human:
             self._write(self.stderr, f"{self.paint('warning:', 'yellow', self.stderr)} {clean(text)}\n")
             self.stderr.flush()
 

@@ -7,11 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from corral.catalog.overrides import CAPABILITIES
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Model
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, UnknownOption
 
 _PLAIN = ("runtime", "context_length")
+KEYS = (*_PLAIN, *CAPABILITIES)
+"""All that can be said of a model."""
 
 
 @command
@@ -61,6 +64,7 @@ def changed(before: Mapping[str, Any], values: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: there is no `=`, or no key.
+        UnknownOption: a key that nobody knows; names the nearest, or all.
     """
     after = {key: value for key, value in before.items() if key != "capabilities"}
     able = dict(before.get("capabilities") or {})
@@ -70,6 +74,8 @@ def changed(before: Mapping[str, Any], values: Sequence[str]) -> dict[str, Any]:
             raise InvalidRequest(f"{text[:80]!r} is no KEY=VALUE.", "For example: supports_tools=true")
         target = after if key in _PLAIN else able
         if value:
+            if key not in KEYS:
+                raise UnknownOption.among(key, KEYS, "an override")
             target[key] = _value(key, value)
         else:
             target.pop(key, None)

@@ -16,8 +16,9 @@ from corral.cli.output import Mode, Output, line, size_text, time_text
 from corral.domain.operations import OperationStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from rich.console import RenderableType
     from rich.progress import Progress as Bars
 
     from corral.domain.operations import Operation
@@ -28,6 +29,7 @@ _EVERY = 5.0
 _WINDOW = 5.0
 """Seconds over which a rate is measured where the operation does not tell it."""
 _NARROW = 70
+_LEAST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,32 +233,30 @@ def amount_text(done: int, total: int | None) -> str:
 
 
 def _bars(output: Output) -> Bars:
-    from rich.progress import BarColumn, TextColumn
+    from rich.progress import BarColumn, ProgressColumn, TextColumn
     from rich.progress import Progress as Bars
     from rich.table import Column
 
     console = output.console(output.stderr)
-    # Room for the ^C of a terminal, which would push the bars out of their lines.
-    console.width = max(console.width - 3, 20)
-    wide = console.width >= _NARROW
 
     def text(field: str, *, shrinks: bool = False) -> TextColumn:
         column = Column(no_wrap=True, overflow="ellipsis", ratio=1 if shrinks else None)
         return TextColumn(f"{{task.{field}}}", markup=False, table_column=column)
 
-    columns = [text("description", shrinks=not wide), text("fields[phase]")]
-    columns += [text("fields[amount]")]
-    if wide:
+    def columns(*, wide: bool) -> tuple[ProgressColumn, ...]:
+        first = (text("description", shrinks=not wide), text("fields[phase]"))
+        if not wide:
+            return *first, text("fields[amount]")
         bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8))
-        return Bars(
-            columns[0],
-            columns[1],
-            bar,
-            columns[2],
-            text("fields[rate]"),
-            text("fields[eta]"),
-            console=console,
-            transient=True,
-            expand=True,
-        )
-    return Bars(*columns, console=console, transient=True, expand=True)
+        return *first, bar, text("fields[amount]"), text("fields[rate]"), text("fields[eta]")
+
+    class Following(Bars):
+        """Bars as wide as the terminal is at each frame: it may be resized meanwhile."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            # Room for the ^C of a terminal, which would push the bars out of their lines.
+            console.width = max((output.width(output.stderr) or 0) - 3, _LEAST)
+            self.columns = columns(wide=console.width >= _NARROW)
+            yield from super().get_renderables()
+
+    return Following(console=console, transient=True, expand=True)

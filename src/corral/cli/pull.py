@@ -220,10 +220,13 @@ def _runs(invocation: Invocation, corral: "Corral | None", name: str) -> bool:
         with suppress(CorralError):
             return invocation.ask(lambda server: server.model(name)).get("runtime") is not None
         return True
-    with suppress(RuntimeUnavailable):
+    try:
         corral.definition(name)
-        return True
-    return False
+    except RuntimeUnavailable:
+        return False
+    except CorralError:
+        return True  # something else is the matter with it, which is said when it is asked for
+    return True
 
 
 def _facts(operation: Operation | None, corral: "Corral | None") -> Mapping[str, Any]:

@@ -75,17 +75,17 @@ def _free(invocation: Invocation, corral: "Corral", names: Sequence[str], *, che
 
     Raises:
         ModelNotFound: there is no such model.
-        ModelPinned: all of `names` are pinned.
+        ModelPinned: all of `names` are pinned; nothing more has been said.
     """
     chosen = [corral.registry.get(name) for name in dict.fromkeys(names)]
     chosen = chosen or [installed for installed in corral.registry.all() if installed.folder is None]
     free = [installed for installed in chosen if check or not installed.pinned]
-    for installed in chosen:
-        if installed not in free:
-            said = f"{installed.name} is pinned, and stays as it is."
-            invocation.output.warn(f"{said} Let it go: corral pin {installed.name} --off")
+    held = [installed.name for installed in chosen if installed.pinned and not check]
     if names and not free:
-        raise ModelPinned(f"{chosen[0].name} is pinned.", f"Let it go: corral pin {chosen[0].name} --off")
+        said = f"{', '.join(held)} {'is' if len(held) == 1 else 'are'} pinned, and not updated."
+        raise ModelPinned(said, "Let go: " + "; ".join(f"corral pin {name} --off" for name in held))
+    for name in held:
+        invocation.output.warn(f"{name} is pinned, and stays as it is. Let it go: corral pin {name} --off")
     if not chosen:
         invocation.output.say("No model is installed that could be updated.")
     return free
@@ -308,6 +308,7 @@ def verify(invocation: Invocation, model: MaybeModel = None) -> None:
         if name:
             output.say(f"{name} is sound: {size_text(facts.get('size'))}, revision {str(facts.get('revision'))[:12]}.")
         else:
-            output.say(f"All {count} revisions are sound." if count else "Nothing is installed.")
+            all_sound = "The only revision is sound." if count == 1 else f"All {count} revisions are sound."
+            output.say(all_sound if count else "Nothing is installed.")
 
     output.result({"ok": True, **facts}, show, [name] if name else [])

@@ -10,6 +10,7 @@ import typer
 from corral import __version__
 from corral.cli.invocation import Invocation, command
 from corral.domain.models import Capability
+from corral.errors import CorralError
 
 if TYPE_CHECKING:
     from corral.app import Corral
@@ -47,35 +48,49 @@ def serve(
     from corral.gateway.server import serve as run
 
     corral = invocation.corral()
-    names = [*_to_try(corral), *corral.names()]
+    model, some = to_try(corral), bool(corral.names())
     output = invocation.output
 
     def ready(url: str) -> None:
         data = {"event": "ready", "url": url, "pid": os.getpid(), "version": __version__}
-        output.result(data, lambda: output.say(welcome(url, names, keyed=settings.api_key is not None)), [url])
+        output.result(
+            data, lambda: output.say(welcome(url, model, some=some, keyed=settings.api_key is not None)), [url]
+        )
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, ready))
     output.note("Corral has stopped.")
 
 
-def _to_try(corral: "Corral") -> list[str]:
-    """The first installed model that chats, in a list; of many models no more are looked at than it takes."""
+def to_try(corral: "Corral") -> str | None:
+    """The first model that chats and that a runtime here runs: an installed one, else one of the configuration.
+
+    Of many models no more are looked at than it takes.
+    """
     after = None
     while page := corral.registry.page(after, 50):
-        for model in page:
-            if Capability.CHAT in model.revision.capabilities:
-                return [model.name]
+        for installed in page:
+            if Capability.CHAT in installed.revision.capabilities and _chats(corral, installed.name):
+                return installed.name
         after = page[-1].name
-    return []
+    return next((name for name in sorted(corral.models) if _chats(corral, name)), None)
 
 
-def welcome(url: str, names: list[str], *, keyed: bool) -> str:
+def _chats(corral: "Corral", name: str) -> bool:
+    try:
+        installed = corral.definition(name).installed
+    except CorralError:
+        return False
+    return installed is None or Capability.CHAT in installed.revision.capabilities
+
+
+def welcome(url: str, model: str | None, *, some: bool, keyed: bool) -> str:
     """What a person reads when the server answers: the address, and lines to try that work as they stand.
 
-    `names` are the models that there are; the first is the one to try.
+    `model` is the one to try; `some` says whether there is any, though it may not chat.
     """
-    model = names[0] if names else "smollm2"
+    missing = None if model else "No model here chats yet." if some else "No model is installed yet."
+    model = model or "smollm2"
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
     login = ' -H "authorization: Bearer $CORRAL_API_KEY"' if keyed else ""
     key = "os.environ['CORRAL_API_KEY']" if keyed else "'none'"
@@ -87,7 +102,7 @@ def welcome(url: str, names: list[str], *, keyed: bool) -> str:
     lines = [
         f"Corral {__version__} serves at {url}",
         "",
-        *([] if names else ["No model is installed yet. In another terminal: corral pull smollm2", ""]),
+        *([f"{missing} In another terminal: corral pull {model}", ""] if missing else []),
         "Try it:",
         f"  curl {url}/v1/chat/completions -H 'content-type: application/json'{login} -d '{body}'",
         "",

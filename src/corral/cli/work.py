@@ -118,6 +118,13 @@ class Task:
     operation: Operation | None = None
     error: CorralError | None = None
     watch: Watch | None = None
+    found: int = 0
+    """Bytes that an earlier run had fetched already."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that have arrived, as far as that is known: this run counts only once it fetches."""
+        return self.watch.held if self.watch is not None and self.watch.moved else self.found
 
     @property
     def moved(self) -> bool:
@@ -142,6 +149,10 @@ def order(corral: Corral | None, kind: str, model: str = "", **params: Any) -> O
 
 _LONG = frozenset({"install", "update", "move", "push"})
 """The kinds whose progress is told in JSON, too: lines before the outcome."""
+
+
+_FETCHING = frozenset({"install", "update"})
+"""The kinds whose bytes stay when they are stopped."""
 
 
 def carry_out(invocation: Invocation, tasks: Sequence[Task], corral: Corral | None = None) -> None:
@@ -188,6 +199,8 @@ async def _all(invocation: Invocation, tasks: Sequence[Task], corral: Corral | N
 async def _one(workers: Hands, task: Task) -> None:
     try:
         task.operation = await workers.submit(task.order)
+        if task.order.kind in _FETCHING:
+            task.found = task.operation.done
         if task.watch is not None:
             task.operation = await workers.follow(task.operation, task.watch.operation)
         task.error = failure(task.operation, task.again)
@@ -223,8 +236,9 @@ def located(what: str) -> str:
 def _say_how_to_go_on(invocation: Invocation, task: Task) -> None:
     if task.operation is not None and task.operation.status.ended:
         return
-    held = task.watch.held if task.watch else 0
-    kept = f"; {size_text(held)} are kept" if held else ""
+    kept = f"; {size_text(task.held)} are kept" if task.held else ""
+    if not kept and task.order.kind in _FETCHING and task.operation is not None and task.operation.progress > 0:
+        kept = "; what had arrived is kept"  # a run between was stopped before it counted
     invocation.output.note(f"{task.called}: stopped{kept}. To go on: {task.again}")
     if task.operation is not None:
         invocation.output.note(f"To drop what is kept: corral operations cancel {task.operation.id}")
