@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from corral.kit.clock import SystemClock
 from corral.sources.pypi import PyPI
 
 ROOT = Path(__file__).parent.parent
+
+# Whoever starts the tests in the background may have Ctrl-C ignored, and every command that they start would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
