@@ -15,6 +15,19 @@ from typing import Any
 
 CORRAL = str(Path(sys.executable).with_name("corral"))
 
+_DESK = """
+import contextlib, io, json, os, sys
+from corral.cli.app import run
+
+orders, answers = sys.stdin, sys.stdout
+sys.stdin = open(os.devnull)
+for order in orders:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(json.loads(order))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), file=answers, flush=True)
+"""
+
 
 @dataclass(frozen=True)
 class Yard:
@@ -48,6 +61,17 @@ class Yard:
         assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
         return done
 
+    @contextmanager
+    def desk(self) -> Iterator[Desk]:
+        """The same commands in one process that stays, for the block's length: most of a command is its start."""
+        command = [sys.executable, "-c", _DESK]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=self.env, cwd=self.home, stdin=pipe, stdout=pipe, text=True) as process:
+            try:
+                yield Desk(self.home, self.more, process)
+            finally:
+                process.kill()
+
     def json(self, *arguments: str) -> Any:
         """What `corral … --json` says."""
         return json.loads(self.run(*arguments, "--json").stdout)
@@ -63,3 +87,22 @@ class Yard:
             finally:
                 server.send_signal(signal.SIGTERM)
                 server.wait(60)
+
+
+@dataclass(frozen=True)
+class Desk(Yard):
+    """A yard whose commands are given to one process, one after the other; each builds everything anew."""
+
+    process: subprocess.Popen[str] | None = None
+
+    def run(self, *arguments: str, typed: str | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """As a yard's; nothing can be piped in."""
+        assert typed is None
+        assert self.process is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        done = subprocess.CompletedProcess([CORRAL, *arguments], *json.loads(self.process.stdout.readline()))
+        assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
+        return done
