@@ -363,7 +363,7 @@ def test_searching_the_hub_and_what_is_here(hub: Hub, yard: Yard) -> None:
     table = yard.run("search", "tiny").stdout.splitlines()
     assert table[0].split() == ["REFERENCE", "SIZE", "FIT", "PARAMETERS", "LICENCE", "DOWNLOADS", "HERE"]
 
-    offline = Yard(yard.home, {**yard.more, "HF_ENDPOINT": "http://127.0.0.1:1"})
+    offline = Yard(yard.home, {**yard.more, "HF_ENDPOINT": "http://127.0.0.1:1", "CORRAL_SOURCES_RETRIES": "1"})
     done = offline.run("search", "tiny", code=1)
     assert "my-tiny" in done.stdout
     assert done.stderr.startswith("error: ")
