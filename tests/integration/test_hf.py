@@ -280,7 +280,7 @@ async def test_silence_ends(hub, caplog):
     await failure(resolved(hub, **quick), Transient)
     # The library sets no time-out for listings: its thread is left behind, and keeps nobody from ending.
     await failure(source(hub, **quick).search(Query("x")), Transient)
-    assert len(hub.asked) == 3
+    assert len([asked for asked in hub.asked if asked.method == "GET"]) == 3
     assert all(thread.daemon for thread in threading.enumerate() if thread.name == "corral-hf")
 
 
@@ -417,6 +417,21 @@ async def test_search_shows_only_what_can_be_named_and_shown(hub):
 async def test_an_unencrypted_hub_elsewhere_is_refused_before_it_is_asked(hub):
     error = await failure(resolved(hub, HF_ENDPOINT="http://192.0.2.1:8000", HF_TOKEN=TOKEN), AddressRefused)
     assert "CORRAL_SOURCES_ALLOW_PRIVATE=192.0.2.1:8000" in error.hint
+
+
+async def test_search_of_a_hub_that_hangs_up_is_given_up_at_once(tmp_path):
+    calls = []
+
+    async def hang_up(_, writer):
+        calls.append(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "HOME": str(tmp_path)}
+        with pytest.raises(SourceError):
+            await HuggingFace(Restless(), env, load(env)).search(Query("m"))
+    assert len(calls) <= 2  # a connection that was closed is tried once more, and no listing five times
 
 
 async def test_search_of_a_hub_that_talks_nonsense_fails_plainly(hub):

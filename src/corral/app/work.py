@@ -80,7 +80,8 @@ class _Hands:
         errors = [(finding.name, finding.error) for finding in findings if finding.error is not None]
         if errors:
             said = "; ".join(f"{name}: {error.message}" for name, error in errors)
-            raise CorruptModel(f"{len(errors)} of {len(findings)} revisions are damaged: {said}", errors[0][1].hint)
+            many = f"{len(errors)} of {len(findings)} revisions are" if len(findings) > 1 else "The only revision is"
+            raise CorruptModel(f"{many} not as installed: {said}", errors[0][1].hint)
         return {"verified": len(findings)}
 
     async def move(self, operation: Operation, work: Work) -> Mapping[str, Any]:

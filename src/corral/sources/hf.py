@@ -147,7 +147,10 @@ class HuggingFace:
             )
             return [_hit(info) for info in found if _is_named(info)]
 
-        # Asked once: the library itself tries listings again.
+        # The library tries a listing again for half a minute, which is too long to tell a person that nobody answers.
+        hub.require_online()
+        async with Web(access, self._clock) as web, web.get(hub.endpoint, method="HEAD"):
+            pass
         return await hub.ask(work, f"models like {wanted!r}" if wanted else "models", access.timeout)
 
     async def _surroundings(self) -> tuple[Access, Hub]:
