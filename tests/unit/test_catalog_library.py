@@ -7,7 +7,7 @@ import pytest
 
 from corral.catalog.library import shipped
 from corral.domain.models import check_name
-from corral.kit.disk import human
+from corral.domain.sizes import human
 
 ENTRIES = list(shipped())
 

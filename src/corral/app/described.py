@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from corral.app.corral import Corral
+    from corral.catalog.history import Past
     from corral.domain.models import Installed
 
 _GB = 1000**3
@@ -149,3 +150,30 @@ def moment(seconds: float) -> str:
 def _with_system(found: list[str], able: Iterable[Capability]) -> list[str]:
     rest = [role for role in found if role != "system"]
     return ["system", *rest] if Capability.SYSTEM_ROLE in able else rest
+
+
+def brief(installed: Installed) -> dict[str, Any]:
+    """What was installed, as the result of an operation has it."""
+    revision = installed.revision
+    return {
+        "name": installed.name,
+        "revision": revision.id,
+        "version": revision.version,
+        "format": revision.format,
+        "size": revision.size,
+        "source": revision.source,
+        "capabilities": sorted(revision.capabilities),
+    }
+
+
+def past_row(past: Past) -> dict[str, Any]:
+    """One entry of a history, as JSON shows it."""
+    return {
+        "revision": past.revision.id,
+        "version": past.revision.version,
+        "source": past.revision.source,
+        "size": past.revision.size,
+        "installed_at": past.installed_at,
+        "current": past.current,
+        "here": past.here,
+    }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corral.domain.models import Installed, ModelRef
+from corral.app.described import brief
+from corral.domain.models import ModelRef
 from corral.errors import CorruptModel, ModelBusy, ModelNotFound
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ class _Hands:
                 kept = dict(self._registry.override(installed.name))
                 await self._registry.set_override(installed.name, kept | {"runtime": runtime})
         self._corral.catalog.renew(installed.name)
-        return _described(installed)
+        return brief(installed)
 
     async def update(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         before = self._registry.get(operation.order.model)
         installed = await self._registry.update(before.name, report=work.report, on_part=work.on_part)
         self._corral.catalog.renew(installed.name)
-        return {"before": before.revision.id, **_described(installed)}
+        return {"before": before.revision.id, **brief(installed)}
 
     async def remove(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         name, force = operation.order.model, bool(operation.order.params.get("force"))
@@ -75,7 +76,7 @@ class _Hands:
 
     async def verify(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         if operation.order.model:
-            return _described(await self._registry.verify(operation.order.model, report=work.report))
+            return brief(await self._registry.verify(operation.order.model, report=work.report))
         findings = await self._registry.verify_all(work.report)
         errors = [(finding.name, finding.error) for finding in findings if finding.error is not None]
         if errors:
@@ -108,16 +109,3 @@ class _Hands:
             "bytes": found.bytes,
             "kept": list(found.kept),
         }
-
-
-def _described(installed: Installed) -> dict[str, Any]:
-    revision = installed.revision
-    return {
-        "name": installed.name,
-        "revision": revision.id,
-        "version": revision.version,
-        "format": revision.format,
-        "size": revision.size,
-        "source": revision.source,
-        "capabilities": sorted(revision.capabilities),
-    }

@@ -34,8 +34,9 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from corral.domain.ports import Progress
+from corral.domain.sizes import human
 from corral.errors import CorruptModel, DiskFull, StoreError
-from corral.kit.disk import free, hold, human, in_thread, translate, translated, try_lock
+from corral.kit.disk import free, hold, in_thread, translate, translated, try_lock
 from corral.kit.part import BLOCK, Part
 
 if TYPE_CHECKING:

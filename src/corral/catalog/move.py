@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import orjson
 
 from corral.domain.ports import Progress
+from corral.domain.sizes import human
 from corral.errors import Conflict, CorruptModel, DigestMismatch, DiskFull, StoreError
-from corral.kit.disk import free, human, in_thread, sync_folder, translated, try_lock, write_whole
+from corral.kit.disk import free, in_thread, sync_folder, translated, try_lock, write_whole
 from corral.kit.part import BLOCK, Part
 
 if TYPE_CHECKING:

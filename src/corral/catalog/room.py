@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
+from corral.domain.sizes import human
 from corral.errors import DiskFull, QuotaExceeded
-from corral.kit.disk import free, human, translated
+from corral.kit.disk import free, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

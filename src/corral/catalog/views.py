@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from corral.catalog import formats
+from corral.domain.sizes import human
 from corral.errors import CorruptModel, StoreError
-from corral.kit.disk import human, translated
+from corral.kit.disk import translated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

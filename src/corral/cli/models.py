@@ -136,18 +136,13 @@ def _remote_row(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def described(installed: Installed) -> dict[str, Any]:
     """An installed model in brief, as JSON shows it."""
-    revision = installed.revision
+    from corral.app.described import brief
+
     return {
-        "name": installed.name,
-        "revision": revision.id,
-        "version": revision.version,
-        "format": revision.format,
-        "size": revision.size,
-        "source": revision.source,
-        "licence": revision.licence,
-        "capabilities": sorted(revision.capabilities),
+        **brief(installed),
+        "licence": installed.revision.licence,
         "installed_at": installed.installed_at,
-        "follows": installed.follows or revision.source,
+        "follows": installed.follows or installed.revision.source,
         "pinned": installed.pinned,
         "folder": installed.folder,
     }

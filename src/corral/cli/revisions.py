@@ -13,7 +13,6 @@ from corral.cli.models import described
 from corral.cli.names import MaybeModel, Model, Some
 from corral.cli.output import Mode, Painted, line, size_text
 from corral.cli.server import Server
-from corral.cli.show import past_row
 from corral.cli.table import Column
 from corral.cli.work import Task, carry_out, done, order
 from corral.domain.models import Installed
@@ -257,6 +256,8 @@ def history(invocation: Invocation, model: Model) -> None:
         rows = invocation.ask(lambda server: server.revisions(model))
         name = model
     else:
+        from corral.app.described import past_row
+
         registry = invocation.corral().registry
         name = registry.get(model).name
         rows = [past_row(past) for past in registry.history(name)]

@@ -60,6 +60,7 @@ def describe(corral: "Corral", definition: "Definition", state: str | None = Non
 def _installed(corral: "Corral", installed: Installed) -> dict[str, Any]:
     import asyncio
 
+    from corral.app.described import past_row
     from corral.app.fitness import Judge, judged
 
     revision = installed.revision
@@ -77,19 +78,6 @@ def _installed(corral: "Corral", installed: Installed) -> dict[str, Any]:
         "defaults": dict(revision.defaults),
         "facts": facts,
         "files": [{**asdict(entry), "path": _path(corral, installed, entry)} for entry in revision.files],
-    }
-
-
-def past_row(past: Any) -> dict[str, Any]:
-    """One entry of a history, as JSON shows it."""
-    return {
-        "revision": past.revision.id,
-        "version": past.revision.version,
-        "source": past.revision.source,
-        "size": past.revision.size,
-        "installed_at": past.installed_at,
-        "current": past.current,
-        "here": past.here,
     }
 
 

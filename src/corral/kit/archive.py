@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from corral.domain.ports import Progress
+from corral.domain.sizes import human
 from corral.errors import DigestMismatch, SourceError
-from corral.kit.disk import human, in_thread
+from corral.kit.disk import in_thread
 from corral.kit.fetch import TooLong, fetch
 from corral.kit.part import Part
 from corral.kit.web import Transient, judge, local_path, shown
@@ -225,7 +226,7 @@ async def _whole(web: Web, reply: ClientResponse, length: int) -> bytes:
     return bytes(data)
 
 
-async def unpack(web: Web, what: RemotePart, into: PartFile, held: int, report: Report) -> None:
+async def unpack(web: Web, what: RemotePart, into: PartFile, held: int, report: Report, suffix: str = "zip") -> None:
     """Append the member of the archive that `what` names to `into`, less its first `held` bytes.
 
     The archive is fetched into the part's scratch, resumed and verified as a whole before anything of it is used, and
@@ -237,7 +238,7 @@ async def unpack(web: Web, what: RemotePart, into: PartFile, held: int, report: 
     """
     if what.member is None or what.length is None:
         raise SourceError(f"{shown(what.url)} is no archive that carries a model.")
-    archive = await Part.open(into.scratch(f"{what.sha256 or 'unpinned'}.zip"), web.clock)
+    archive = await Part.open(into.scratch(f"{what.sha256 or 'unpinned'}.{suffix}"), web.clock)
     try:
         await fetch(web, what, archive, report)
         await inflate(archive.path, what.member, into, held, report, most=what.length)

@@ -11,6 +11,7 @@ import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from corral.domain.sizes import human
 from corral.errors import DiskFull, NoPermission, StoreError
 
 if TYPE_CHECKING:
@@ -27,16 +28,6 @@ LOCK_PAUSE = 0.05
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-
-
-def human(size: int) -> str:
-    """`size` bytes as people write it, in powers of a thousand: `98.4 MB`."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def free(path: Path) -> int:

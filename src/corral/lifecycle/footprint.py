@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from corral.domain.sizes import human
+
 DEFAULT_CONTEXT = 4096
 DEFAULT_SLOTS = 4
 
@@ -158,9 +160,9 @@ def fit(estimate: Estimate, rooms: Sequence[Room]) -> Fit:
     found = tuple(_on(estimate, room) for room in rooms)
     known = [device for device in found if device.total is not None]
     if not known:
-        return Fit(None, f"needs {_human(estimate.total)}; how much memory there is, is not known", estimate, found)
+        return Fit(None, f"needs {human(estimate.total)}; how much memory there is, is not known", estimate, found)
     best = known[0]
-    need = f"needs {_human(best.needed)}{_how(estimate)}"
+    need = f"needs {human(best.needed)}{_how(estimate)}"
     if best.verdict is Verdict.YES:
         return Fit(Verdict.YES, f"{need}; {_left(best)}", estimate, found)
     lesser = next((device for device in known[1:] if device.verdict is not Verdict.NO), None)
@@ -178,7 +180,7 @@ def fit(estimate: Estimate, rooms: Sequence[Room]) -> Fit:
     together = sum(device.total or 0 for device in known)
     if len(known) > 1 and estimate.total <= together * _EASE:
         names = " and ".join(device.device for device in known)
-        return Fit(Verdict.TIGHT, f"{need}; only {names} together have that ({_human(together)})", estimate, found)
+        return Fit(Verdict.TIGHT, f"{need}; only {names} together have that ({human(together)})", estimate, found)
     return Fit(Verdict.NO, f"{need}, more than {best.device} has ({_total(best)})", estimate, found)
 
 
@@ -256,17 +258,8 @@ def _how(estimate: Estimate) -> str:
 def _left(device: DeviceFit) -> str:
     if device.free is None:
         return f"{device.device} has {_total(device)}, how much of it is free is not known"
-    return f"{device.device} has {_human(device.free)} free of {_total(device)}"
+    return f"{device.device} has {human(device.free)} free of {_total(device)}"
 
 
 def _total(device: DeviceFit) -> str:
-    return _human(device.total or 0)
-
-
-def _human(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    return human(device.total or 0)

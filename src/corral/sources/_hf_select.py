@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote, unquote
 
+from corral.domain.sizes import human
 from corral.errors import SourceError, SourceNotFound
-from corral.kit.disk import human
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

