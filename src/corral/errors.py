@@ -15,7 +15,8 @@
     │   ├── ModelNotFound            model_not_found    404
     │   ├── SourceNotFound           source_not_found   404
     │   ├── OperationNotFound        operation_missing  404
-    │   └── UnknownPlugin            unknown_plugin     404
+    │   ├── UnknownPlugin            unknown_plugin     404
+    │   └── ServiceNotFound          service_missing    404
     ├── Conflict                     conflict           409
     │   ├── ModelBusy                model_busy         409
     │   └── ModelPinned              model_pinned       409
@@ -34,21 +35,27 @@
     ├── EngineError                  engine_error       502
     │   ├── RuntimeUnavailable       runtime_missing    501
     │   ├── EngineStartFailed        engine_start       503
+    │   │   └── OutOfMemory          engine_memory      507
+    │   ├── EngineUnstable           engine_unstable    503
+    │   ├── DoesNotFit               does_not_fit       507
+    │   ├── QueueFull                queue_full         503
     │   ├── EngineDied               engine_died        502
     │   └── EngineTimeout            engine_timeout     504
     ├── UpstreamError                upstream_error     502
     │   ├── UpstreamUnreachable      upstream_refused   502
     │   ├── UpstreamTimeout          upstream_timeout   504
     │   └── UpstreamProtocol         upstream_garbage   502
+    ├── ServiceError                 service_error      500
+    │   └── ServiceUnavailable       service_missing_os 501
     └── ServerError                  server_error       500
         ├── AddressInUse             address_in_use     500
         ├── UnsafeBind               unsafe_bind        500
         ├── ServerRunning            server_running     409
         └── ServerNotRunning         server_not_running 503
 
-An error says what happened, to which thing, and what to type next (`hint`). Surfaces render from these four values and
-from nothing else: the gateway writes them in the client's dialect, the management API as JSON, the terminal as two
-lines.
+An error says what happened, to which thing, what to type next (`hint`), and, where that is known, after how many
+seconds to ask again (`retry_after`). Surfaces render from these values and from nothing else: the gateway writes them
+in the client's dialect, the management API as JSON, the terminal as two lines.
 """
 
 from __future__ import annotations
@@ -73,11 +80,14 @@ class CorralError(Exception):
     code: ClassVar[str] = "error"
     http_status: ClassVar[int] = 500
 
-    def __init__(self, message: str, hint: str = "", *, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, param: str | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.param = param
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
@@ -208,6 +218,12 @@ class UnknownPlugin(NotFound):
     code = "unknown_plugin"
 
 
+class ServiceNotFound(NotFound):
+    """There is no such service."""
+
+    code = "service_missing"
+
+
 class Conflict(CorralError):
     """The thing is in a state in which this cannot be done."""
 
@@ -329,6 +345,34 @@ class EngineStartFailed(EngineError):
     http_status = 503
 
 
+class OutOfMemory(EngineStartFailed):
+    """The engine needs more memory than it was given or found."""
+
+    code = "engine_memory"
+    http_status = 507
+
+
+class EngineUnstable(EngineError):
+    """The model's engines keep ending; the next one is started after a while."""
+
+    code = "engine_unstable"
+    http_status = 503
+
+
+class DoesNotFit(EngineError):
+    """The model would not fit even if nothing else were in memory."""
+
+    code = "does_not_fit"
+    http_status = 507
+
+
+class QueueFull(EngineError):
+    """More requests wait for models than may wait."""
+
+    code = "queue_full"
+    http_status = 503
+
+
 class EngineDied(EngineError):
     """An engine's process ended while it was answering."""
 
@@ -366,6 +410,19 @@ class UpstreamProtocol(UpstreamError):
     """The other side does not speak HTTP as it should."""
 
     code = "upstream_garbage"
+
+
+class ServiceError(CorralError):
+    """A long-lived server could not be started, stopped or asked."""
+
+    code = "service_error"
+
+
+class ServiceUnavailable(ServiceError):
+    """Services cannot be run in that way on this machine."""
+
+    code = "service_missing_os"
+    http_status = 501
 
 
 class ServerError(CorralError):

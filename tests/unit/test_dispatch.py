@@ -39,6 +39,9 @@ class Still:
     async def footprint(self) -> Footprint:
         return Footprint()
 
+    def processes(self) -> Sequence[int]:
+        return ()
+
     async def ended(self) -> str:
         raise NotImplementedError
 
@@ -60,6 +63,9 @@ class Stills:
 
     async def probe(self) -> Availability:
         return Availability(usable=True)
+
+    def demand(self, spec: LaunchSpec) -> None:
+        return None
 
     async def start(self, spec: LaunchSpec, report: Report) -> Still:
         return Still(self.facts)

@@ -4,32 +4,11 @@ from __future__ import annotations
 
 from math import inf
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.domain.states import State
-from corral.lifecycle.scheduler import AwaitStop, EngineView, Join, Load, Use, admit, idle, next_check
-
-
-@pytest.mark.parametrize(
-    ("state", "effect"),
-    [
-        (State.COLD, Load),
-        (State.FAILED, Load),
-        (State.LOADING, Join),
-        (State.READY, Use),
-        (State.STOPPING, AwaitStop),
-    ],
-)
-def test_each_state_has_its_effect(state: State, effect: type) -> None:
-    decision = admit("a", {"a": EngineView("a", state)})
-    assert type(decision) is effect
-    assert "a" in decision.reason
-
-
-def test_a_model_never_seen_is_loaded() -> None:
-    assert isinstance(admit("a", {"b": EngineView("b", State.READY)}), Load)
+from corral.lifecycle.scheduler import EngineView, idle, next_check
 
 
 def engines() -> st.SearchStrategy[EngineView]:
@@ -38,9 +17,9 @@ def engines() -> st.SearchStrategy[EngineView]:
         EngineView,
         st.uuids().map(str),
         st.sampled_from(State),
-        st.integers(0, 3),
-        seconds,
-        st.one_of(seconds, st.just(inf)),
+        in_flight=st.integers(0, 3),
+        last_used=seconds,
+        idle_timeout=st.one_of(seconds, st.just(inf)),
     )
 
 
@@ -68,7 +47,10 @@ def test_nothing_becomes_idle_before_the_next_check(views: list[EngineView], now
 
 
 def test_the_longest_unused_engine_goes_first() -> None:
-    views = [EngineView("new", State.READY, 0, 50, 10), EngineView("old", State.READY, 0, 5, 10)]
+    views = [
+        EngineView("new", State.READY, last_used=50, idle_timeout=10),
+        EngineView("old", State.READY, last_used=5, idle_timeout=10),
+    ]
     assert [effect.model for effect in idle(views, 100)] == ["old", "new"]
 
 

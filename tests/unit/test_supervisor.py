@@ -38,6 +38,9 @@ class MemorySession:
     async def footprint(self) -> Footprint:
         return Footprint({"cpu": 1})
 
+    def processes(self) -> Sequence[int]:
+        return ()
+
     async def ended(self) -> str:
         await self.end.wait()
         return self.reason
@@ -70,6 +73,9 @@ class MemoryRuntime:
 
     async def probe(self) -> Availability:
         return Availability(usable=True)
+
+    def demand(self, spec: LaunchSpec) -> None:
+        return None
 
     async def start(self, spec: LaunchSpec, report: Report) -> MemorySession:
         self.calls += 1

@@ -11,19 +11,23 @@
     log.*                    what is written to standard error
     runtimes.KIND.OPTION     launch options for every model of a runtime
     models.NAME.*            models by name, and what differs for them
+    groups.NAME.*            models that may not be in memory together
+    services.NAME.*          long-lived servers
 
 `corral.yaml` (JSON is accepted as YAML) holds the same tree; the environment variable of `server.port` is
-`CORRAL_SERVER_PORT`, and so on; the two maps can only be given in the file. Keys of vendors and of this server come
+`CORRAL_SERVER_PORT`, and so on; the four maps can only be given in the file. Keys of vendors and of this server come
 from the environment and are never written down. Reading blocks, once, at start.
 """
 
 from corral.config.loading import load, model_settings, variable
-from corral.config.settings import LogSettings, ModelSettings, Settings, reference
+from corral.config.settings import GroupSettings, LogSettings, ModelSettings, ServiceSettings, Settings, reference
 from corral.config.values import duration, size
 
 __all__ = [
+    "GroupSettings",
     "LogSettings",
     "ModelSettings",
+    "ServiceSettings",
     "Settings",
     "duration",
     "load",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import MISSING, Field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from corral.config import values
-from corral.config.settings import PATH_LISTS, PATHS, SECTIONS, ModelSettings, Settings, reference
+from corral.config.settings import ENTRIES, PATH_LISTS, PATHS, SECTIONS, ModelSettings, Settings, default_of, reference
 from corral.domain.models import check_name
 from corral.errors import ConfigError, InvalidName, UnknownOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+T = TypeVar("T")
 
 
 def variable(key: str) -> str:
@@ -157,10 +160,10 @@ def _from_tree(tree: dict[str, Any], lines: dict[str, int], path: Path) -> dict[
     found: dict[str, tuple[Any, str]] = {}
     for name, value in tree.items():
         place = f"{path}:{lines.get(str(name), 1)}"
-        if name in ("runtimes", "models"):
+        if name == "runtimes" or name in ENTRIES:
             for entry, content in _mapping(value, place).items():
                 where = f"{path}:{lines.get(f'{name}.{entry}', 1)}"
-                if name == "models":
+                if name != "runtimes":
                     _check_model_name(str(entry), where)
                 found[f"{name}.{entry}"] = (_mapping(content, place), where)
         elif name in sections:
@@ -177,7 +180,7 @@ def _from_tree(tree: dict[str, Any], lines: dict[str, int], path: Path) -> dict[
                 f"{place}: keys are not kept in files.", "Set the environment variable CORRAL_API_KEY instead."
             )
         else:
-            raise UnknownOption.among(str(name), {*known, *sections, "runtimes", "models"}, place)
+            raise UnknownOption.among(str(name), {*known, *sections, "runtimes", *ENTRIES}, place)
     return found
 
 
@@ -219,26 +222,24 @@ def _from_environment(env: Mapping[str, str]) -> tuple[dict[str, tuple[Any, str]
 
 
 def _build(given: Mapping[str, tuple[Any, str]]) -> Settings:
-    sections: dict[str, Any] = {"home": _read("home", values.path, given, None)}
+    sections: dict[str, Any] = {"home": _read("home", values.path, None, given)}
     for name, section in SECTIONS.items():
-        leaves = fields(section)
-        sections[name] = section(
-            **{leaf.name: _read(f"{name}.{leaf.name}", leaf.metadata["read"], given, _default(leaf)) for leaf in leaves}
-        )
+        how = {leaf.name: (leaf.metadata["read"], default_of(leaf)) for leaf in fields(section)}
+        read = {leaf: _read(f"{name}.{leaf}", reader, default, given) for leaf, (reader, default) in how.items()}
+        sections[name] = section(**read)
     runtimes = {key.split(".", 1)[1]: value for key, (value, _) in given.items() if key.startswith("runtimes.")}
-    models = {
-        key.split(".", 1)[1]: model_settings(value, origin)
-        for key, (value, origin) in given.items()
-        if key.startswith("models.")
+    entries: dict[str, Any] = {
+        kind: {
+            key.split(".", 1)[1]: _entry(type_, value, origin)
+            for key, (value, origin) in given.items()
+            if key.startswith(f"{kind}.")
+        }
+        for kind, type_ in ENTRIES.items()
     }
-    return Settings(runtimes=runtimes, models=models, **sections)
+    return Settings(runtimes=runtimes, **entries, **sections)
 
 
-def _default(leaf: Field[Any]) -> Any:
-    return leaf.default if leaf.default_factory is MISSING else leaf.default_factory()
-
-
-def _read(key: str, read: Callable[[Any], Any], given: Mapping[str, tuple[Any, str]], default: Any) -> Any:
+def _read(key: str, read: Callable[[Any], Any], default: Any, given: Mapping[str, tuple[Any, str]]) -> Any:
     if key not in given or given[key][0] is None:
         return default
     value, origin = given[key]
@@ -254,14 +255,18 @@ def model_settings(content: Mapping[str, Any], place: str) -> ModelSettings:
     Raises:
         ConfigError, UnknownOption: as `load`.
     """
-    leaves = {leaf.name: leaf for leaf in fields(ModelSettings)}
+    return _entry(ModelSettings, content, place)
+
+
+def _entry(kind: type[T], content: Mapping[str, Any], place: str) -> T:
+    leaves = {leaf.name: leaf for leaf in fields(kind)}  # type: ignore[arg-type] # they are dataclasses
     values: dict[str, Any] = {}
     for name, value in content.items():
         if name not in leaves:
             raise UnknownOption.among(str(name), leaves, place)
-        if name == "options":
+        leaf = leaves[name]
+        if leaf.metadata["read"] is None:
             values[name] = _mapping(value, place)
         else:
-            leaf = leaves[name]
-            values[name] = _read(name, leaf.metadata["read"], {name: (value, place)}, leaf.default)
-    return ModelSettings(**values)
+            values[name] = _read(name, leaf.metadata["read"], leaf.default, {name: (value, place)})
+    return kind(**values)

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from corral.config.values import duration, flag, level, names, path, paths, port, size, sizes, text, whole
+from corral.config.values import (
+    count,
+    duration,
+    flag,
+    integer,
+    level,
+    names,
+    path,
+    paths,
+    port,
+    size,
+    sizes,
+    text,
+    whole,
+)
 
 
 def _setting(default: Any, read: Callable[[Any], Any], doc: str) -> Any:
@@ -95,6 +109,21 @@ class EngineSettings:
     load_timeout: float = _setting(120.0, duration, "How long an engine may take to become ready.")
     stop_grace: float = _setting(5.0, duration, "How long an engine may take to stop before it is killed.")
     drain_grace: float = _setting(30.0, duration, "How long `unload` waits for answers under way.")
+    memory: Mapping[str, int] = field(
+        default_factory=dict,
+        metadata={
+            "read": sizes,
+            "doc": "Most that engines take, by device, as `cpu: 12GB`. Default: what it has, less `reserve`.",
+        },
+    )
+    reserve: int = _setting(1024**3, size, "Memory of each device that engines leave to everything else.")
+    patience: float = _setting(
+        20.0, duration, "How long a request waits for a model out of memory before those in memory must make room."
+    )
+    queue: int = _setting(1000, whole, "Requests that may wait for models; one more is refused with 503.")
+    loads: int = _setting(2, whole, "Models loaded at once.")
+    measure_every: float = _setting(15.0, duration, "How often the memory of running engines is measured.")
+    restarts: int = _setting(3, count, "Times in a row that a model's engine may end by itself before it has to wait.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +154,36 @@ class ModelSettings:
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"read": None, "doc": "The runtime's options."})
     idle_timeout: float | None = _setting(None, duration, "As `engines.idle_timeout`, for this model.")
     preload: bool = _setting(False, flag, "Load it when the server starts.")
+    resident: bool = _setting(False, flag, "Once in memory it never has to make room for another.")
+    priority: int = _setting(0, integer, "Its requests go before those of models with a smaller number.")
+    concurrency: int | None = _setting(None, whole, "Requests it is given at once. Default: as many as it has slots.")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """Models that have a rule in common."""
+
+    members: tuple[str, ...] = _setting((), names, "The models.")
+    swap: bool = _setting(True, flag, "Only one of them is in memory at a time.")
+    exclusive: bool = _setting(False, flag, "While one of them is in memory, no model of another group is.")
+    persistent: bool = _setting(False, flag, "They need not leave for a group that is exclusive.")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """A long-lived server that Corral starts and watches."""
+
+    kind: str | None = _setting(None, text, "`ollama`, `vllm` or `command`. Default: the service's name.")
+    manager: str | None = _setting(
+        None, text, "`systemd-user`, `systemd` or `local`. Default: systemd where it runs, else local."
+    )
+    options: Mapping[str, Any] = field(default_factory=dict, metadata={"read": None, "doc": "What the kind takes."})
+    environment: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"read": None, "doc": "Variables of its environment."}
+    )
+    stop_grace: float = _setting(20.0, duration, "How long it may take to stop before it is killed.")
+    start_timeout: float = _setting(300.0, duration, "How long it may take to become healthy.")
+    restart: bool = _setting(True, flag, "Start it again when it ends by itself.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +201,8 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    groups: Mapping[str, GroupSettings] = field(default_factory=dict)
+    services: Mapping[str, ServiceSettings] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
     file: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -164,11 +225,12 @@ class Settings:
         for kind, options in self.runtimes.items():
             for name, value in options.items():
                 yield f"runtimes.{kind}.{name}", value, self.origin(f"runtimes.{kind}")
-        for name, model in self.models.items():
-            for item in fields(model):
-                value = getattr(model, item.name)
-                if value not in (None, {}, False):
-                    yield f"models.{name}.{item.name}", value, self.origin(f"models.{name}")
+        for kind, entries in (("models", self.models), ("groups", self.groups), ("services", self.services)):
+            for name, entry in entries.items():
+                for item in fields(entry):
+                    value = getattr(entry, item.name)
+                    if value != default_of(item):
+                        yield f"{kind}.{name}.{item.name}", value, self.origin(f"{kind}.{name}")
 
     def value(self, key: str) -> Any:
         """The value of a dotted key."""
@@ -180,6 +242,11 @@ class Settings:
         for part in key.split("."):
             found = getattr(found, part)
         return found
+
+
+def default_of(item: Field[Any]) -> Any:
+    """What an item of a section is when nobody says."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _without_password(url: str) -> str:
@@ -200,11 +267,14 @@ SECTIONS: Mapping[str, type[Any]] = {
 }
 
 
+ENTRIES: Mapping[str, type[Any]] = {"models": ModelSettings, "groups": GroupSettings, "services": ServiceSettings}
+"""Maps of the file whose entries have names of the user's choosing."""
+
+
 def reference() -> Iterator[tuple[str, Any, str]]:
     """Every single-valued key with its default and what it means."""
     for item in fields(Settings):
         if "doc" in item.metadata:
             yield item.name, item.default, item.metadata["doc"]
         for leaf in fields(SECTIONS[item.name]) if item.name in SECTIONS else ():
-            default = {} if leaf.default is MISSING else leaf.default
-            yield f"{item.name}.{leaf.name}", default, leaf.metadata["doc"]
+            yield f"{item.name}.{leaf.name}", default_of(leaf), leaf.metadata["doc"]

@@ -53,6 +53,20 @@ def whole(value: Any) -> int:
     return int(value)
 
 
+def count(value: Any) -> int:
+    """A whole number of at least 0."""
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]+", str(value)):
+        raise ValueError("not a whole number of at least 0")
+    return int(value)
+
+
+def integer(value: Any) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]+", str(value)):
+        raise ValueError("not a whole number")
+    return int(value)
+
+
 def text(value: Any) -> str:
     """A text that is not empty."""
     if not isinstance(value, str):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from corral.domain.memory import Demand, Placement
 from corral.domain.models import Capability, Installed, Listing, ModelRef, RemoteFile, Revision
 
 
@@ -97,7 +98,8 @@ class LaunchSpec:
     """Everything a runtime needs to start an engine.
 
     `model` is the name clients ask for. `files` maps a role (`model`, `mmproj`, …) to a path on disk. `options` is an
-    instance of the runtime's `options`. Times in seconds.
+    instance of the runtime's `options`. `placement` is where the scheduler has set memory aside for it, and how much;
+    None where nobody counts. Times in seconds.
     """
 
     model: str
@@ -105,6 +107,7 @@ class LaunchSpec:
     files: Mapping[str, Path] = field(default_factory=dict)
     revision: Revision | None = None
     load_timeout: float = 120.0
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +115,16 @@ class SessionFacts:
     """What an engine said of itself when it became ready; None is unknown.
 
     `context` in tokens, for one slot. `device` is `cpu`, `cuda:0`, … or `remote` for an engine that is no process of
-    ours.
+    ours. `notes` are remarks for whoever asks how it runs, such as an option it could not follow. `sleeps`: the session
+    is a Sleeper.
     """
 
     context: int | None = None
     slots: int | None = None
     device: str | None = None
     capabilities: frozenset[Capability] | None = None
+    notes: tuple[str, ...] = ()
+    sleeps: bool = False
 
 
 @runtime_checkable
@@ -143,6 +149,10 @@ class Session(Protocol):
         """Measured now."""
         ...
 
+    def processes(self) -> Sequence[int]:
+        """Ids of the processes it is made of, some of which may be gone; empty for one that is no process of ours."""
+        ...
+
     async def ended(self) -> str:
         """Wait until the engine is gone for whatever reason, and return that reason. A remote engine never ends."""
         ...
@@ -153,6 +163,27 @@ class Session(Protocol):
 
     async def stop(self, grace: float) -> None:
         """End it: politely, then after `grace` seconds firmly. Idempotent; afterwards no process of it is left."""
+        ...
+
+
+@runtime_checkable
+class Sleeper(Protocol):
+    """A session that can give back most of its memory and stay: `facts.sleeps` says whether this one can."""
+
+    async def sleep(self) -> None:
+        """Give back what can be given back; it answers nothing until `wake`.
+
+        Raises:
+            EngineError: it could not; it is as it was, or has ended.
+        """
+        ...
+
+    async def wake(self) -> None:
+        """Take the memory again and answer.
+
+        Raises:
+            EngineError: it could not; it is asleep still, or has ended.
+        """
         ...
 
 
@@ -173,11 +204,16 @@ class Runtime(Protocol):
         """Whether it can be used here. Cheap, and never raises."""
         ...
 
+    def demand(self, spec: LaunchSpec) -> Demand | None:
+        """What an engine started so will want of memory; None for one that takes none here. Pure and quick."""
+        ...
+
     async def start(self, spec: LaunchSpec, report: Report) -> Session:
         """Start an engine and wait until it answers.
 
         Raises:
             RuntimeUnavailable: it cannot run here.
+            OutOfMemory: the memory it was given does not suffice.
             EngineStartFailed: it ended, or said that it cannot load the model.
             EngineTimeout: it was not ready within `spec.load_timeout`.
 

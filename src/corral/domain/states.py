@@ -7,11 +7,17 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a model stands. `cold` → `loading` → `ready` → `stopping` → `cold`; `failed` is cold with a reason."""
+    """Where a model stands; `lifecycle.supervisor` draws the ways between them.
+
+    `queued` is asked for and waits for room; `sleeping` is there with its memory given back; `failed` is cold with a
+    reason.
+    """
 
     COLD = "cold"
+    QUEUED = "queued"
     LOADING = "loading"
     READY = "ready"
+    SLEEPING = "sleeping"
     STOPPING = "stopping"
     FAILED = "failed"
 

@@ -24,9 +24,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from corral.errors import CorralError, EngineStartFailed, EngineTimeout
+
+if TYPE_CHECKING:
+    import psutil
 
 _SECRET = re.compile(r"(_API_KEY|_TOKEN|_PASSWORD)$|SECRET", re.IGNORECASE)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -134,6 +137,10 @@ class Child:
         except asyncio.CancelledError:
             self._wire.kill()
             raise
+
+    def family(self) -> tuple[int, ...]:
+        """Its id and those of its descendants; empty when it is gone. Takes some milliseconds."""
+        return () if self._wire.ended.done() else tuple(process.pid for process in _family(self.pid))
 
     async def resident(self) -> int | None:
         """Bytes of memory it and its descendants hold, pages of mapped files included; None when it is gone."""
@@ -317,13 +324,21 @@ def _reason(code: int, sent: signal.Signals | None) -> str:
     return f"was ended by {name}"
 
 
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and its descendants; empty when it is gone."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    return []
+
+
 def _resident(pid: int) -> int | None:
     import psutil
 
     total: int | None = None
-    with suppress(psutil.NoSuchProcess):
-        leader = psutil.Process(pid)
-        for process in (leader, *leader.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total = (total or 0) + process.memory_info().rss
+    for process in _family(pid):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total = (total or 0) + process.memory_info().rss
     return total

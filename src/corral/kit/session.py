@@ -53,6 +53,10 @@ class ChildSession:
         resident = await self._child.resident()
         return Footprint({} if resident is None else {"cpu": resident})
 
+    def processes(self) -> Sequence[int]:
+        """The child and what it started."""
+        return self._child.family()
+
     async def ended(self) -> str:
         """Wait until it is gone, and return why."""
         return await self._child.ended()

@@ -168,14 +168,12 @@ class Supervisor:
             if engine is not None:
                 return engine
             slot = self._slots.get(model)
-            match scheduler.admit(model, self._views()):
-                case scheduler.Load(reason):
-                    slot = self._load(model, reason)
-                    await self._loaded(slot, report)
-                case scheduler.Join() if slot:
-                    await self._loaded(slot, report)
-                case _ if slot:
-                    await slot.stopped.wait()
+            if slot is None:
+                await self._loaded(self._load(model, f"{model} is not in memory"), report)
+            elif slot.state is State.LOADING:
+                await self._loaded(slot, report)
+            else:
+                await slot.stopped.wait()
 
     @asynccontextmanager
     async def lease(self, model: str, report: Report = silent) -> AsyncIterator[Engine]:
@@ -276,7 +274,13 @@ class Supervisor:
             if engine is None:
                 views[model] = EngineView(model, slot.state)
             else:
-                views[model] = EngineView(model, slot.state, engine.in_flight, engine.last_used, engine.idle_timeout)
+                views[model] = EngineView(
+                    model,
+                    slot.state,
+                    in_flight=engine.in_flight,
+                    last_used=engine.last_used,
+                    idle_timeout=engine.idle_timeout,
+                )
         return views
 
     def _set(self, model: str, slot: _Slot, state: State, reason: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from corral.domain.memory import Demand
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
 from corral.errors import InvalidRequest
@@ -32,11 +33,13 @@ FAULTS = {
     "never_ready": "never says that it is ready",
     "ignore_sigterm": "answers, and does not stop when asked politely",
 }
+_PROCESS = 24 * 1024**2
 _STATUS = re.compile(r"status:[45]\d\d")
 _NOT_NEGATIVE = (
     "delay_ms",
     "first_token_ms",
     "load_ms",
+    "memory_mib",
     "retry_after",
     "fault_after",
     "fault_times",
@@ -55,6 +58,7 @@ class FakeOptions:
         delay_ms: wait between two tokens.
         first_token_ms: wait before the first.
         load_ms: wait before it is ready.
+        memory_mib: memory it really takes, in MiB, beside some 20 for the process.
         hold_after: stop after this many tokens until released at `/fake/release`.
         embed_dimensions: length of an embedding.
         context: tokens it pretends to hold; a longer prompt is refused as llama.cpp refuses it.
@@ -71,6 +75,7 @@ class FakeOptions:
     delay_ms: float = 0
     first_token_ms: float = 0
     load_ms: float = 0
+    memory_mib: int = 0
     hold_after: int | None = None
     embed_dimensions: int = 8
     context: int = 4096
@@ -108,6 +113,11 @@ class Fake:
     async def probe(self) -> Availability:
         """Always usable."""
         return Availability(usable=True, devices=("cpu",))
+
+    def demand(self, spec: LaunchSpec) -> Demand:
+        """What the script says, and what the process takes."""
+        options: FakeOptions = spec.options
+        return Demand(fixed=_PROCESS + options.memory_mib * 1024**2, device="cpu")
 
     async def start(self, spec: LaunchSpec, report: Report) -> ChildSession:
         """Start the process and wait until it answers."""

@@ -17,6 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from corral.domain.memory import Demand
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
 from corral.errors import CorralError, EngineStartFailed, InvalidRequest, RuntimeUnavailable
@@ -144,6 +145,18 @@ class LlamaCpp:
             return Availability(
                 usable=False, reason="The package xllamacpp is not installed.", hint="Type: pip install xllamacpp"
             )
+
+    def demand(self, spec: LaunchSpec) -> Demand:
+        """Weights, and the context of every slot; layers may lie on both sides."""
+        options: LlamaCppOptions = spec.options
+        return Demand(
+            context=slot_context(options, spec),
+            slots=options.slots,
+            keys=options.cache_type_k,
+            values=options.cache_type_v,
+            layers=options.gpu_layers,
+            splits=True,
+        )
 
     async def start(self, spec: LaunchSpec, report: Report) -> ChildSession:
         """Load the file `spec.files["model"]` in a child process and wait until it answers."""

@@ -88,6 +88,9 @@ class OpenAI:
         """Always usable: it needs nothing installed."""
         return Availability(usable=True)
 
+    def demand(self, spec: LaunchSpec) -> None:
+        """None: what it takes, it takes elsewhere."""
+
     async def start(self, spec: LaunchSpec, report: Report) -> OpenAISession:
         """The address, with the key as the environment has it now. The server is not asked."""
         options: OpenAIOptions = spec.options
@@ -147,6 +150,10 @@ class OpenAISession:
     async def footprint(self) -> Footprint:
         """Nothing on this machine."""
         return Footprint({})
+
+    def processes(self) -> Sequence[int]:
+        """None of ours."""
+        return ()
 
     async def ended(self) -> str:
         """Never returns: a remote engine does not end."""

@@ -19,7 +19,7 @@ from corral.runtimes._fake.wire import CutError, Request, Wire, read_request
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-_AT_START_ONLY = {"load_ms", "slots", "embed_dimensions"}
+_AT_START_ONLY = {"load_ms", "memory_mib", "slots", "embed_dimensions"}
 _CRASHED = 70
 _REMEMBERED = 1000
 """Requests that `/fake/seen` tells of, the last ones: an engine under load must not grow."""
@@ -32,22 +32,23 @@ def main() -> None:
     script = parent.launch["script"]
     if script["fault"] == "ignore_sigterm":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    held = b"\x01" * (script["memory_mib"] * 1024**2)  # written to, so that it really is taken
     time.sleep(script["load_ms"] / 1000)
     if script["fault"] == "crash_on_start":
         print("fake: crashing at the start, as the script says", file=sys.stderr)
         child.leave(_CRASHED)
     if script["fault"] == "never_ready":
         threading.Event().wait()
-    asyncio.run(_serve(parent, script))
+    asyncio.run(_serve(parent, script, held))
 
 
-async def _serve(parent: child.Parent, script: dict[str, Any]) -> None:
+async def _serve(parent: child.Parent, script: dict[str, Any], held: bytes) -> None:
     engine = Engine(parent.launch["name"], parent.launch["key"], script)
     server = await asyncio.start_server(engine.connected, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     if script["fault"] == "refuse":
         server.close()
-    print(f"fake: listening on {host}:{port}", file=sys.stderr)
+    print(f"fake: listening on {host}:{port}, holding {len(held)} bytes", file=sys.stderr)
     parent.ready(address=f"http://{host}:{port}")
     await asyncio.get_running_loop().create_future()
 
