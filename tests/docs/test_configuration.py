@@ -46,10 +46,18 @@ def _expected(default: Any, home: Path) -> Any:
     return home / str(default).removeprefix("~/") if isinstance(default, Path) else default
 
 
-def test_the_keys_of_a_model_are_documented() -> None:
-    documented = {pages.code(row[0]): row[1] for row in PAGE.table("One model: `models.NAME`")}
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("One model: `models.NAME`", config.ModelSettings),
+        ("Models that may not stand together: `groups.NAME`", config.GroupSettings),
+        ("A long-lived server: `services.NAME`", config.ServiceSettings),
+    ],
+)
+def test_the_keys_of_an_entry_are_documented(heading: str, kind: type[Any]) -> None:
+    documented = {pages.code(row[0]): row[1] for row in PAGE.table(heading)}
 
-    assert documented == {item.name: item.metadata["doc"] for item in fields(config.ModelSettings)}
+    assert documented == {item.name: item.metadata["doc"] for item in fields(kind)}
 
 
 @pytest.mark.parametrize("block", PAGE.blocks("yaml"))

@@ -165,12 +165,28 @@ def test_every_key_can_be_given_by_its_variable(tmp_path: Path) -> None:
         "log.requests": "on",
         "store.models_dir": "/m",
         "store.quotas": "hf=20GB",
+        "engines.memory": "cpu=4GB",
     }
     for key, default, _ in reference():
         text = samples.get(key, "17")
         settings = load(env(tmp_path, **{variable(key): text}), cwd=tmp_path)
         assert settings.value(key) != default, key
         assert settings.origin(key) == f"environment {variable(key)}"
+
+
+def test_groups_and_services_are_read_like_models(tmp_path: Path) -> None:
+    write(tmp_path, "groups:\n  big: {members: [a, b], exclusive: true}\nservices:\n  ollama: {stop_grace: 5s}\n")
+    settings = load(env(tmp_path), cwd=tmp_path)
+    assert settings.groups["big"].members == ("a", "b")
+    assert (settings.groups["big"].swap, settings.groups["big"].exclusive) == (True, True)
+    assert settings.services["ollama"].stop_grace == 5
+    assert ("groups.big.exclusive", True) in [(key, value) for key, value, _ in settings.rows()]
+
+
+def test_a_group_with_an_unknown_key_is_refused_with_its_place(tmp_path: Path) -> None:
+    write(tmp_path, "groups:\n  big: {member: [a]}\n")
+    with pytest.raises(UnknownOption, match=r"corral\.yaml:2.*members"):
+        load(env(tmp_path), cwd=tmp_path)
 
 
 def test_quotas_are_sizes_by_source_in_a_file_and_in_the_environment(tmp_path: Path) -> None:
