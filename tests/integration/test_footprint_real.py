@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from corral.catalog import gguf
+from corral.domain.memory import Demand
 from corral.domain.models import FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
-from corral.lifecycle.footprint import Plan, estimate
+from corral.lifecycle.reckoning import estimate
 from corral.runtimes.llamacpp import LlamaCpp, LlamaCppOptions
 
 
@@ -27,6 +28,6 @@ async def test_the_estimate_is_near(smollm2: Path, context: int, slots: int) -> 
     finally:
         await session.stop(5)
 
-    estimated = estimate(facts, size, Plan(context, slots)).total
+    estimated = estimate(facts, size, Demand(context, slots)).total
     print(f"{context} x {slots}: estimated {estimated / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB")
     assert 0.9 * measured <= estimated <= 1.25 * measured

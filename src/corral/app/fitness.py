@@ -7,13 +7,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from corral.hardware import snapshot
-from corral.lifecycle.footprint import Fit, Plan, Room, estimate, fit
+from corral.lifecycle.footprint import Fit, Room, fit
+from corral.lifecycle.reckoning import estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from corral.domain.hardware import Machine
+    from corral.domain.memory import Demand
 
 
 def rooms(machine: Machine) -> list[Room]:
@@ -33,9 +35,9 @@ class Judge:
         """A judge who has looked at the machine just now."""
         return cls(await asyncio.to_thread(snapshot.take, folder, usage=False))
 
-    def fit(self, facts: Mapping[str, Any], size: int | None, plan: Plan | None = None) -> Fit | None:
+    def fit(self, facts: Mapping[str, Any], size: int | None, demand: Demand | None = None) -> Fit | None:
         """How a model with these facts and `size` bytes of files fits; None when its size is not known."""
-        return None if size is None else fit(estimate(facts, size, plan), self._rooms)
+        return None if size is None else fit(estimate(facts, size, demand), self._rooms)
 
 
 def judged(found: Fit | None) -> dict[str, Any]:

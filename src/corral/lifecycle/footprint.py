@@ -1,101 +1,44 @@
-"""How much memory an engine will take, from the model's own metadata, and whether a machine has it. Pure.
+"""Whether a machine has the memory that an engine will take, where it can be put, and how far it reaches. Pure.
 
-What an engine holds: its weights; the context, two vectors for each token and layer; the buffers of one step; and the
-process around them. The first two are arithmetic on what the file says, the others were measured with llama.cpp. What
-the file does not say is guessed on the large side, and the estimate tells so.
+`reckoning` makes bytes of a model's metadata and a runtime's demand; this compares them with what there is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from math import inf
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
+from corral.domain.memory import Demand, Placement
 from corral.domain.sizes import human
+from corral.lifecycle.reckoning import Estimate, Slices, estimate, slices, trained_context
 
-DEFAULT_CONTEXT = 4096
-DEFAULT_SLOTS = 4
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-_PROCESS = 48 * 1024**2
-_STEP = 512
-"""Tokens that are computed at once."""
-_ACTIVATIONS = 16
-"""Vectors of the model's width that are alive for each token of a step."""
-_GUESSED_CONTEXT = 0.12
-"""The context of one slot of 4096 tokens over the weights, where the file does not say; it is less for most models."""
 _EASE = 0.9
 """Of what is free, an estimate may take this much and still count as fitting with ease."""
-
-# Bytes of one number of the context, by its format; the quantised ones keep a scale for each block of 32.
-_NUMBERS: Mapping[str, float] = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
-    "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
-}
-
-# Every how many layers one sees the whole context, where the others see a window and the file does not say which.
-_PATTERNS: Mapping[str, int] = {
-    "gemma2": 2,
-    "gemma3": 6,
-    "gemma3n": 5,
-    "gpt-oss": 2,
-    "cohere2": 4,
-    "exaone4": 4,
-    "olmo2": 4,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How an engine would be loaded. `context` in tokens for each slot; None is what a runtime takes by default."""
-
-    context: int | None = None
-    slots: int = DEFAULT_SLOTS
-    keys: str = "f16"
-    values: str = "f16"
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Bytes an engine will take. `cells` is the context; `logits` counts on a GPU only, where it is set aside at once.
-
-    `tokens` is the context of each slot that it was reckoned with. `guessed` says that the file did not tell enough.
-    """
-
-    weights: int
-    cells: int
-    compute: int
-    logits: int
-    process: int
-    tokens: int
-    slots: int
-    guessed: bool = False
-
-    @property
-    def total(self) -> int:
-        """All of it, on the processor."""
-        return self.weights + self.cells + self.compute + self.process
-
-    @property
-    def on_gpu(self) -> int:
-        """What a GPU must have for all of it; the process stays outside."""
-        return self.weights + self.cells + self.compute + self.logits
+_LONGEST = 1 << 20
+"""Tokens of context to try at most where nobody says for how many a model was trained."""
+_STEP = 256
+"""Tokens by which a context is made longer."""
+_NOTHING: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Memory that a model may use. `id` is `cpu`, `cuda:0`, …; `total` and `free` in bytes, None when unknown."""
+    """Memory that a model may use. `id` is `cpu`, `cuda:0`, …; `total` and `free` in bytes, None when unknown.
+
+    `unified`: it has none of its own and takes the processor's. `lost`: why the device is gone, when it is.
+    """
 
     id: str
     total: int | None
     free: int | None
+    unified: bool = False
+    lost: str | None = None
 
 
 class Verdict(StrEnum):
@@ -125,30 +68,6 @@ class Fit:
     reason: str
     estimate: Estimate
     devices: tuple[DeviceFit, ...] = ()
-
-
-def estimate(facts: Mapping[str, Any], size: int, plan: Plan | None = None) -> Estimate:
-    """What an engine of a model will take, by the facts of its files and their `size` in bytes."""
-    plan = plan or Plan()
-    trained = _number(facts, "context_length")
-    tokens = plan.context or DEFAULT_CONTEXT
-    if trained is not None:
-        tokens = min(tokens, trained)
-    width = _number(facts, "embedding_length")
-    per_slot = _cells(facts, tokens, plan)
-    guessed = per_slot is None
-    if per_slot is None:
-        per_slot = round(size * _GUESSED_CONTEXT * tokens / DEFAULT_CONTEXT)
-    return Estimate(
-        weights=size,
-        cells=per_slot * plan.slots,
-        compute=_STEP * 4 * _ACTIVATIONS * width if width else round(size * 0.02),
-        logits=_STEP * 4 * (_number(facts, "vocab_size") or 0),
-        process=_PROCESS,
-        tokens=tokens,
-        slots=plan.slots,
-        guessed=guessed,
-    )
 
 
 def fit(estimate: Estimate, rooms: Sequence[Room]) -> Fit:
@@ -195,60 +114,6 @@ def _on(estimate: Estimate, room: Room) -> DeviceFit:
     return DeviceFit(room.id, verdict, needed, room.free, room.total)
 
 
-def _cells(facts: Mapping[str, Any], tokens: int, plan: Plan) -> int | None:
-    """Bytes of one slot's context; None when the facts do not tell."""
-    layers = _number(facts, "block_count")
-    heads = _per_layer(facts, "head_count", layers)
-    kv_heads = _per_layer(facts, "head_count_kv", layers) or heads
-    if layers is None or heads is None or kv_heads is None:
-        return None
-    width = _number(facts, "embedding_length")
-    most = max(heads, default=0)
-    own = width // most if width and most else None
-    key = _number(facts, "key_length") or own
-    value = _number(facts, "value_length") or own
-    if key is None or value is None:
-        return None
-    token = key * _NUMBERS.get(plan.keys, 2.0) + value * _NUMBERS.get(plan.values, 2.0)
-    window = _number(facts, "sliding_window")
-    windowed = _windowed(facts, layers) if window else (False,) * layers
-    total = 0.0
-    for count, short in zip(kv_heads, windowed, strict=True):
-        # A window is kept with the step that moves it.
-        held = min(tokens, window + _STEP) if short and window else tokens
-        total += held * count * token
-    return round(total)
-
-
-def _windowed(facts: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
-    """Of each layer, whether it sees only a window; all see everything where nobody says."""
-    pattern = facts.get("sliding_window_pattern")
-    if isinstance(pattern, Sequence) and not isinstance(pattern, str) and len(pattern) == layers:
-        return tuple(bool(item) for item in pattern)
-    every = pattern if isinstance(pattern, int) and pattern > 0 else _PATTERNS.get(str(facts.get("architecture")))
-    if every is None:
-        return (False,) * layers
-    return tuple(layer % every < every - 1 for layer in range(layers))
-
-
-def _per_layer(facts: Mapping[str, Any], key: str, layers: int | None) -> tuple[int, ...] | None:
-    value = facts.get(key)
-    if layers is None:
-        return None
-    if isinstance(value, int):
-        return (max(0, value),) * layers
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == layers:
-        return tuple(max(0, int(item)) for item in value)
-    return None
-
-
-def _number(facts: Mapping[str, Any], key: str) -> int | None:
-    value = facts.get(key)
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        value = max(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
 def _how(estimate: Estimate) -> str:
     slots = "" if estimate.slots == 1 else f"{estimate.slots} x "
     guess = ", a guess" if estimate.guessed else ""
@@ -263,3 +128,286 @@ def _left(device: DeviceFit) -> str:
 
 def _total(device: DeviceFit) -> str:
     return human(device.total or 0)
+
+
+def placements(
+    facts: Mapping[str, Any],
+    size: int,
+    demand: Demand,
+    devices: Sequence[Room],
+    remembered: Mapping[str, Mapping[str, int]] = _NOTHING,
+) -> tuple[Placement, ...]:
+    """The ways to put an engine, the best first: on a GPU, over several, partly on one, on the processor.
+
+    A room's `total` is what engines may take of that device, whoever holds it now. Ways that would not fit there are
+    left out; when none fits all are returned, so that whoever decides can say what is wanting. Empty only where there
+    is no such device as `demand` asks for: see `refusal`. `remembered` holds measured bytes by device, under the `key`
+    of a placement; they take the place of the estimate.
+    """
+    there = _Ground(facts, size, demand, devices, remembered)
+    ways = [*there.whole(), *there.spread(), *there.partly(), *there.beside()]
+    fitting = tuple(way for way in ways if there.holds(way))
+    return fitting or tuple(ways)
+
+
+def key(placement: Placement) -> str:
+    """What a placement's footprint is remembered under: `cpu`, `cuda:0`, `cuda:0+cuda:1`, `cuda:0+cpu/12`."""
+    graphics = [device for device in placement.devices if device != "cpu"]
+    if placement.layers is None:
+        return "+".join(graphics) or "cpu"
+    return f"{'+'.join([*graphics, 'cpu'])}/{placement.layers}" if graphics else "cpu"
+
+
+def refusal(facts: Mapping[str, Any], size: int, demand: Demand, devices: Sequence[Room]) -> tuple[str, str] | None:
+    """Why no way to put it can ever be taken on this machine, and what to change; None when there is one."""
+    there = _Ground(facts, size, demand, devices, _NOTHING)
+    ways = placements(facts, size, demand, devices)
+    if any(there.holds(way) for way in ways):
+        return None
+    if not ways:
+        lost = [room for room in devices if room.lost is not None and _meant(room.id, demand.device or "", True)]
+        if lost:
+            return f"{lost[0].id} is gone: {lost[0].lost}", "See: corral hardware"
+        found = ", ".join(room.id for room in devices) or "nothing that is known"
+        several = f"{demand.parallel} devices" if demand.parallel > 1 else "a device"
+        return f"it wants {several} {demand.device!r}, and this machine has {found}", "See: corral hardware"
+    near = ways[-1] if demand.layers is None else ways[0]
+    short = next(room for room in devices if (room.total or 0) < near.devices.get(room.id, 0))
+    needed = human(near.devices[short.id])
+    reason = (
+        f"needs {needed}{_how(there.estimate)} {near.said}, more than {short.id} may give ({human(short.total or 0)})"
+    )
+    return reason, "; ".join(reach(facts, size, demand, short).advice) or "Take a smaller model or quantisation."
+
+
+class _Ground:
+    """What the ways to put one engine are worked out from."""
+
+    def __init__(
+        self,
+        facts: Mapping[str, Any],
+        size: int,
+        demand: Demand,
+        devices: Sequence[Room],
+        remembered: Mapping[str, Mapping[str, int]],
+    ) -> None:
+        self.estimate = estimate(facts, size, demand)
+        self._demand = demand
+        self._slices = slices(facts, self.estimate, demand)
+        self._rooms = {room.id: room for room in devices}
+        self._remembered = remembered
+        self._gpus = self._graphics(devices)
+
+    def holds(self, way: Placement) -> bool:
+        """Whether there is as much on each device, whoever holds it."""
+        rooms = ((self._rooms.get(device), needed) for device, needed in way.devices.items())
+        return all(room is None or room.total is None or needed <= room.total for room, needed in rooms)
+
+    def whole(self) -> list[Placement]:
+        """All of it on one GPU, the largest first."""
+        if self._demand.parallel > 1 or self._part() is not None:
+            return []
+        return [self._placed(self._alone(gpu), None, f"wholly on {gpu.id}") for gpu in self._gpus]
+
+    def spread(self) -> list[Placement]:
+        """Evenly over as many GPUs of one kind as were asked for."""
+        wanted, found = self._demand.parallel, self.estimate
+        if wanted < 2:
+            return []
+        ways = []
+        for kind in dict.fromkeys(_kind(gpu.id) for gpu in self._gpus):
+            group = [gpu for gpu in self._gpus if _kind(gpu.id) == kind][:wanted]
+            if len(group) == wanted:
+                share = -(-(found.weights + found.cells) // wanted) + found.compute + found.logits + found.overhead
+                parts = {gpu.id: share for gpu in sorted(group, key=lambda gpu: gpu.id)} | {"cpu": found.process}
+                ways.append(self._placed(parts, None, "over " + " and ".join(list(parts)[:-1])))
+        return ways
+
+    def partly(self) -> list[Placement]:
+        """Some layers on a GPU that cannot take all, as many as it can; or as many as were asked for."""
+        cut, asked = self._slices, self._part()
+        if cut is None or not self._demand.splits or self._demand.parallel > 1:
+            return []
+        ways = []
+        for gpu in self._gpus:
+            if gpu.unified:
+                continue
+            if asked is None and self.holds(self._placed(self._alone(gpu), None, "")):
+                continue
+            tries = [self._split(gpu, cut, layers) for layers in range(asked or cut.count - 1, 0, -1)]
+            held = next((way for way in tries if self.holds(way)), tries[0] if asked is not None else None)
+            ways += [] if held is None else [held]
+        return sorted(ways, key=lambda way: -(way.layers or 0))
+
+    def beside(self) -> list[Placement]:
+        """On the processor, and why not on a GPU where there is one."""
+        device, layers = self._demand.device, self._demand.layers
+        if device not in (None, "cpu") and layers != 0:
+            return []
+        said = "on the processor"
+        lost = next((room for room in self._rooms.values() if room.lost is not None), None)
+        if device is None and layers != 0 and lost is not None:
+            said += f"; {lost.id} is gone: {lost.lost}"
+        elif self._gpus and layers != 0:
+            said += ", without a GPU"
+        return [self._placed({"cpu": self.estimate.total}, None, said)]
+
+    def _graphics(self, devices: Sequence[Room]) -> list[Room]:
+        """The GPUs that may be taken: the largest first, of equals the emptier one."""
+        if self._demand.layers == 0 or self._demand.device == "cpu":
+            return []
+        here = [room for room in devices if room.id != "cpu" and room.lost is None]
+        exact = any(room.id == self._demand.device for room in here)
+        meant = [
+            room for room in here if self._demand.device is None or _meant(room.id, self._demand.device, not exact)
+        ]
+        return sorted(meant, key=lambda room: (-_size(room.total), -_size(room.free)))
+
+    def _part(self) -> int | None:
+        """The layers asked for, when that is not all of them."""
+        asked = self._demand.layers
+        known = asked is not None and self._slices is not None and 0 < asked < self._slices.count
+        return asked if known and self._demand.splits else None
+
+    def _alone(self, gpu: Room) -> dict[str, int]:
+        found = self.estimate
+        if gpu.unified:
+            return {gpu.id: 0, "cpu": found.total}
+        kept = self._slices.outer if self._demand.splits and self._slices is not None else 0
+        return {gpu.id: found.on_gpu, "cpu": found.process + kept}
+
+    def _split(self, gpu: Room, cut: Slices, layers: int) -> Placement:
+        found = self.estimate
+        taken = cut.taken(layers) + found.compute + found.logits + found.overhead
+        said = f"{layers} of {cut.count} layers on {gpu.id}, the others on the processor"
+        parts = {gpu.id: taken, "cpu": cut.left(layers) + found.compute + found.process}
+        return self._placed(parts, layers, said)
+
+    def _placed(self, parts: dict[str, int], layers: int | None, said: str) -> Placement:
+        source = "guessed" if self.estimate.guessed else "estimated"
+        placed = Placement(parts, layers, said, source)
+        known = self._remembered.get(key(placed), {})
+        if not known:
+            return placed
+        if parts[placed.device] == 0 or placed.device in known:
+            source = "measured"
+        return replace(placed, devices={name: known.get(name, count) for name, count in parts.items()}, source=source)
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def _size(count: int | None) -> float:
+    return inf if count is None else count
+
+
+def _meant(device: str, asked: str, loosely: bool) -> bool:
+    """Whether `asked` (`cuda`, `cuda:1`, `gpu`) means this device; torch calls AMD's `cuda`, too."""
+    named = {device, _kind(device), "gpu"} if device != "cpu" else {device}
+    if loosely and _kind(device) == "rocm":
+        named |= {"cuda", device.replace("rocm", "cuda")}
+    return asked in named or not asked
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far one device reaches with a model. Bytes; tokens of each slot; None is not at all.
+
+    Attributes:
+        device: which.
+        needed: bytes it must give for the demand as it is.
+        total: bytes engines may take of it; None when unknown, and then nothing below is.
+        free: bytes of that which nobody holds.
+        context: the longest context with as many slots as were asked for, for the layers asked for.
+        single: the longest with one slot.
+        layers: the most layers it takes with the context asked for; None where a model cannot be cut.
+        of: layers there are.
+        verdict: whether the demand fits as it is, with what others hold counted.
+        advice: what to change, most useful first.
+    """
+
+    device: str
+    needed: int
+    total: int | None
+    free: int | None
+    context: int | None
+    single: int | None
+    layers: int | None
+    of: int | None
+    verdict: Verdict | None
+    advice: tuple[str, ...] = ()
+
+
+def reach(facts: Mapping[str, Any], size: int, demand: Demand, room: Room) -> Reach:
+    """The longest context and the most layers that a device can take, and what to change when it does not fit."""
+    found = estimate(facts, size, demand)
+    cut = slices(facts, found, demand) if demand.splits and room.id != "cpu" and not room.unified else None
+    of = None if cut is None else cut.count
+    needed = _share(facts, size, demand, room)
+    if room.total is None:
+        return Reach(room.id, needed, None, room.free, None, None, None, of, None)
+    most = None if cut is None else _most_layers(facts, size, demand, room, cut)
+    context = _longest(facts, size, demand, room)
+    single = _longest(facts, size, replace(demand, slots=1), room)
+    verdict = _verdict(needed, room)
+    advice = [] if verdict is not Verdict.NO else list(_advice(facts, size, demand, room, (context, single, most)))
+    return Reach(room.id, needed, room.total, room.free, context, single, most, of, verdict, tuple(advice))
+
+
+def _share(facts: Mapping[str, Any], size: int, demand: Demand, room: Room) -> int:
+    """Bytes that this device must give."""
+    found = estimate(facts, size, demand)
+    if room.id == "cpu" or room.unified:
+        return found.total
+    cut = slices(facts, found, demand) if demand.splits else None
+    if cut is None or demand.layers is None or demand.layers >= cut.count:
+        return found.on_gpu
+    return cut.taken(demand.layers) + found.compute + found.logits + found.overhead
+
+
+def _longest(facts: Mapping[str, Any], size: int, demand: Demand, room: Room) -> int | None:
+    """The longest context that fits, in steps; None when not even the shortest does."""
+    most = trained_context(facts) or _LONGEST
+
+    def fits(tokens: int) -> bool:
+        return _share(facts, size, replace(demand, context=tokens), room) <= (room.total or 0)
+
+    if fits(most):
+        return most
+    short, long = 0, -(-most // _STEP)
+    while long - short > 1:
+        middle = (short + long) // 2
+        short, long = (middle, long) if fits(middle * _STEP) else (short, middle)
+    return short * _STEP or None
+
+
+def _most_layers(facts: Mapping[str, Any], size: int, demand: Demand, room: Room, cut: Slices) -> int:
+    tries = range(cut.count, 0, -1)
+    room_for = (n for n in tries if _share(facts, size, replace(demand, layers=n), room) <= (room.total or 0))
+    return next(room_for, 0)
+
+
+def _verdict(needed: int, room: Room) -> Verdict:
+    if needed > (room.total or 0):
+        return Verdict.NO
+    return Verdict.YES if room.free is not None and needed <= room.free * _EASE else Verdict.TIGHT
+
+
+def _advice(
+    facts: Mapping[str, Any], size: int, demand: Demand, room: Room, found: tuple[int | None, int | None, int | None]
+) -> list[str]:
+    """What would make it fit a device that it does not."""
+    context, single, layers = found
+    said = []
+    if context is not None:
+        said.append(f"context {context}")
+    if single is not None and demand.slots > 1 and single > (context or 0):
+        said.append(f"slots 1 with context {single}")
+    if demand.keys in ("f16", "bf16", "f32") and demand.cache is None:
+        smaller = replace(demand, keys="q8_0", values="q8_0")
+        if _share(facts, size, smaller, room) <= (room.total or 0):
+            said.append("cache_type_k and cache_type_v q8_0")
+    if layers:
+        said.append(f"{layers} layers on {room.id}")
+    return said or ["a smaller model or quantisation"]
