@@ -96,7 +96,7 @@ def version(program: Path, package: str) -> str | None:
 
 
 async def install(
-    recipe: Recipe, home: Path, report: Report, env: Mapping[str, str], python: str | None = None
+    recipe: Recipe, home: Path, report: Report, env: Mapping[str, str], python: str = sys.executable
 ) -> Path:
     """Make the environment of a recipe, or find that it is there already, and return its folder.
 
