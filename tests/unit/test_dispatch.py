@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Still:
         return ()
 
     async def ended(self) -> str:
-        raise NotImplementedError
+        return await asyncio.get_running_loop().create_future()  # a remote engine never does
 
     def log(self) -> Sequence[str]:
         return []

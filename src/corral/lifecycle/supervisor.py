@@ -1,120 +1,64 @@
 """Which models are in memory: the one writer of that state.
 
-    cold ──lease──▶ loading ──▶ ready ──unload, idle──▶ stopping ──▶ cold
-                       │           └──── the engine ended ────▶ failed (cold, with the reason)
-                       └── could not start ──▶ failed
+    cold ──asked for──▶ queued ──▶ loading ──▶ ready ⇄ sleeping
+                          │           │          └──unload, idle, evicted──▶ stopping ──▶ cold (queued, if asked for)
+                          │           │          └──── the engine ended ────▶ failed (cold, with the reason)
+                          └───────────┴── cannot be had ──▶ failed
 
-Callers say what they need (`lease`) and never look before they leap: a decision and its effect are applied without an
-await in between, so that two callers cannot both find a model cold and load it twice.
+Callers say what they need (`lease`) and never look before they leap. What happens is decided in one place: whenever
+somebody waits and something has changed, `scheduler.decide` is asked about all of it, and its effects are applied
+without an await in between, so that no two decisions are made from the same memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from corral.domain.ports import Clock, LaunchSpec, Progress, Report, Runtime, Session, silent
+from corral.domain.memory import Placement
+from corral.domain.ports import Clock, Progress, Report, Sleeper, silent
 from corral.domain.states import State, Transition
-from corral.errors import CorralError, EngineStartFailed, InvalidName, ModelBusy, NotFound
+from corral.errors import (
+    CorralError,
+    DoesNotFit,
+    EngineStartFailed,
+    EngineUnstable,
+    InvalidName,
+    ModelBusy,
+    NotFound,
+    OutOfMemory,
+    QueueFull,
+)
 from corral.kit.upstream import Target
-from corral.lifecycle import scheduler
-from corral.lifecycle.scheduler import EngineView
+from corral.lifecycle import scheduler, slots
+from corral.lifecycle.chronicle import Chronicle
+from corral.lifecycle.engines import Engine, Entry, Gauge, Launch, NoGauge, Rules, Status
+from corral.lifecycle.restarts import Restarts
+from corral.lifecycle.scheduler import EngineView, Yard
+from corral.lifecycle.slots import Slot
+from corral.lifecycle.waiting import Line, Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 
-_EVENT_BACKLOG = 256
+__all__ = ["Engine", "Entry", "Gauge", "Launch", "NoGauge", "Rules", "Status", "Supervisor"]
 
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start a model: the runtime, what it is told, and how long the engine may idle (seconds)."""
-
-    runtime: Runtime
-    spec: LaunchSpec
-    idle_timeout: float
-
-
-@dataclass(slots=True, eq=False)
-class Engine:
-    """A model that is ready. `load_seconds` is how long that took; `loaded_at` is Unix seconds.
-
-    `gone` is set once the engine has ended or was told to stop: whoever finds it broken may wait for that.
-    """
-
-    id: str
-    model: str
-    launch: Launch
-    session: Session
-    target: Target
-    loaded_at: float
-    load_seconds: float
-    last_used: float
-    in_flight: int = 0
-    served: int = 0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    drained: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def runtime(self) -> str:
-        """The runtime's kind."""
-        return self.launch.runtime.kind
-
-    @property
-    def remote(self) -> bool:
-        """Whether it is not a process of ours: it takes no memory here and cannot end."""
-        return self.session.facts.device == "remote"
-
-    @property
-    def idle_timeout(self) -> float:
-        """Seconds it may be unused; without end for what takes no memory here."""
-        return inf if self.remote else self.launch.idle_timeout
-
-    @property
-    def revision(self) -> str | None:
-        """The revision's identifier, for an engine that runs one."""
-        return self.launch.spec.revision.id if self.launch.spec.revision else None
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """One model as `ps` shows it. `idle_left` in seconds: None while busy or without a time-out."""
-
-    model: str
-    state: State
-    reason: str
-    engine: Engine | None
-    idle_left: float | None
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """One model's place: exactly one per model that is not cold."""
-
-    state: State
-    task: asyncio.Task[Engine] | None = None
-    engine: Engine | None = None
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    reports: list[Report] = field(default_factory=list)
-    watch: asyncio.Task[None] | None = None
-    stop: asyncio.Task[None] | None = None
-    reason: str = ""
-
-    def tell(self, progress: Progress) -> None:
-        """Pass progress on to everyone who waits for this load."""
-        for report in self.reports:
-            report(progress)
+_RETRY_AFTER = 5.0
+"""Seconds after which a queue that is full may have room."""
 
 
 class Supervisor:
-    """Loads models when they are asked for, once, and lets them go when nobody uses them.
+    """Loads models when they are asked for, once, and lets them go when nobody uses them or others need the room.
 
     Args:
         plan: how to start a model by name; may read files, and raises CorralError when the model cannot be had.
         clock: time.
+        rules: what holds for all models; may be replaced at any time.
+        gauge: knows and measures memory.
         stop_grace: seconds an engine may take to stop before it is killed.
         on_gone: told of every engine that ended or was stopped, to forget its connections.
     """
@@ -124,56 +68,79 @@ class Supervisor:
         plan: Callable[[str], Awaitable[Launch]],
         clock: Clock,
         *,
+        rules: Rules | None = None,
+        gauge: Gauge | None = None,
         stop_grace: float = 5.0,
         on_gone: Callable[[Engine], None] = lambda _: None,
     ) -> None:
+        self.rules = rules or Rules()
+        self.stop_grace = stop_grace
         self._plan = plan
         self._clock = clock
-        self._stop_grace = stop_grace
+        self._gauge = gauge or NoGauge()
         self._on_gone = on_gone
-        self._slots: dict[str, _Slot] = {}
-        self._ready: dict[str, Engine] = {}
+        self._slots: dict[str, Slot] = {}
+        self._open: dict[str, Engine] = {}
+        self._waiting = 0
         self._failures: dict[str, str] = {}
-        self._listeners: set[asyncio.Queue[Transition | None]] = set()
+        self._restarts = Restarts(clock)
+        self._chronicle = Chronicle(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._deciding = False
+        self._recheck = inf
         self._count = 0
         self._closing = False
 
     def begin(self, model: str) -> Engine | None:
-        """A use of `model` if it is ready now, else None. Whoever gets an engine must `end` it. The hot path."""
-        engine = self._ready.get(model)
-        if engine is not None:
-            engine.in_flight += 1
+        """A use of `model` if it can answer now, else None. Whoever gets an engine must `end` it. The hot path."""
+        engine = self._open.get(model)
+        if engine is None or engine.full:
+            return None
+        engine.in_flight += 1
         return engine
 
-    def end(self, engine: Engine) -> None:
-        """A use is over."""
+    def end(self, engine: Engine, keep_alive: float | None = None) -> None:
+        """A use is over. `keep_alive`, in seconds, is how long the engine may be unused from now on; None as before."""
         engine.in_flight -= 1
         engine.served += 1
         engine.last_used = self._clock.now()
+        if keep_alive is not None and keep_alive != engine.keep_alive:
+            engine.keep_alive = keep_alive
+            self._changed.set()
         if not engine.in_flight:
             engine.drained.set()
+        if self._waiting:
+            self._freed(engine)
 
-    async def acquire(self, model: str, report: Report = silent) -> Engine:
+    async def acquire(self, model: str, report: Report = silent, *, priority: int | None = None) -> Engine:
         """A use of `model`, loading it first where needed. Whoever gets an engine must `end` it.
 
-        One load serves all who ask; a caller that is cancelled leaves it to the others.
+        One load serves all who ask; a caller that is cancelled leaves it to the others. Among those who wait, a higher
+        `priority` goes first; None is the model's own.
 
         Raises:
+            QueueFull: too many wait already.
+            EngineUnstable: its engines keep ending, and it is not yet time to try again.
+            DoesNotFit: this machine has not enough memory for it.
             CorralError: the model does not exist, or could not be loaded.
         """
-        while True:
-            engine = self.begin(model)
-            if engine is not None:
-                return engine
-            slot = self._slots.get(model)
-            if slot is None:
-                await self._loaded(self._load(model, f"{model} is not in memory"), report)
-            elif slot.state is State.LOADING:
-                await self._loaded(slot, report)
-            else:
-                await slot.stopped.wait()
+        engine = self.begin(model)
+        if engine is not None:
+            return engine
+        self._admissible(model)
+        slot = self._slots.get(model) or self._enlist(model, Line())
+        waiter = Waiter(self._clock.now(), self._priority(slot, priority), report)
+        slot.line.join(waiter)
+        slot.hinted_until = None
+        self._waiting += 1
+        self._open.pop(model, None)
+        self._decide_soon()
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            self._give_up(model, waiter)
+            raise
 
     @asynccontextmanager
     async def lease(self, model: str, report: Report = silent) -> AsyncIterator[Engine]:
@@ -184,10 +151,20 @@ class Supervisor:
         finally:
             self.end(engine)
 
-    async def load(self, model: str, report: Report = silent) -> Engine:
-        """Bring `model` into memory and leave it there."""
-        async with self.lease(model, report) as engine:
-            return engine
+    async def load(self, model: str, report: Report = silent, keep_alive: float | None = None) -> Engine:
+        """Bring `model` into memory and leave it there, at once even where its engines kept ending.
+
+        `keep_alive` in seconds is how long it may be unused from now on; None is as configured.
+        """
+        self._restarts.forget(model)
+        engine = await self.acquire(model, report)
+        self.end(engine, keep_alive)
+        return engine
+
+    def hint(self, model: str) -> None:
+        """Somebody may soon ask for `model`: load it if there is memory that nobody holds. Does not wait."""
+        if model not in self._slots and not self._closing and not self._restarts.wait(model):
+            self._enlist(model, Line()).hinted_until = self._clock.now() + self.rules.patience
 
     async def unload(self, model: str, *, drain: float = 0.0, force: bool = False, reason: str = "asked to") -> bool:
         """Take `model` out of memory; False when it was not there. Answers under way get `drain` seconds to end.
@@ -197,15 +174,15 @@ class Supervisor:
         Raises:
             ModelBusy: it is still answering after `drain`, and `force` is not given. It stays in memory.
         """
+        self._restarts.forget(model)
         slot = self._slots.get(model)
         if slot is None:
             self._failures.pop(model, None)
             return False
         while self._slots.get(model) is slot:  # else it is gone, and whatever has come since is not meant
-            if slot.state is State.LOADING and slot.task is not None:
-                slot.task.cancel()
-                await asyncio.wait([slot.task])  # and look again: it may have become ready before it could be cancelled
-            elif slot.engine is not None and (slot.state is State.READY or (force and slot.stop is None)):
+            if slot.state in (State.QUEUED, State.LOADING):
+                await self._call_off(model, slot)
+            elif slot.engine is not None and slot.stop is None and (slot.state is not State.STOPPING or force):
                 await self._leave(model, slot, slot.engine, drain, reason, force=force)
             else:
                 await slot.stopped.wait()
@@ -219,79 +196,241 @@ class Supervisor:
 
     def statuses(self) -> list[Status]:
         """Every model that is not cold, and those whose last load failed."""
-        now = self._clock.now()
-        found = []
-        for model, slot in self._slots.items():
-            engine = slot.engine
-            left = None
-            if engine is not None and not engine.in_flight and engine.idle_timeout < inf:
-                left = max(0.0, engine.last_used + engine.idle_timeout - now)
-            found.append(Status(model, slot.state, slot.reason, engine, left))
-        found += [Status(m, State.FAILED, why, None, None) for m, why in self._failures.items() if m not in self._slots]
+        found = [self._status(model, slot) for model, slot in self._slots.items()]
+        found += [Status(m, State.FAILED, why, None) for m, why in self._failures.items() if m not in self._slots]
         return found
 
-    async def events(self) -> AsyncIterator[Transition]:
-        """Every change of state from now on. A reader too slow by 256 events loses the oldest."""
-        queue: asyncio.Queue[Transition | None] = asyncio.Queue(_EVENT_BACKLOG)
-        self._listeners.add(queue)
-        try:
-            while (change := await queue.get()) is not None:
-                yield change
-        finally:
-            self._listeners.discard(queue)
+    def held(self) -> dict[str, int]:
+        """Bytes of each device that count as taken by engines, those set aside for loads among them."""
+        total: Counter[str] = Counter()
+        for slot in self._slots.values():
+            total.update(slots.held(slot))
+        return dict(total)
+
+    def capacity(self) -> dict[str, int]:
+        """Bytes of each device that engines may take; a device that is not named has no limit."""
+        return dict(self._gauge.capacity(self.held()))
+
+    def decisions(self, limit: int = 100) -> list[Entry]:
+        """What was decided and done last, newest first."""
+        return self._chronicle.last(limit)
+
+    async def explain(self, model: str) -> scheduler.Explanation:
+        """What would happen to a request for `model` now, and why.
+
+        Raises:
+            CorralError: there is no such model, or nothing here runs it.
+        """
+        slot = self._slots.get(model)
+        launch = slot.launch if slot is not None and slot.launch is not None else await self._plan(model)
+        return scheduler.explain(self._yard(), model, launch.placements, self._clock.now())
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each effect was decided, and how many engines ended by themselves (`crash`)."""
+        return self._chronicle.counters
+
+    def events(self) -> AsyncIterator[Transition | Entry]:
+        """Every change of state and every decision from now on. A reader too slow by 256 of them loses the oldest."""
+        return self._chronicle.listen()
 
     def hush(self) -> None:
         """End everyone's `events`: the server is about to stop, and would wait for who listens."""
-        self._tell(None)
+        self._chronicle.tell(None)
 
     async def run(self) -> None:
-        """Let idle models go, until cancelled."""
+        """Let idle models go, look again at who waits, and measure what runs, until cancelled."""
+        measure_at = self._clock.now() + self.rules.measure_every
         while True:
             self._changed.clear()
             now = self._clock.now()
             for effect in scheduler.idle(self._views().values(), now):
-                slot = self._slots[effect.model]
-                if slot.engine is not None:
-                    self._set(effect.model, slot, State.STOPPING, effect.reason)
-                    self._begin_stop(effect.model, slot, slot.engine, effect.reason)
-            await self._pause(scheduler.next_check(self._views().values(), now))
+                self._evict(effect)
+            if now >= self._recheck:
+                self._recheck = inf
+                self._decide_soon()
+            if now >= measure_at:
+                measure_at = now + self.rules.measure_every
+                self._spawn(self._measure_all())
+            due = min(self._recheck, measure_at if self._slots else inf)
+            await self._pause(min(scheduler.next_check(self._views().values(), now), max(0.0, due - now)))
 
     async def close(self) -> None:
         """Stop every engine, and refuse to load another. Afterwards none is left."""
         self._closing = True
-        unloads = (self.unload(model, force=True, reason="Corral is stopping") for model in list(self._slots))
-        results = await asyncio.gather(*unloads, return_exceptions=True)
+        while self._slots:
+            unloads = (self.unload(model, force=True, reason="Corral is stopping") for model in list(self._slots))
+            results = await asyncio.gather(*unloads, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+
+    # Asking
+
+    def _admissible(self, model: str) -> None:
+        """Refuse who need not begin to wait."""
+        if self._closing:
+            raise EngineStartFailed(f"Model {model!r} is not loaded: Corral is stopping.")
+        if self._waiting >= self.rules.queue:
+            raise QueueFull(
+                f"{self._waiting} requests wait for models, and no more may.",
+                "Ask again later, or raise engines.queue.",
+                retry_after=_RETRY_AFTER,
+            )
+        if model not in self._slots and (wait := self._restarts.wait(model)):
+            raise self._unstable(model, wait)
+
+    def _priority(self, slot: Slot, wanted: int | None) -> int:
+        if wanted is not None:
+            return wanted
+        return slot.launch.priority if slot.launch is not None else 0
+
+    def _give_up(self, model: str, waiter: Waiter) -> None:
+        """A request is withdrawn; what was begun for it goes on where others may want it."""
+        if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+            self.end(waiter.future.result())
+            return
+        slot = self._slots.get(model)
+        if slot is None or not slot.line.leave(waiter):
+            return
+        self._waiting -= 1
+        if slot.state is State.QUEUED and not slot.line and slot.launch is not None:
+            self._set(model, slot, State.COLD, "nobody waits for it any more")
+        self._decide_soon()
+
+    def _enlist(self, model: str, line: Line) -> Slot:
+        """Open a slot for a model that is wanted, and find out what it needs."""
+        slot = self._slots[model] = Slot(State.QUEUED, line, reason=f"{model} is not in memory")
+        self._find_out(model, slot)
+        return slot
+
+    def _find_out(self, model: str, slot: Slot) -> None:
+        slot.launch = None
+        slot.task = asyncio.create_task(self._planned(model), name=f"plan {model}")
+        slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
+
+    async def _planned(self, model: str) -> Launch:
+        return await self._plan(model)
+
+    # Deciding
+
+    def _freed(self, engine: Engine) -> None:
+        """One answer less: give the next to whoever waits for this engine alone, else decide about everybody."""
+        slot = self._slots.get(engine.model)
+        if slot is None or slot.engine is not engine or slot.state is not State.READY:
+            return
+        if slot.line and self._waiting == len(slot.line) and not slot.room_for:
+            self._admit(slot, engine, 1)
+            self._open_or_not(engine.model, slot)
+        elif slot.line or not engine.in_flight:
+            self._decide_soon()
+
+    def _decide_soon(self) -> None:
+        """Decide when everything that happens at this moment has happened."""
+        if not self._deciding:
+            self._deciding = True
+            asyncio.get_running_loop().call_soon(self._decide)
+
+    def _decide(self) -> None:
+        self._deciding = False
+        if self._closing:
+            return
+        now = self._clock.now()
+        decision = scheduler.decide(self._yard(), now)
+        held = {model: slot.room_for for model, slot in self._slots.items() if slot.room_for}
+        for model in held:
+            self._slots[model].room_for = ""
+        for effect in decision.effects:
+            self._carry_out(effect, held)
+        for model, why in decision.waits.items():
+            slot = self._slots.get(model)
+            if slot is not None and slot.state is State.QUEUED and slot.reason != why:
+                self._set(model, slot, State.QUEUED, why)
+                slot.line.tell(Progress("wait", detail=why))
+        for model, slot in list(self._slots.items()):
+            self._open_or_not(model, slot)
+            if slot.hinted_until is not None and slot.state is State.QUEUED and now >= slot.hinted_until:
+                self._set(model, slot, State.COLD, "there was no room for it in time")
+        if now + decision.recheck != self._recheck:
+            self._recheck = now + decision.recheck
+            self._changed.set()
+
+    def _carry_out(self, effect: scheduler.Effect, held: Mapping[str, str]) -> None:
+        slot = self._slots[effect.model]
+        match effect:
+            case scheduler.Admit(count=count) if slot.engine is not None:
+                self._admit(slot, slot.engine, count)
+            case scheduler.Load(model, placement, reason):
+                self._load(model, slot, placement, reason)
+            case scheduler.Wake(model, reason):
+                self._chronicle.decided("wake", model, reason)
+                before, engine = slot.task, cast("Engine", slot.engine)
+                self._set(model, slot, State.LOADING, reason)
+                slot.task = asyncio.create_task(self._woken(engine, before), name=f"wake {model}")
+                slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
+            case scheduler.Evict():
+                self._evict(effect)
+            case scheduler.Hold(model, reason, room_for):
+                slot.room_for = room_for
+                if held.get(model) != room_for:
+                    self._chronicle.decided("hold", model, reason, room_for)
+            case scheduler.Refuse(model, reason, hint):
+                self._chronicle.decided("refuse", model, reason)
+                error = slot.failed_for or DoesNotFit(reason, hint)
+                self._fail(model, slot, error)
+
+    def _admit(self, slot: Slot, engine: Engine, count: int) -> None:
+        for _ in range(min(count, len(slot.line))):
+            waiter = slot.line.next()
+            self._waiting -= 1
+            engine.in_flight += 1
+            waiter.future.set_result(engine)
+
+    def _evict(self, effect: scheduler.Evict) -> None:
+        slot = self._slots[effect.model]
+        engine = cast("Engine", slot.engine)
+        if effect.to is State.SLEEPING:
+            self._chronicle.decided("sleep", effect.model, effect.reason, effect.room_for)
+            self._set(effect.model, slot, State.SLEEPING, effect.reason)
+            slot.task = self._spawn(self._sleep(effect.model, slot, engine))
+            return
+        self._chronicle.decided("evict", effect.model, effect.reason, effect.room_for)
+        self._set(effect.model, slot, State.STOPPING, effect.reason)
+        self._begin_stop(effect.model, slot, engine, effect.reason)
+
+    def _load(self, model: str, slot: Slot, placement: Placement, reason: str) -> None:
+        self._chronicle.decided("load", model, reason)
+        slot.placement = placement
+        self._set(model, slot, State.LOADING, reason)
+        launch = cast("Launch", slot.launch)
+        slot.task = asyncio.create_task(self._start(model, slot, launch), name=f"load {model}")
+        # Runs before anyone who waits does, so that they find the state that their result implies.
+        slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
+
+    def _yard(self) -> Yard:
+        return Yard(
+            engines=self._views(),
+            queues={model: queue for model, slot in self._slots.items() if (queue := slots.queue(model, slot))},
+            capacity=self._gauge.capacity(self.held()),
+            groups=self.rules.groups,
+            patience=self.rules.patience,
+            loads=self.rules.loads,
+        )
 
     def _views(self) -> dict[str, EngineView]:
-        views = {}
-        for model, slot in self._slots.items():
-            engine = slot.engine
-            if engine is None:
-                views[model] = EngineView(model, slot.state)
-            else:
-                views[model] = EngineView(
-                    model,
-                    slot.state,
-                    in_flight=engine.in_flight,
-                    last_used=engine.last_used,
-                    idle_timeout=engine.idle_timeout,
-                )
-        return views
+        return {model: slots.view(model, slot) for model, slot in self._slots.items() if slot.state is not State.QUEUED}
 
-    def _set(self, model: str, slot: _Slot, state: State, reason: str) -> None:
+    # Changing
+
+    def _set(self, model: str, slot: Slot, state: State, reason: str) -> None:
         """The only place where a state changes."""
         slot.state = state
         slot.reason = reason
-        if state is State.READY and slot.engine is not None:
-            self._ready[model] = slot.engine
+        if state is State.READY:
             self._failures.pop(model, None)
-        else:
-            self._ready.pop(model, None)
+        self._open_or_not(model, slot)
         if state in (State.COLD, State.FAILED):
             self._slots.pop(model, None)
             slot.stopped.set()
@@ -299,87 +438,192 @@ class Supervisor:
             if state is State.FAILED:
                 self._failures[model] = reason
         self._changed.set()
-        transition = Transition(model, state, self._clock.wall(), reason)
-        self._tell(transition)
+        self._chronicle.tell(Transition(model, state, self._clock.wall(), reason))
+        if state in (State.COLD, State.FAILED):
+            self._again(model, slot)
+            self._decide_soon()
 
-    def _tell(self, transition: Transition | None) -> None:
-        for queue in self._listeners:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(transition)
+    def _again(self, model: str, slot: Slot) -> None:
+        """Whoever still waits for a model that has just left waits for the next of its engines."""
+        if not slot.line:
+            return
+        wait = self._restarts.wait(model)
+        if wait or self._closing:
+            gone = EngineStartFailed(f"Model {model!r} is not loaded: Corral is stopping.")
+            self._refuse(slot, self._unstable(model, wait) if wait else gone)
+        else:
+            self._enlist(model, slot.line)
 
-    def _load(self, model: str, reason: str) -> _Slot:
-        if self._closing:
-            raise EngineStartFailed(f"Model {model!r} is not loaded: Corral is stopping.")
-        slot = _Slot(State.LOADING)
-        self._slots[model] = slot
-        self._set(model, slot, State.LOADING, reason)
-        slot.task = asyncio.create_task(self._start(model, slot), name=f"load {model}")
-        # Runs before anyone who waits for the task does, so that they find the state that their result implies.
-        slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
-        return slot
+    def _open_or_not(self, model: str, slot: Slot) -> None:
+        """Let requests in without a decision exactly while nobody waits for the engine and it makes room for nobody."""
+        if slot.state is State.READY and slot.engine is not None and not slot.line and not slot.room_for:
+            self._open[model] = slot.engine
+        else:
+            self._open.pop(model, None)
 
-    async def _start(self, model: str, slot: _Slot) -> Engine:
+    def _refuse(self, slot: Slot, error: BaseException) -> None:
+        """Tell all who wait that they wait in vain."""
+        for waiter in slot.line.all():
+            self._waiting -= 1
+            waiter.future.set_exception(error)
+
+    def _fail(self, model: str, slot: Slot, error: BaseException) -> None:
+        self._refuse(slot, error)
+        reason = error.message if isinstance(error, CorralError) else f"{type(error).__name__}: {error}"
+        # A name that nobody has is no model that failed.
+        self._set(model, slot, State.COLD if isinstance(error, NotFound | InvalidName) else State.FAILED, reason)
+
+    def _ended_by_itself(self, model: str, why: str, lived: float) -> None:
+        self._restarts.ended(model, why, lived, self.rules.restarts)
+        self._chronicle.counters["crash"] += 1
+
+    def _unstable(self, model: str, wait: float) -> EngineUnstable:
+        ends = self._restarts.of(model)
+        return EngineUnstable(
+            f"The engine of {model!r} ended {ends.count} times in a row; the last time: {ends.why}",
+            f"It is tried again in {wait:.0f} s, or at once by: corral load {model}",
+            retry_after=wait,
+        )
+
+    # Loading
+
+    async def _start(self, model: str, slot: Slot, launch: Launch) -> Engine:
         started = self._clock.now()
-        launch = await self._plan(model)
-        session = await launch.runtime.start(launch.spec, slot.tell)
+        placement = slot.placement if launch.placements else None
+        session = await launch.runtime.start(replace(launch.spec, placement=placement), slot.line.tell)
         try:
             target = Target.of(session.endpoint.url, session.endpoint.headers)
         except CorralError:
-            await session.stop(self._stop_grace)
+            await session.stop(self.stop_grace)
             raise
         now = self._clock.now()
         self._count += 1
+        remote = session.facts.device == "remote"
         return Engine(
             id=f"{launch.runtime.kind}-{self._count}",
             model=model,
             launch=launch,
             session=session,
             target=target,
+            placement=slot.placement,
             loaded_at=self._clock.wall(),
             load_seconds=now - started,
             last_used=now,
+            limit=launch.limit if launch.limit or remote else session.facts.slots,
         )
 
-    def _settle(self, model: str, slot: _Slot, task: asyncio.Task[Engine]) -> None:
-        if task.cancelled():
-            self._set(model, slot, State.COLD, "the load was called off")
-        elif isinstance(error := task.exception(), NotFound | InvalidName):
-            self._set(model, slot, State.COLD, error.message)  # a name that nobody has is no model that failed
-        elif error:
-            reason = error.message if isinstance(error, CorralError) else f"{type(error).__name__}: {error}"
-            self._set(model, slot, State.FAILED, reason)
-        else:
-            slot.engine = engine = task.result()
-            self._set(model, slot, State.READY, f"loaded in {engine.load_seconds:.1f} s")
-            slot.watch = self._spawn(self._watch(model, slot, engine))
-
-    async def _loaded(self, slot: _Slot, report: Report) -> None:
-        if slot.task is None:
-            return
-        slot.reports.append(report)
+    async def _woken(self, engine: Engine, before: asyncio.Task[Any] | None) -> Engine:
+        if before is not None:
+            await asyncio.wait([before])  # it may still be on its way to sleep
         try:
-            await asyncio.shield(slot.task)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                raise
-            raise EngineStartFailed("The load was called off.", "Ask again to load it.") from None
-        finally:
-            slot.reports.remove(report)
+            await cast("Sleeper", engine.session).wake()
+        except CorralError:
+            engine.gone.set()
+            await engine.session.stop(self.stop_grace)
+            self._on_gone(engine)
+            raise
+        engine.last_used = self._clock.now()
+        return engine
 
-    async def _watch(self, model: str, slot: _Slot, engine: Engine) -> None:
+    def _settle(self, model: str, slot: Slot, task: asyncio.Task[Any]) -> None:
+        """A plan, a load or an awakening is over."""
+        if self._slots.get(model) is not slot or slot.task is not task:
+            return
+        slot.task = None
+        if task.cancelled():
+            self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
+            self._set(model, slot, State.COLD, "the load was called off")
+        elif error := task.exception():
+            self._not_loaded(model, slot, error)
+        elif isinstance(found := task.result(), Launch):
+            slot.launch = found
+            if slot.line or slot.hinted_until is not None:
+                self._decide_soon()
+            else:
+                self._set(model, slot, State.COLD, "nobody waits for it any more")
+        else:
+            self._loaded(model, slot, found)
+
+    def _loaded(self, model: str, slot: Slot, engine: Engine) -> None:
+        awoken = slot.engine is engine
+        slot.engine = engine
+        self._set(model, slot, State.READY, "awake again" if awoken else f"loaded in {engine.load_seconds:.1f} s")
+        if not awoken:
+            slot.watch = self._spawn(self._watch(model, slot, engine))
+        if not engine.remote:
+            self._spawn(self._measure(engine))
+        self._decide_soon()
+
+    def _not_loaded(self, model: str, slot: Slot, error: BaseException) -> None:
+        if slot.engine is None and isinstance(error, OutOfMemory) and slot.launch is not None:
+            self._gauge.too_small(slot.launch, slot.placement)
+            if slot.failed_for is None:
+                slot.failed_for = error
+                slot.placement = Placement()
+                self._set(model, slot, State.QUEUED, f"it did not get by with its memory: {error.message}")
+                self._find_out(model, slot)  # what it needs is known better now
+                return
+        if slot.launch is not None and isinstance(error, CorralError):
+            self._ended_by_itself(model, error.message, 0.0)
+        self._fail(model, slot, error)
+
+    async def _call_off(self, model: str, slot: Slot) -> None:
+        """End what has not become an engine yet."""
+        if slot.task is not None:
+            slot.task.cancel()
+            await asyncio.wait([slot.task])  # and look again: it may have become ready before it could be cancelled
+            await asyncio.sleep(0)  # its callback runs before anything else does
+        else:
+            self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
+            self._set(model, slot, State.COLD, "the load was called off")
+
+    # Watching
+
+    async def _watch(self, model: str, slot: Slot, engine: Engine) -> None:
         reason = await engine.session.ended()
         engine.gone.set()
-        if slot.state is State.READY:
+        if slot.state in (State.READY, State.SLEEPING):
             self._on_gone(engine)
+            self._ended_by_itself(model, reason, self._clock.wall() - engine.loaded_at)
             self._set(model, slot, State.FAILED, f"the engine ended: {reason}")
             await engine.session.stop(0)
 
-    async def _leave(self, model: str, slot: _Slot, engine: Engine, drain: float, reason: str, *, force: bool) -> None:
+    async def _measure(self, engine: Engine) -> None:
+        devices = await self._gauge.measure(engine.session)
+        if devices and not engine.gone.is_set():
+            before = engine.held
+            engine.note(devices)
+            self._gauge.measured(engine.launch, engine.placement, engine.peak)
+            if engine.held != before:
+                self._decide_soon()
+
+    async def _measure_all(self) -> None:
+        for slot in list(self._slots.values()):
+            if slot.state is State.READY and slot.engine is not None and not slot.engine.remote:
+                await self._measure(slot.engine)
+
+    async def _examine(self, slot: Slot, engine: Engine, reason: str) -> None:
+        if not await engine.session.healthy() and slot.state is State.READY and slot.engine is engine:
+            self._set(engine.model, slot, State.STOPPING, reason)
+            self._begin_stop(engine.model, slot, engine, reason)
+
+    async def _sleep(self, model: str, slot: Slot, engine: Engine) -> None:
+        try:
+            await cast("Sleeper", engine.session).sleep()
+        except CorralError as error:
+            if slot.state is State.SLEEPING:
+                self._set(model, slot, State.STOPPING, f"it could not sleep: {error.message}")
+                self._begin_stop(model, slot, engine, error.message)
+            return
+        engine.asleep = await self._gauge.measure(engine.session)
+        self._decide_soon()
+
+    # Leaving
+
+    async def _leave(self, model: str, slot: Slot, engine: Engine, drain: float, reason: str, *, force: bool) -> None:
         """Let answers end, then stop the engine; several callers may be in here at once, each with its own patience."""
-        first = slot.state is State.READY
-        if first:
+        before = slot.state
+        if before is not State.STOPPING:
             self._set(model, slot, State.STOPPING, reason)
         stop = False
         try:
@@ -387,10 +631,11 @@ class Supervisor:
         finally:
             if slot.stop is None and (stop or engine.gone.is_set()):
                 self._begin_stop(model, slot, engine, reason)
-            elif slot.stop is None and first:
-                self._set(model, slot, State.READY, "still answering")
+            elif slot.stop is None and before is not State.STOPPING:
+                self._set(model, slot, before, "still answering")
                 slot.stopped.set()
                 slot.stopped = asyncio.Event()
+                self._decide_soon()
         if slot.stop is None:
             raise ModelBusy(
                 f"Model {model!r} is answering {engine.in_flight} request(s).", "Try later, or force it with --force."
@@ -412,19 +657,14 @@ class Supervisor:
                     wait.cancel()
         return not engine.in_flight
 
-    async def _examine(self, slot: _Slot, engine: Engine, reason: str) -> None:
-        if not await engine.session.healthy() and slot.state is State.READY and slot.engine is engine:
-            self._set(engine.model, slot, State.STOPPING, reason)
-            self._begin_stop(engine.model, slot, engine, reason)
-
-    def _begin_stop(self, model: str, slot: _Slot, engine: Engine, reason: str) -> None:
+    def _begin_stop(self, model: str, slot: Slot, engine: Engine, reason: str) -> None:
         """Stop the engine in a task of its own, so that no caller who leaves can leave half of it."""
         engine.gone.set()
         slot.stop = self._spawn(self._stop(model, slot, engine, reason))
 
-    async def _stop(self, model: str, slot: _Slot, engine: Engine, reason: str) -> None:
+    async def _stop(self, model: str, slot: Slot, engine: Engine, reason: str) -> None:
         try:
-            await engine.session.stop(self._stop_grace)
+            await engine.session.stop(self.stop_grace)
         finally:
             if slot.watch is not None:
                 slot.watch.cancel()  # a remote engine never ends by itself
@@ -439,12 +679,32 @@ class Supervisor:
 
     async def _pause(self, seconds: float) -> None:
         """Wait until a state changes, or for `seconds`."""
-        changed = asyncio.ensure_future(self._changed.wait())
-        waits: set[asyncio.Future[Any]] = {changed}
-        if seconds < inf:
-            waits.add(asyncio.ensure_future(self._clock.sleep(seconds)))
+        if seconds == inf:
+            await self._changed.wait()
+            return
+        waits = {asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(self._clock.sleep(seconds))}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
+
+    def _status(self, model: str, slot: Slot) -> Status:
+        engine, left = slot.engine, None
+        now, wall = self._clock.now(), self._clock.wall()
+        if engine is not None and not engine.in_flight and engine.idle_timeout < inf:
+            left = max(0.0, engine.last_used + engine.idle_timeout - now)
+        since = slot.line.since
+        return Status(
+            model,
+            slot.state,
+            slot.reason,
+            engine,
+            idle_left=left,
+            waiting=len(slot.line),
+            since=None if since is None else wall - (now - since),
+            until=None if left is None else wall + left,
+            held=slots.held(slot),
+            placement=slot.placement if slot.placement.devices else None,
+            priority=slot.launch.priority if slot.launch is not None else 0,
+        )

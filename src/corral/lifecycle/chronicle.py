@@ -1,0 +1,59 @@
+"""What happened: every change of state and every decision, for whoever listens and for whoever asks later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from corral.domain.states import Transition
+from corral.lifecycle.engines import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from corral.domain.ports import Clock
+
+_BACKLOG = 256
+_REMEMBERED = 1000
+
+Change = Transition | Entry
+
+
+class Chronicle:
+    """Tells of changes as they happen, and keeps the last 1,000 decisions. `counters` counts them by effect."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.counters: Counter[str] = Counter()
+        self._clock = clock
+        self._decisions: deque[Entry] = deque(maxlen=_REMEMBERED)
+        self._listeners: set[asyncio.Queue[Change | None]] = set()
+
+    def decided(self, effect: str, model: str, reason: str, room_for: str = "") -> None:
+        """Write down a decision that is being carried out."""
+        entry = Entry(self._clock.wall(), model, effect, reason, room_for)
+        self.counters[effect] += 1
+        self._decisions.append(entry)
+        self.tell(entry)
+
+    def tell(self, change: Change | None) -> None:
+        """Tell everybody; None is the end."""
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(change)
+
+    def last(self, limit: int) -> list[Entry]:
+        """The last decisions, newest first."""
+        return list(islice(reversed(self._decisions), limit))
+
+    async def listen(self) -> AsyncIterator[Change]:
+        """Everything from now on. A reader too slow by 256 changes loses the oldest."""
+        queue: asyncio.Queue[Change | None] = asyncio.Queue(_BACKLOG)
+        self._listeners.add(queue)
+        try:
+            while (change := await queue.get()) is not None:
+                yield change
+        finally:
+            self._listeners.discard(queue)

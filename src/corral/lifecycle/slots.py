@@ -1,0 +1,85 @@
+"""One model's place in the supervisor, and how a decision sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from corral.domain.memory import Placement
+from corral.domain.states import State
+from corral.errors import OutOfMemory
+from corral.lifecycle.engines import Engine, Launch
+from corral.lifecycle.scheduler import EngineView, Queue
+from corral.lifecycle.waiting import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One model's place: exactly one per model that is not cold."""
+
+    state: State
+    line: Line
+    launch: Launch | None = None
+    placement: Placement = field(default_factory=Placement)
+    engine: Engine | None = None
+    task: asyncio.Task[Any] | None = None
+    watch: asyncio.Task[None] | None = None
+    stop: asyncio.Task[None] | None = None
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    reason: str = ""
+    hinted_until: float | None = None
+    room_for: str = ""
+    failed_for: OutOfMemory | None = None
+
+
+def held(slot: Slot) -> Mapping[str, int]:
+    """Bytes by device that count as taken by what is in the slot."""
+    if slot.state is State.QUEUED:
+        return {}
+    if slot.engine is None:
+        return slot.placement.devices
+    if slot.state is State.SLEEPING and slot.engine.asleep is not None and (slot.task is None or slot.task.done()):
+        return slot.engine.asleep
+    return slot.engine.held
+
+
+def view(model: str, slot: Slot) -> EngineView:
+    """The engine in the slot, as a decision sees it."""
+    engine, launch = slot.engine, slot.launch
+    if engine is None:
+        return EngineView(model, slot.state, held=held(slot), placement=slot.placement)
+    return EngineView(
+        model,
+        slot.state,
+        held=held(slot),
+        in_flight=engine.in_flight,
+        limit=engine.limit,
+        last_used=engine.last_used,
+        idle_timeout=engine.idle_timeout,
+        load_seconds=engine.load_seconds,
+        resident=launch is not None and launch.resident,
+        sleeps=engine.session.facts.sleeps,
+        # Before it has slept once, nobody knows: as if all of it went to main memory.
+        asleep={"cpu": sum(engine.held.values())} if engine.asleep is None else engine.asleep,
+        placement=engine.placement,
+    )
+
+
+def queue(model: str, slot: Slot) -> Queue | None:
+    """Those who wait for the model, as a decision sees them; None when nobody does or its needs are not known yet."""
+    hinted = slot.hinted_until is not None and slot.state is State.QUEUED
+    if slot.launch is None or not (slot.line or hinted):
+        return None
+    since = slot.line.since
+    return Queue(
+        model,
+        len(slot.line),
+        0.0 if since is None else since,
+        priority=slot.line.priority,
+        placements=slot.launch.placements,
+        hint=hinted and not slot.line,
+    )
