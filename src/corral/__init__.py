@@ -8,37 +8,60 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corral.domain.generation import GenerationConfig, ModelConfig
+    from corral.app.kinds import RuntimeType
+    from corral.domain.generation import (
+        DeviceType,
+        GenerationConfig,
+        ModelConfig,
+        ModelInfo,
+        ModelInterface,
+        ModelOutput,
+        Reply,
+    )
     from corral.domain.operations import OperationStatus
     from corral.domain.registry import ModelCapabilities, ModelMetadata, ModelProvider
     from corral.hardware.snapshot import ResourceDetector
-    from corral.manager import ModelManager
+    from corral.manager import ModelManager, RuntimeManager
     from corral.registry import ModelRegistry
 
 __version__ = "0.1.0"
 
 _WHERE = {
+    "DeviceType": "corral.domain.generation",
     "GenerationConfig": "corral.domain.generation",
     "ModelCapabilities": "corral.domain.registry",
     "ModelConfig": "corral.domain.generation",
+    "ModelInfo": "corral.domain.generation",
+    "ModelInterface": "corral.domain.generation",
     "ModelManager": "corral.manager",
     "ModelMetadata": "corral.domain.registry",
+    "ModelOutput": "corral.domain.generation",
     "ModelProvider": "corral.domain.registry",
     "ModelRegistry": "corral.registry",
     "OperationStatus": "corral.domain.operations",
+    "Reply": "corral.domain.generation",
     "ResourceDetector": "corral.hardware.snapshot",
+    "RuntimeManager": "corral.manager",
+    "RuntimeType": "corral.app.kinds",
 }
 
 __all__ = [
+    "DeviceType",
     "GenerationConfig",
     "ModelCapabilities",
     "ModelConfig",
+    "ModelInfo",
+    "ModelInterface",
     "ModelManager",
     "ModelMetadata",
+    "ModelOutput",
     "ModelProvider",
     "ModelRegistry",
     "OperationStatus",
+    "Reply",
     "ResourceDetector",
+    "RuntimeManager",
+    "RuntimeType",
     "__version__",
 ]
 

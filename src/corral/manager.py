@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
-
 from corral.app import Corral
+from corral.app.registration import Registrations, fallbacks
 from corral.config import Settings, load
 from corral.domain.generation import GenerationConfig, ModelConfig, ModelInfo, Reply
-from corral.domain.models import Capability
 from corral.domain.ports import Report, silent
-from corral.domain.receipts import Receipt
-from corral.errors import (
-    Conflict,
-    CorralError,
-    InvalidRequest,
-    NotSupported,
-    UpstreamError,
-    UpstreamProtocol,
-    UpstreamUnreachable,
-)
-from corral.kit.identity import request_ids
-from corral.kit.sse import Reader
-from corral.routing.dispatch import Answer, Ask
+from corral.domain.states import State
+from corral.errors import Conflict, CorralError, ModelNotFound
+from corral.routing.generation import Generator, first_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from types import TracebackType
 
     from corral.domain.models import Installed
+    from corral.domain.receipts import Fallback
     from corral.lifecycle.supervisor import Engine
-
-_CHAT = "/chat/completions"
-_NEEDS = frozenset((Capability.CHAT,))
 
 
 class LoadedModel:
@@ -48,7 +33,7 @@ class LoadedModel:
         self.name = name
 
     async def generate(
-        self, prompt: str = "", *, max_tokens: int | None = 1024, temperature: float | None = 0.7, **more: Any
+        self, prompt: str = "", max_tokens: int | None = 1024, temperature: float | None = 0.7, **more: Any
     ) -> Reply:
         """The whole answer to `prompt`; `more` are further fields of GenerationConfig, such as `system` or `stop`.
 
@@ -58,7 +43,7 @@ class LoadedModel:
         return await self._manager.generate(self.name, GenerationConfig(prompt, max_tokens, temperature, **more))
 
     async def generate_stream(
-        self, prompt: str = "", *, max_tokens: int | None = 1024, temperature: float | None = 0.7, **more: Any
+        self, prompt: str = "", max_tokens: int | None = 1024, temperature: float | None = 0.7, **more: Any
     ) -> AsyncGenerator[str, None]:
         """The answer's text piece by piece, as the engine writes it. Leaving the loop early stops the engine."""
         config = GenerationConfig(prompt, max_tokens, temperature, **more)
@@ -90,8 +75,8 @@ class ModelManager:
         if settings is None:
             settings = load(env, flags, Path(config) if config is not None else None)
         self.corral = Corral(settings, env=env)
-        self._dispatcher = self.corral.dispatcher
-        self._ids = request_ids()
+        self._registrations = Registrations(self.corral)
+        self._generator = Generator(self.corral.dispatcher, self._fallbacks)
         self._idler: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -124,73 +109,117 @@ class ModelManager:
             UnknownPlugin: there is no such runtime.
             NotSupported: the runtime cannot do what is asked, such as quantising while loading.
         """
-        options = dict(config.options)
-        entry: dict[str, Any] = {"options": options}
-        if config.runtime_type is not None:
-            entry["runtime"] = config.runtime_type
-            runtime = self.corral.runtimes[config.runtime_type]
-            known = {f.name for f in fields(runtime.options)}
-            _ask_option(options, known, config, "quantization", config.quantization)
-            if config.device_type == "cpu" and "gpu_layers" in known:
-                options.setdefault("gpu_layers", 0)
-            elif config.device_type not in ("auto", "cpu"):
-                _ask_option(options, known, config, "device", config.device_type)
-            if not runtime.formats and "upstream_model" in known:
-                options.setdefault("upstream_model", config.model_id)
-        elif config.quantization is not None:
-            raise NotSupported(
-                "`quantization` needs a `runtime_type` that quantises.", "Name one, or install a quantised file."
-            )
-        if "upstream_model" not in options:
-            entry["source"] = config.model_id
-        self.corral.register(config.model_name, entry)
+        self._registrations.add(config)
+
+    def list_models(self) -> list[ModelInfo]:
+        """Everything that is known of each model that can be loaded, and of each that was registered."""
+        found = []
+        for name in sorted({*self.models(), *self._registrations.names()}):
+            try:
+                found.append(self.get_model_info(name))
+            except CorralError as error:  # one that is broken must not hide the others
+                found.append(ModelInfo(name, None, reason=error.message))
+        return found
+
+    def get_model_info(self, name: str) -> ModelInfo:
+        """What is known of a model, loaded or not.
+
+        Raises:
+            ModelNotFound: it is neither installed, nor configured, nor registered.
+            RuntimeUnavailable: no runtime here runs its files.
+        """
+        corral = self.corral
+        model = corral.canonical(name)
+        kind = self._registrations.model_type(model)
+        status = next((s for s in corral.supervisor.statuses() if s.model == model), None)
+        if status is not None and status.engine is not None:
+            return self._info(status.engine, status.state, kind)
+        state, why = (State.COLD, "") if status is None else (status.state, status.reason)
+        try:
+            definition = corral.definition(name)
+        except ModelNotFound as error:
+            if model not in self._registrations:
+                raise
+            return ModelInfo(model, None, reason=str(error), model_type=kind)
+        installed = definition.installed
+        if installed is None:
+            return ModelInfo(model, definition.runtime, local=False, state=state, model_type=kind, reason=why)
+        revision = installed.revision
+        return ModelInfo(
+            model,
+            definition.runtime,
+            revision.id,
+            definition.options.get("context") or revision.facts.get("context_length"),
+            state=state,
+            model_type=kind,
+            path=corral.registry.files(installed).get("model"),
+            size=revision.size,
+            reason=why,
+        )
+
+    async def health_check(self) -> dict[str, Any]:
+        """How the models stand: `status` is `ok`, or `degraded` when some failed; `models` maps each to its state.
+
+        Every engine is asked whether it would answer now. `problems` maps a model to what is wrong with it.
+        """
+        problems, states = {}, {info.name: info.state for info in self.list_models()}
+        for status in self.corral.supervisor.statuses():
+            states[status.model] = status.state
+            if status.state is State.FAILED:
+                problems[status.model] = status.reason
+            elif status.engine is not None and not await status.engine.session.healthy():
+                problems[status.model] = "its engine does not answer"
+        return {"status": "degraded" if problems else "ok", "models": states, "problems": problems}
 
     async def install(self, what: str, *, name: str | None = None, report: Report = silent) -> Installed:
         """Install a model by library name or reference, as `corral pull` does."""
         return await self.corral.install(what, name=name, report=report)
 
     async def load_model(self, name: str, *, report: Report = silent) -> tuple[LoadedModel, ModelInfo]:
-        """Bring a model into memory, or reach the cloud for it.
+        """Bring a model into memory, or reach the cloud for it; where it cannot be had, the next of its `fallback`.
+
+        Which one it is the ModelInfo says.
 
         Raises:
             ModelNotFound: it is neither installed nor configured.
             EngineError: it could not be started.
         """
         self._begin()
-        engine = await self.corral.load(name, report)
-        facts = engine.session.facts
-        info = ModelInfo(name, engine.runtime, engine.revision, facts.context, facts.device, local=not engine.remote)
-        return LoadedModel(self, name), info
+
+        async def attempt(model: str, missed: tuple[Fallback, ...]) -> tuple[LoadedModel, ModelInfo]:
+            engine = await self.corral.load(model, report)
+            reason = " ".join(f"{miss.model!r} cannot be had: {miss.message}" for miss in missed)
+            info = self._info(engine, State.READY, self._registrations.model_type(model), reason, name=model)
+            return LoadedModel(self, model), info
+
+        return await first_of(self._generator.names(name), attempt)
 
     async def unload_model(self, name: str) -> bool:
         """Take a model out of memory, waiting for answers under way; False when it was not there."""
         return await self.corral.unload(name)
 
     async def generate(self, name: str, config: GenerationConfig) -> Reply:
-        """The whole answer of model `name`, loading it first where needed.
+        """The whole answer of model `name`, loading it first where needed; of its `fallback` where it cannot be had.
 
         Raises:
             CorralError: the model cannot be had, or its engine refused or failed.
         """
         self._begin()
-        ask = Ask(name, _CHAT, config.body(name, stream=False), needs=_NEEDS)
-        while True:
-            answer = await self._dispatcher.open(ask)
-            try:
-                return self._reply(ask, answer.engine, _document(answer.response.status, await answer.response.read()))
-            except UpstreamUnreachable as error:
-                await self._dispatcher.recover(ask, answer.engine, error)
-            finally:
-                answer.close()
+        return await self._generator.whole(name, config)
 
     async def generate_stream(self, name: str, config: GenerationConfig) -> AsyncGenerator[str, None]:
-        """The answer's text, piece by piece. Leaving the loop early stops the engine."""
-        async with aclosing(self.stream(config.body(name, stream=True))) as chunks:
-            async for chunk in chunks:
-                for choice in chunk.get("choices") or ():
-                    text = (choice.get("delta") or {}).get("content")
-                    if text:
-                        yield text
+        """The answer's text, piece by piece. Leaving the loop early stops the engine.
+
+        Its `fallback` is asked where the model cannot be had, until the first piece has come; never after it.
+        """
+        self._begin()
+        stream = await self._generator.open(config.body(name, stream=True))
+        try:
+            async with aclosing(stream.texts()) as texts:
+                async for text in texts:
+                    yield text
+        finally:
+            await stream.close()
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks that answer an OpenAI chat-completions body with `stream` set.
@@ -199,16 +228,13 @@ class ModelManager:
             CorralError: as `generate`; an engine that dies in mid-answer is an EngineDied after the chunks that came.
         """
         self._begin()
-        answer = await self._dispatcher.open(Ask(str(body["model"]), _CHAT, dict(body), needs=_NEEDS))
+        stream = await self._generator.open(body)
         try:
-            if answer.response.status >= 400:
-                _document(answer.response.status, await answer.response.read())
-            async for chunk in _chunks(answer):
-                yield chunk
-        except UpstreamUnreachable as error:
-            raise await self._dispatcher.explain(answer.engine, error) from error
+            async with aclosing(stream.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         finally:
-            answer.close()
+            await stream.close()
 
     def _begin(self) -> None:
         if self._idler is not None and self._idler.get_loop() is not asyncio.get_running_loop():
@@ -218,79 +244,25 @@ class ModelManager:
         if self._idler is None and not self._closed:
             self._idler = asyncio.create_task(self.corral.supervisor.run(), name="idle engines")
 
-    def _reply(self, ask: Ask, engine: Engine, document: Mapping[str, Any]) -> Reply:
-        choice = document["choices"][0]
-        usage = document.get("usage") or {}
-        receipt = Receipt(
-            request_id=next(self._ids),
-            model=ask.model,
-            runtime=engine.runtime,
-            revision=engine.revision,
-            engine=engine.id,
-            context=engine.session.facts.context,
-            wait_ms=ask.wait_ms,
-            attempts=ask.attempts,
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens"),
-            finish_reason=choice.get("finish_reason"),
-            ignored=ask.ignored,
-        )
-        message = choice.get("message") or {}
-        return Reply(
-            text=message.get("content") or "",
-            tokens=usage.get("completion_tokens") or 0,
-            receipt=receipt,
-            tool_calls=tuple(message.get("tool_calls") or ()),
+    def _fallbacks(self, name: str) -> Sequence[str]:
+        return fallbacks(self.corral, name)
+
+    def _info(self, engine: Engine, state: State, kind: str, reason: str = "", *, name: str | None = None) -> ModelInfo:
+        facts, spec = engine.session.facts, engine.launch.spec
+        return ModelInfo(
+            name or engine.model,
+            engine.runtime,
+            engine.revision,
+            facts.context,
+            facts.device,
+            local=not engine.remote,
+            state=state,
+            model_type=kind,
+            path=spec.files.get("model"),
+            size=spec.revision.size if spec.revision else None,
+            reason=reason,
         )
 
 
-def _ask_option(options: dict[str, Any], known: set[str], config: ModelConfig, name: str, value: Any) -> None:
-    """Set option `name`, or say that the runtime has no such thing."""
-    if value is None:
-        return
-    if name not in known:
-        raise NotSupported(
-            f"The runtime {config.runtime_type!r} cannot set {name} to {value!r} when it loads {config.model_name!r}.",
-            "Leave it out, or take another runtime.",
-            param=name,
-        )
-    options.setdefault(name, value)
-
-
-def _document(status: int, body: bytes) -> dict[str, Any]:
-    """The engine's JSON answer, or its error as one of ours."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise UpstreamProtocol(f"The engine answered {status} with something that is not JSON.") from error
-    if not isinstance(document, dict):
-        raise UpstreamProtocol(f"The engine answered {status} with JSON that is no object.")
-    if status >= 400 or document.get("error"):
-        raise _refusal(status, document.get("error"))
-    choices = document.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise UpstreamProtocol("The engine's answer holds no choices.")
-    return document
-
-
-def _refusal(status: int, detail: Any) -> CorralError:
-    message = detail.get("message") if isinstance(detail, dict) else detail
-    text = f"The engine refused: {message}" if message else f"The engine answered {status}."
-    return InvalidRequest(text) if 400 <= status < 500 else UpstreamError(text)
-
-
-async def _chunks(answer: Answer) -> AsyncGenerator[dict[str, Any], None]:
-    reader = Reader()
-    async for piece in answer.response:
-        for data in reader.feed(piece):
-            if data == "[DONE]":
-                return
-            try:
-                chunk = orjson.loads(data)
-            except orjson.JSONDecodeError as error:
-                raise UpstreamProtocol("The engine sent an event that is not JSON.") from error
-            if not isinstance(chunk, dict):
-                raise UpstreamProtocol("The engine sent an event that is no object.")
-            if chunk.get("error"):
-                raise _refusal(500, chunk["error"])
-            yield chunk
+RuntimeManager = ModelManager
+"""The name that the documents of the runtimes have for it."""

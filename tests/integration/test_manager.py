@@ -27,7 +27,7 @@ from corral.errors import (
 )
 from corral.gateway.presence import claim, find
 from corral.gateway.server import serve
-from corral.manager import _document
+from corral.routing.generation import document
 
 CONFIG = """
 models:
@@ -217,11 +217,11 @@ def test_whoever_looks_for_a_server_does_not_keep_one_from_starting(tmp_path: Pa
 )
 def test_an_answer_that_is_none_is_an_error_of_the_tree(body: bytes) -> None:
     with pytest.raises(UpstreamProtocol):
-        _document(200, body)
+        document(200, body)
 
 
 def test_an_error_that_is_null_is_no_error() -> None:
-    assert _document(200, b'{"error": null, "choices": [{"message": {}}]}')["choices"]
+    assert document(200, b'{"error": null, "choices": [{"message": {}}]}')["choices"]
 
 
 async def test_another_name_for_an_installed_model_pulls_that_model(tmp_path: Path, model_store: Path) -> None:
