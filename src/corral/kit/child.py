@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 _ORPHANED = 3
 _LIFELINE, _STDOUT, _STDERR = 0, 1, 2
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Parent:
@@ -49,13 +51,23 @@ def attach() -> Parent:
     From here on the process ends when its parent does: on Linux by the kernel's hand, at once and even in the middle of
     native code, elsewhere when the lifeline closes.
     """
-    _die_with_parent()
+    die_with_parent(signal.SIGKILL)
+    parent = enter()
+    threading.Thread(target=_watch_lifeline, name="lifeline", daemon=True).start()
+    return parent
+
+
+def enter() -> Parent:
+    """Read the launch data, for one that has work to do when its parent goes: it watches the lifeline, fd 0, itself.
+
+    This process writes no core dumps from here on, and nor does what it starts.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     control = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)
     launch = json.loads(_first_line())
     if os.getppid() != launch["parent"]:
         leave(_ORPHANED)  # it died before the kernel was told what to do then
-    threading.Thread(target=_watch_lifeline, name="lifeline", daemon=True).start()
     return Parent(launch["launch"], control)
 
 
@@ -71,11 +83,20 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _die_with_parent() -> None:
+def die_with_parent(number: signal.Signals) -> None:
+    """Have the kernel send this signal when the thread that started this process is gone; Linux only."""
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, in place of the first process; Linux only."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _first_line() -> bytes:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from corral.errors import CorralError, EngineStartFailed, EngineTimeout
+from corral.kit import lineage
 
 if TYPE_CHECKING:
     import psutil
@@ -36,6 +37,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _MAX_READINESS = 64 * 1024
 _LAST_WORDS = 1.0
+_TIDYING = 15.0
 
 
 def module_argv(module: str) -> tuple[str, ...]:
@@ -90,7 +92,9 @@ def start_failed(title: str, reason: str, log: Sequence[str]) -> EngineStartFail
 class Command:
     """What to start. `title` names it in errors; `launch` goes to the child alone and is never shown.
 
-    `diagnose` makes the error of a start that failed from the title, the reason and the log.
+    `diagnose` makes the error of a start that failed from the title, the reason and the log. `mark` says that the
+    child, a guard, ends what it started by itself: SIGTERM asks it to, SIGQUIT tells it to do so at once, and it is
+    killed when that does nothing. What it started carries the mark in its environment.
     """
 
     title: str
@@ -98,6 +102,7 @@ class Command:
     environment: Mapping[str, str] = field(repr=False)
     launch: Mapping[str, Any] = field(default_factory=dict, repr=False)
     diagnose: Callable[[str, str, Sequence[str]], EngineStartFailed] = start_failed
+    mark: str = ""
 
 
 class Child:
@@ -176,7 +181,7 @@ async def _spawn(command: Command) -> _Wire:
     line = json.dumps({"parent": os.getpid(), "launch": dict(command.launch)}).encode() + b"\n"
     try:
         transport, wire = await loop.subprocess_exec(
-            lambda: _Wire(loop),
+            lambda: _Wire(loop, command.mark),
             *command.argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -222,7 +227,7 @@ async def _readiness(
 class _Wire(asyncio.SubprocessProtocol):
     """The loop's end of a child: its pipes, its exit, and the signals sent to it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, mark: str) -> None:
         self.log = LogRing()
         self.said: asyncio.Future[Mapping[str, Any]] = loop.create_future()
         self.ended: asyncio.Future[str] = loop.create_future()
@@ -233,6 +238,8 @@ class _Wire(asyncio.SubprocessProtocol):
         self._exit: int | None = None
         self._log_open = True
         self._patience: asyncio.TimerHandle | None = None
+        self._mark = mark
+        self._tidying: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.SubprocessTransport", transport)
@@ -249,18 +256,20 @@ class _Wire(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == _STDERR:
             self._log_open = False
-            if self._exit is not None:
+            if self._patience is not None:
                 self._finish()
 
     def process_exited(self) -> None:
         code = self._transport.get_returncode()
         self._exit = 0 if code is None else code
+        if self._tidying is not None:
+            self._tidying.cancel()
         self._signal_group(signal.SIGKILL)  # what it started must not outlive it
-        if self._log_open:
-            # A descendant that left the group may hold the pipe open: wait for the rest of the log, but not for ever.
-            self._patience = self._loop.call_later(_LAST_WORDS, self._finish)
+        if self._mark and self._exit == -signal.SIGKILL:
+            swept = self._loop.run_in_executor(None, lineage.sweep, self.pid, self._mark)
+            swept.add_done_callback(lambda _: self._await_log())
         else:
-            self._finish()
+            self._await_log()
 
     def terminate(self) -> None:
         """Ask the group to end; a second call does nothing."""
@@ -268,13 +277,29 @@ class _Wire(asyncio.SubprocessProtocol):
             self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the group."""
-        self._send(signal.SIGKILL)
+        """End the group. A guard is given some seconds for it; a second call does nothing then."""
+        if not self._mark:
+            self._send(signal.SIGKILL)
+        elif self._tidying is None and self._exit is None:
+            self._send(signal.SIGQUIT)
+            self._sent = signal.SIGKILL
+            self._tidying = self._loop.call_later(_TIDYING, self._signal_group, signal.SIGKILL)
+
+    def _await_log(self) -> None:
+        if self._log_open:
+            # A descendant that left the group may hold the pipe open: wait for the rest of the log, but not for ever.
+            self._patience = self._loop.call_later(_LAST_WORDS, self._finish)
+        else:
+            self._finish()
 
     def _send(self, number: signal.Signals) -> None:
         if self._exit is None:
             self._sent = number
-            self._signal_group(number)
+            if self._mark:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
+            else:
+                self._signal_group(number)
 
     def _signal_group(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
