@@ -84,7 +84,7 @@ def test_what_did_not_suffice_is_exceeded_by_a_fifth(file: Path) -> None:
     known.too_small(SMOL, "cuda:0", {"cuda:0": 120})
     assert known.recall(SMOL)["cuda:0"]["cuda:0"] == 144
     known.save()
-    assert Recollection(file).recall(SMOL)["cuda:0"]["cuda:0"] == 144
+    assert Recollection(file, now=Ticking(99)).recall(SMOL)["cuda:0"]["cuda:0"] == 144
 
 
 def test_what_did_not_suffice_is_tried_again_after_an_hour() -> None:
