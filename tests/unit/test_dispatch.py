@@ -57,6 +57,7 @@ class Stills:
     kind = "still"
     options = NoOptions
     formats: frozenset[str] = frozenset()
+    preference = 0
     capabilities: frozenset[Capability] = frozenset()
 
     def __init__(self, facts: SessionFacts) -> None:

@@ -63,6 +63,7 @@ class MemoryRuntime:
     kind = "memory"
     options = NoOptions
     formats: frozenset[str] = frozenset()
+    preference = 0
     capabilities: frozenset = frozenset()
 
     def __init__(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     from corral.domain.ports import Hit
     from corral.operations.durable import Operations
 
-_RENEW_PAUSE = 1.0
-"""Seconds between two tries to exchange an engine that is answering."""
-
 
 class Catalog:
     """The catalog of one `Corral`. Long work is an operation; what is instant is done at once.
@@ -33,7 +28,6 @@ class Catalog:
     def __init__(self, corral: Corral) -> None:
         self._corral = corral
         self._operations: Operations | None = None
-        self._renewals: set[asyncio.Task[None]] = set()
 
     @property
     def operations(self) -> Operations:
@@ -182,19 +176,11 @@ class Catalog:
 
     def renew(self, name: str) -> None:
         """Have the engines that run another revision of `name` than the current one exchanged, when they are free."""
-        for status in self._corral.supervisor.statuses():
-            if status.engine is not None and status.engine.revision is not None:
-                with suppress(CorralError):
-                    installed = self._corral.definition(status.model).installed
-                    if installed is not None and installed.name == name:
-                        self._spawn(status.model)
+        if self.loaded_from(name):
+            self._corral.exchange.look()
 
     async def close(self) -> None:
-        """Stop waiting for engines to become free, and close the database."""
-        for task in self._renewals:
-            task.cancel()
-        if self._renewals:
-            await asyncio.wait(self._renewals)
+        """Close the database."""
         if self._operations is not None:
             await self._operations.close()
             self._operations = None
@@ -202,27 +188,6 @@ class Catalog:
     def _renewed(self, installed: Installed) -> Installed:
         self.renew(installed.name)
         return installed
-
-    def _spawn(self, model: str) -> None:
-        task = asyncio.ensure_future(self._exchange(model))
-        self._renewals.add(task)
-        task.add_done_callback(self._renewals.discard)
-
-    async def _exchange(self, model: str) -> None:
-        corral = self._corral
-        while True:
-            engine = next((s.engine for s in corral.supervisor.statuses() if s.model == model), None)
-            try:
-                installed = corral.definition(model).installed
-            except CorralError:
-                return
-            if engine is None or installed is None or engine.revision == installed.revision.id:
-                return
-            try:
-                drain = corral.settings.engines.drain_grace
-                await corral.supervisor.unload(model, drain=drain, reason="another revision took its place")
-            except ModelBusy:
-                await corral.clock.sleep(_RENEW_PAUSE)
 
     def _check_removal(self, name: str, *, force: bool) -> None:
         corral = self._corral

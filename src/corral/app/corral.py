@@ -8,7 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from corral.app import launching
 from corral.app.catalog import Catalog
+from corral.app.choice import Choices
+from corral.app.exchange import Exchange
+from corral.app.memory import Memory
+from corral.app.reloading import Reloading
 from corral.catalog.caches import Caches
 from corral.catalog.discovery import Discovery
 from corral.catalog.references import name_of, reference
@@ -16,13 +21,14 @@ from corral.catalog.registry import Registry
 from corral.catalog.usage import Limits
 from corral.config import ModelSettings, Settings, load, model_settings
 from corral.domain.models import Installed, ModelRef, check_name
-from corral.domain.options import parse_options
-from corral.domain.ports import Clock, LaunchSpec, Report, Runtime, Source, silent
-from corral.errors import CorralError, ModelNotFound, RuntimeUnavailable
+from corral.domain.ports import Clock, Report, Runtime, Source, silent
+from corral.errors import CorralError, ModelNotFound
+from corral.hardware import snapshot
 from corral.kit.advice import sifted
 from corral.kit.clock import SystemClock
 from corral.kit.upstream import Timeouts, Upstream
-from corral.lifecycle.supervisor import Engine, Launch, Supervisor
+from corral.lifecycle.recollection import Recollection
+from corral.lifecycle.supervisor import Engine, Supervisor
 from corral.plugins import Plugins, runtimes, sources
 from corral.routing.dispatch import Dispatcher
 
@@ -45,10 +51,16 @@ class Corral:
         settings: the configuration; read from the usual places when None.
         env: the environment, for keys of vendors and the package index.
         clock: time.
+        again: reads the configuration once more, as it was read for `settings`.
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, env: Mapping[str, str] | None = None, clock: Clock | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        again: Callable[[], Settings] | None = None,
     ) -> None:
         self.env = os.environ if env is None else env
         self.settings = settings or load(self.env)
@@ -65,11 +77,26 @@ class Corral:
             total=self.settings.upstream.total_timeout,
         )
         self.models: dict[str, ModelSettings] = dict(self.settings.models)
+        self.choices = Choices(self.runtimes, self.clock)
+        self.memory = Memory(
+            lambda: self.settings.engines,
+            lambda: snapshot.take(self.settings.home, usage=False),
+            lambda _: None,
+            Recollection(self.settings.home / "footprints.json"),
+            self.clock,
+        )
         self.supervisor = Supervisor(
-            self.plan, self.clock, stop_grace=self.settings.engines.stop_grace, on_gone=self._forget
+            lambda name: launching.plan(self, name),
+            self.clock,
+            rules=launching.rules(self.settings),
+            gauge=self.memory,
+            stop_grace=self.settings.engines.stop_grace,
+            on_gone=self._forget,
         )
         self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.timeouts, self.clock, self.canonical)
         self.catalog = Catalog(self)
+        self.exchange = Exchange(self)
+        self.reloading = Reloading(self, again or (lambda: self.settings))
 
     def register(self, name: str, content: Mapping[str, Any]) -> None:
         """Add or replace a model as if `models.NAME` stood in the configuration file; lasts as long as this object."""
@@ -100,29 +127,35 @@ class Corral:
         if installed is None and (entry.runtime is None or self.runtimes[entry.runtime].formats):
             raise ModelNotFound.among(name, self.names(), [*self.registry.library.names(), *self._pullable()])
         chosen = None if installed is None else self.registry.override(installed.name).get("runtime")
-        kind = entry.runtime or chosen or self._runtime_for(name, installed)
+        kind = entry.runtime or chosen or self.choices.require(name, installed.revision.format if installed else "?")
         options = {**self._defaults(kind, installed), **self.settings.runtimes.get(kind, {}), **entry.options}
         idle = self.settings.engines.idle_timeout if entry.idle_timeout is None else entry.idle_timeout
         return Definition(name, kind, options, installed, idle)
 
-    async def plan(self, name: str) -> Launch:
-        """How to start `name`: the supervisor's question.
+    def entry(self, name: str) -> ModelSettings:
+        """What the configuration says of a model; the defaults where it says nothing."""
+        return self.models.get(self.canonical(name), ModelSettings())
+
+    def format_of(self, name: str) -> str | None:
+        """The format of the model's files, where a runtime must be chosen by it; None where that is settled.
 
         Raises:
-            CorralError: as `definition`, and when options are wrong or files are missing.
+            InvalidName: it cannot be a name.
         """
-        definition = self.definition(name)
-        runtime = self.runtimes[definition.runtime]
-        options = parse_options(runtime.options, definition.options, f"model {name!r} (runtime {definition.runtime})")
-        installed = definition.installed
-        spec = LaunchSpec(
-            model=name,
-            options=options,
-            files={} if installed is None else self.registry.files(installed),
-            revision=installed.revision if installed else None,
-            load_timeout=self.settings.engines.load_timeout,
-        )
-        return Launch(runtime, spec, definition.idle_timeout)
+        name = self.canonical(check_name(name))
+        entry = self.models.get(name, ModelSettings())
+        installed = self._installed(name, entry)
+        if installed is None or entry.runtime or self.registry.override(installed.name).get("runtime"):
+            return None
+        return installed.revision.format
+
+    def take_over(self, settings: Settings) -> None:
+        """Go on with other settings; what has been registered stays."""
+        registered = {name: entry for name, entry in self.models.items() if self.settings.models.get(name) is not entry}
+        self.settings = settings
+        self.models = {**settings.models, **registered}
+        self.supervisor.rules = launching.rules(settings)
+        self.supervisor.stop_grace = settings.engines.stop_grace
 
     def source_of(self, what: str) -> ModelRef | None:
         """Where `what` would be installed from: the pinned reference of a library name, or the reference itself."""
@@ -182,13 +215,15 @@ class Corral:
         """The models to load when the server starts."""
         return [name for name, entry in self.models.items() if entry.preload]
 
-    async def load(self, name: str, report: Report = silent) -> Engine:
+    async def load(self, name: str, report: Report = silent, keep_alive: float | None = None) -> Engine:
         """Bring a model into memory by any of its names, and leave it there until its idle time-out.
+
+        `keep_alive` in seconds overrules that time-out; None is as configured.
 
         Raises:
             CorralError: it cannot be had, or not be started.
         """
-        return await self.supervisor.load(self.canonical(name), report)
+        return await self.supervisor.load(self.canonical(name), report, keep_alive)
 
     async def unload(self, name: str, *, drain: float | None = None, force: bool = False) -> bool:
         """Take a model out of memory by any of its names; False when it was not there.
@@ -204,10 +239,12 @@ class Corral:
     async def close(self) -> None:
         """Stop every engine and close every connection."""
         try:
+            await self.exchange.close()
             await self.catalog.close()
         finally:
             try:
                 await self.supervisor.close()
+                await self.memory.close()
             finally:
                 await self.upstream.close()
 
@@ -228,6 +265,7 @@ class Corral:
 
     def _forget(self, engine: Engine) -> None:
         self.upstream.forget(engine.target)
+        self.memory.forget(engine)
 
     def _exists(self, name: str) -> bool:
         entry = self.models[name]
@@ -247,20 +285,6 @@ class Corral:
 
     def _pullable(self) -> Iterable[str]:
         return (name for name, entry in self.models.items() if entry.source is not None)
-
-    def _runtime_for(self, name: str, installed: Installed | None) -> str:
-        wanted = installed.revision.format if installed else "?"
-        broken = []
-        for kind in self.runtimes:
-            try:
-                if wanted in self.runtimes[kind].formats:
-                    return kind
-            except CorralError as error:
-                broken.append(str(error))
-        raise RuntimeUnavailable(
-            f"No runtime here runs {wanted} files, as {name!r} is.",
-            " ".join([f"Runtimes: {', '.join(self.runtimes)}.", *broken]),
-        )
 
     def _defaults(self, kind: str, installed: Installed | None) -> dict[str, Any]:
         """The revision's own options, as far as this runtime knows them and a model has a say in them.

@@ -38,7 +38,7 @@ class _Kinds(type):
 
 
 class RuntimeType(str, metaclass=_Kinds):
-    """A runtime's name: `RuntimeType.LLAMACPP`, or `LLAMA_CPP`, is `"llamacpp"`. Looping over it gives all there are."""
+    """A runtime's name: `RuntimeType.LLAMACPP`, or `LLAMA_CPP`, is `"llamacpp"`. It loops over all there are."""
 
     __slots__ = ()
 

@@ -106,7 +106,7 @@ class EngineSettings:
     """Loading, idling, stopping."""
 
     idle_timeout: float = _setting(300.0, duration, "A model unused for this long leaves memory; `never` keeps it.")
-    load_timeout: float = _setting(120.0, duration, "How long an engine may take to become ready.")
+    load_timeout: float = _setting(300.0, duration, "How long an engine may take to become ready.")
     stop_grace: float = _setting(5.0, duration, "How long an engine may take to stop before it is killed.")
     drain_grace: float = _setting(30.0, duration, "How long `unload` waits for answers under way.")
     memory: Mapping[str, int] = field(

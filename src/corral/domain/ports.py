@@ -74,13 +74,18 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a runtime can run here: its version and devices, or the reason why not and what to type."""
+    """Whether a runtime can run here: its version and devices, or the reason why not and what to type.
+
+    No `devices` are: unknown. `preferred` is False for one that can run here but not at its best, such as on a
+    processor what was made for GPUs: it comes after the others.
+    """
 
     usable: bool
     version: str | None = None
     devices: tuple[str, ...] = ()
     reason: str = ""
     hint: str = ""
+    preferred: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +197,14 @@ class Runtime(Protocol):
     """What can run a revision, or reach a vendor.
 
     `kind` is the file's stem. `options` is a frozen dataclass; `formats` names the file formats it runs and is empty
-    when it needs no files.
+    when it needs no files. `preference`: of several that run the same files the highest is chosen; 0 is chosen by
+    nobody but the user.
     """
 
     kind: str
     options: type[Any]
     formats: frozenset[str]
+    preference: int
     capabilities: frozenset[Capability]
 
     async def probe(self) -> Availability:

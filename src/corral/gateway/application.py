@@ -13,10 +13,10 @@ import orjson
 
 from corral import __version__
 from corral.domain.states import State
-from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound, Unauthorized
+from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound
 from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered
 from corral.gateway.body import ClientLeft, bounded
-from corral.gateway.envelope import crash, envelope
+from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.inference import openai
 from corral.gateway.inference.answers import Answers
 from corral.gateway.progress import converse
@@ -280,9 +280,7 @@ def _allow(scope: Scope, *methods: str) -> None:
 
 async def _deny(send: Send, error: CorralError, request_id: bytes) -> None:
     """Answer a request for a WebSocket with an error, as any other request."""
-    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
-    if isinstance(error, Unauthorized):
-        headers.append((b"www-authenticate", b"Bearer"))
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id), *beside(error)]
     await send({"type": "websocket.http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": orjson.dumps(envelope(error))})
 
@@ -290,9 +288,4 @@ async def _deny(send: Send, error: CorralError, request_id: bytes) -> None:
 async def _refuse(send: Send, path: str, error: CorralError, request_id: bytes) -> None:
     """Answer with an error, in the dialect of the path it was asked on."""
     body = openai.render(error) if path.startswith("/v1/") else orjson.dumps(envelope(error))
-    headers = [(b"x-request-id", request_id)]
-    if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", ", ".join(error.allowed).encode()))
-    elif isinstance(error, Unauthorized):
-        headers.append((b"www-authenticate", b"Bearer"))
-    await respond(send, error.http_status, body, headers)
+    await respond(send, error.http_status, body, [(b"x-request-id", request_id), *beside(error)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from corral.errors import CorralError
+from math import ceil
+
+from corral.errors import CorralError, MethodNotAllowed, Unauthorized
 
 
 def envelope(error: CorralError) -> dict[str, object]:
@@ -13,3 +15,15 @@ def envelope(error: CorralError) -> dict[str, object]:
 def crash() -> CorralError:
     """What a client is told of a failure of ours that nothing foresaw."""
     return CorralError("Corral failed while it answered this request.", "The server's log says more.")
+
+
+def beside(error: CorralError) -> list[tuple[bytes, bytes]]:
+    """The headers that an answer with this error needs beside its body."""
+    headers = []
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % ceil(error.retry_after)))
+    return headers

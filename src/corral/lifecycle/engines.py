@@ -46,16 +46,16 @@ class Rules:
 class Gauge(Protocol):
     """Knows the memory of this machine, measures engines, and remembers what it learned."""
 
-    def capacity(self, held: Mapping[str, int]) -> Mapping[str, int]:
-        """Bytes of each device that engines may take now, those counted that they `held`. Quick."""
+    def capacity(self, *, settled: bool) -> Mapping[str, int]:
+        """Bytes of each device that engines may take now; `settled`: none is coming, going or unmeasured. Quick."""
         ...
 
-    async def measure(self, session: Session) -> Mapping[str, int]:
-        """Bytes that the engine takes now, as far as that can be told. Never raises."""
+    async def measure(self, engine: Engine) -> Mapping[str, int]:
+        """Bytes by device that the engine takes now, as far as that can be told. Never raises."""
         ...
 
-    def measured(self, launch: Launch, placement: Placement, devices: Mapping[str, int]) -> None:
-        """An engine, put there, was found to take this much. Does not block."""
+    def measured(self, engine: Engine) -> None:
+        """The engine's `peak` has been brought up to date. Does not block."""
         ...
 
     def too_small(self, launch: Launch, placement: Placement) -> None:
@@ -66,15 +66,15 @@ class Gauge(Protocol):
 class NoGauge:
     """Counts nothing: every model fits."""
 
-    def capacity(self, held: Mapping[str, int]) -> Mapping[str, int]:
+    def capacity(self, *, settled: bool) -> Mapping[str, int]:
         """No device has a limit."""
         return {}
 
-    async def measure(self, session: Session) -> Mapping[str, int]:
+    async def measure(self, engine: Engine) -> Mapping[str, int]:
         """What the engine says of itself."""
-        return (await session.footprint()).devices
+        return (await engine.session.footprint()).devices
 
-    def measured(self, launch: Launch, placement: Placement, devices: Mapping[str, int]) -> None:
+    def measured(self, engine: Engine) -> None:
         """Not remembered."""
 
     def too_small(self, launch: Launch, placement: Placement) -> None:

@@ -47,6 +47,14 @@ def held(slot: Slot) -> Mapping[str, int]:
     return slot.engine.held
 
 
+def settled(slot: Slot) -> bool:
+    """Whether what is in the slot takes as much as is known, neither more nor less in the next moment."""
+    if slot.state is State.READY and slot.engine is not None:
+        return bool(slot.engine.peak) or not slot.engine.placement.devices
+    asleep = slot.state is State.SLEEPING and slot.engine is not None and slot.engine.asleep is not None
+    return slot.state is State.QUEUED or (asleep and (slot.task is None or slot.task.done()))
+
+
 def view(model: str, slot: Slot) -> EngineView:
     """The engine in the slot, as a decision sees it."""
     engine, launch = slot.engine, slot.launch

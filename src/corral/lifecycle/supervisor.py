@@ -209,7 +209,7 @@ class Supervisor:
 
     def capacity(self) -> dict[str, int]:
         """Bytes of each device that engines may take; a device that is not named has no limit."""
-        return dict(self._gauge.capacity(self.held()))
+        return dict(self._gauge.capacity(settled=self._settled))
 
     def decisions(self, limit: int = 100) -> list[Entry]:
         """What was decided and done last, newest first."""
@@ -413,11 +413,16 @@ class Supervisor:
         return Yard(
             engines=self._views(),
             queues={model: queue for model, slot in self._slots.items() if (queue := slots.queue(model, slot))},
-            capacity=self._gauge.capacity(self.held()),
+            capacity=self._gauge.capacity(settled=self._settled),
             groups=self.rules.groups,
             patience=self.rules.patience,
             loads=self.rules.loads,
         )
+
+    @property
+    def _settled(self) -> bool:
+        """Whether what each engine takes is known, and none is about to take or give back any."""
+        return all(slots.settled(slot) for slot in self._slots.values())
 
     def _views(self) -> dict[str, EngineView]:
         return {model: slots.view(model, slot) for model, slot in self._slots.items() if slot.state is not State.QUEUED}
@@ -563,7 +568,9 @@ class Supervisor:
                 self._set(model, slot, State.QUEUED, f"it did not get by with its memory: {error.message}")
                 self._find_out(model, slot)  # what it needs is known better now
                 return
-        if slot.launch is not None and isinstance(error, CorralError):
+        if slot.failed_for is not None and isinstance(error, DoesNotFit):
+            error = slot.failed_for  # that is how it is known not to fit
+        elif slot.launch is not None and isinstance(error, CorralError):
             self._ended_by_itself(model, error.message, 0.0)
         self._fail(model, slot, error)
 
@@ -589,11 +596,11 @@ class Supervisor:
             await engine.session.stop(0)
 
     async def _measure(self, engine: Engine) -> None:
-        devices = await self._gauge.measure(engine.session)
+        devices = await self._gauge.measure(engine)
         if devices and not engine.gone.is_set():
             before = engine.held
             engine.note(devices)
-            self._gauge.measured(engine.launch, engine.placement, engine.peak)
+            self._gauge.measured(engine)
             if engine.held != before:
                 self._decide_soon()
 
@@ -615,7 +622,7 @@ class Supervisor:
                 self._set(model, slot, State.STOPPING, f"it could not sleep: {error.message}")
                 self._begin_stop(model, slot, engine, error.message)
             return
-        engine.asleep = await self._gauge.measure(engine.session)
+        engine.asleep = await self._gauge.measure(engine)
         self._decide_soon()
 
     # Leaving

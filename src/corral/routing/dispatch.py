@@ -37,7 +37,9 @@ _JSON: Block = block([(b"content-type", b"application/json")])
 class Ask:
     """A request: the model's name, the dialect's path, the parsed body and the bytes it came as.
 
-    Counts its `attempts`, and the time it waited for an engine, in milliseconds.
+    `keep_alive` is how long the model may be unused afterwards, in seconds, and `priority` whether others let it go
+    first; None is as the model is configured. Counts its `attempts`, and the time it waited for an engine, in
+    milliseconds.
     """
 
     model: str
@@ -45,6 +47,8 @@ class Ask:
     document: dict[str, Any]
     body: bytes | None = None
     needs: frozenset[Capability] = frozenset()
+    keep_alive: float | None = None
+    priority: int | None = None
     attempts: int = 0
     wait_ms: float = 0.0
     ignored: tuple[str, ...] = ()
@@ -57,6 +61,7 @@ class Answer:
     engine: Engine
     response: Response
     supervisor: Supervisor
+    keep_alive: float | None = None
     closed: bool = False
 
     def close(self) -> None:
@@ -64,7 +69,7 @@ class Answer:
         if not self.closed:
             self.closed = True
             self.response.close()
-            self.supervisor.end(self.engine)
+            self.supervisor.end(self.engine, self.keep_alive)
 
 
 class Dispatcher:
@@ -110,7 +115,7 @@ class Dispatcher:
                 response = await self._upstream.request(
                     engine.target, "POST", ask.path, headers=_JSON, body=payload, timeouts=self._timeouts
                 )
-                return Answer(engine, response, self._supervisor)
+                return Answer(engine, response, self._supervisor, ask.keep_alive)
             except UpstreamError as error:
                 failure = error
             finally:
@@ -144,7 +149,7 @@ class Dispatcher:
 
     async def _wait(self, ask: Ask, report: Report) -> Engine:
         started = self._clock.now()
-        engine = await self._supervisor.acquire(self._canonical(ask.model), report)
+        engine = await self._supervisor.acquire(self._canonical(ask.model), report, priority=ask.priority)
         ask.wait_ms += (self._clock.now() - started) * 1000
         return engine
 

@@ -11,7 +11,7 @@ from corral import __version__
 from corral.app import Corral
 from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
 from corral.gateway.api import catalog, models, operations, runtime
-from corral.gateway.envelope import crash, envelope
+from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.workshop import Workshop
 
 
@@ -47,7 +47,8 @@ def _crash(_: Request, __: Exception) -> JSONResponse:
 def _corral_error(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, CorralError):
         raise error
-    return JSONResponse(envelope(error), error.http_status)
+    headers = {name.decode(): value.decode() for name, value in beside(error)}
+    return JSONResponse(envelope(error), error.http_status, headers)
 
 
 def _validation_error(_: Request, error: Exception) -> JSONResponse:

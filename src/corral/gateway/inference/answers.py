@@ -46,7 +46,11 @@ class Answers:
         """
         body = await read_body(receive, declared, self._limit)
         document = openai.parse(body, call)
+        wishes = openai.take_wishes(document)
         ask = Ask(document["model"], call.path, document, body, openai.needs(document, call))
+        if wishes is not None:
+            ask.body = None  # the engine gets the document without them
+            ask.keep_alive, ask.priority = wishes
         outcome = Outcome()
         with self._clients.watch(receive) as client:
             await self._carry(ask, request_id, send, outcome)

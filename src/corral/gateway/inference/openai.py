@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from corral.config import duration
 from corral.domain.models import Capability
 from corral.errors import CorralError, InvalidRequest
 
@@ -96,6 +97,27 @@ def parse(body: bytes, call: Call) -> dict[str, Any]:
             if value is not None and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
                 raise InvalidRequest(f"`{name}` must be {_NAMES[kind]}.", param=name)
     return document
+
+
+def take_wishes(document: dict[str, Any]) -> tuple[float | None, int | None] | None:
+    """Take out the fields that are for Corral and not for the engine: `keep_alive` in seconds, and `priority`.
+
+    None where the request has neither, as most.
+
+    Raises:
+        InvalidRequest: one of them is no such thing.
+    """
+    if "keep_alive" not in document and "priority" not in document:
+        return None
+    keep_alive, priority = document.pop("keep_alive", None), document.pop("priority", None)
+    if priority is not None and type(priority) is not int:
+        raise InvalidRequest("`priority` must be an integer.", param="priority")
+    try:
+        return None if keep_alive is None else duration(keep_alive), priority
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(
+            f"`keep_alive` is {error}.", "For example 300, 10m, 0 to unload at once, or -1 to stay.", param="keep_alive"
+        ) from error
 
 
 def needs(document: dict[str, Any], call: Call) -> frozenset[Capability]:

@@ -1,0 +1,69 @@
+"""Engines that would be started otherwise by now are exchanged, each when it has answered whom it is answering."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from corral.app import launching
+from corral.errors import CorralError, ModelBusy
+
+if TYPE_CHECKING:
+    from corral.app.corral import Corral
+    from corral.lifecycle.engines import Engine
+
+_PAUSE = 1.0
+"""Seconds between two tries to exchange an engine that is answering."""
+
+
+class Exchange:
+    """Exchanges the engines of one `Corral`, after an update, a rollback or a change of the configuration."""
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+
+    def look(self) -> None:
+        """See to every engine in memory. Does not wait."""
+        for status in self._corral.supervisor.statuses():
+            if status.engine is not None and status.model not in self._under_way:
+                task = asyncio.ensure_future(self._exchange(status.model))
+                self._under_way[status.model] = task
+                task.add_done_callback(self._done)
+
+    async def close(self) -> None:
+        """Stop waiting for engines to become free."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._under_way = {model: other for model, other in self._under_way.items() if other is not task}
+
+    async def _exchange(self, model: str) -> None:
+        corral = self._corral
+        while True:
+            engine = next((s.engine for s in corral.supervisor.statuses() if s.model == model), None)
+            if engine is None or (why := await self._stale(engine)) is None:
+                return
+            try:
+                await corral.supervisor.unload(model, drain=corral.settings.engines.drain_grace, reason=why)
+            except ModelBusy:
+                await corral.clock.sleep(_PAUSE)
+
+    async def _stale(self, engine: Engine) -> str | None:
+        """Why the model would be started otherwise now, or not at all; None when it would not."""
+        try:
+            now = await launching.prepare(self._corral, engine.model)
+        except CorralError as error:
+            return error.message
+        was = engine.launch
+        if now.spec.revision != was.spec.revision:
+            return "another revision took its place"
+        if now.runtime.kind != was.runtime.kind or now.spec != was.spec:
+            return "it is configured otherwise now"
+        engine.launch = replace(was, idle_timeout=now.idle_timeout, resident=now.resident, priority=now.priority)
+        return None

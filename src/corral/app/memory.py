@@ -1,0 +1,173 @@
+"""The memory of this machine: how much of it engines may take, what they do take, and what was learned of that."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from corral.app.fitness import rooms
+from corral.errors import DoesNotFit
+from corral.hardware import processes
+from corral.lifecycle import footprint
+from corral.lifecycle.recollection import Recollection, Subject, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from corral.config.settings import EngineSettings
+    from corral.domain.hardware import Machine
+    from corral.domain.memory import Demand, Placement
+    from corral.domain.ports import Clock
+    from corral.lifecycle.engines import Engine, Launch
+    from corral.lifecycle.footprint import Room
+
+_FRESH = 2.0
+"""Seconds for which a look at the machine is good enough."""
+_TENTH = 10
+_OWN = secrets.token_hex(4)
+"""Tells the engines of this process from those of others with the same number."""
+
+
+class Memory:
+    """What the supervisor asks about memory (a `lifecycle.engines.Gauge`), and where a launch may be put.
+
+    How much others take is looked at only while no engine is coming or going: in between, what an engine has been
+    given and what it has taken already cannot be told apart.
+
+    Args:
+        settings: `engines.memory` and `engines.reserve`; asked each time, since they may change.
+        look: the machine now; quick.
+        on_gpus: bytes by GPU that processes take; None where the driver cannot tell. Blocks.
+        recollection: what was measured before.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], EngineSettings],
+        look: Callable[[], Machine],
+        on_gpus: Callable[[tuple[int, ...]], Mapping[str, int] | None],
+        recollection: Recollection,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._look = look
+        self._on_gpus = on_gpus
+        self._recollection = recollection
+        self._clock = clock
+        self._machine: Machine | None = None
+        self._looked_at = 0.0
+        self._private: dict[str, Mapping[str, int]] = {}
+        self._others: dict[str, int] = {}
+        self._saving: asyncio.Task[None] | None = None
+
+    def capacity(self, *, settled: bool) -> Mapping[str, int]:
+        """Bytes of each device that engines may take now; `settled`: none of them is coming, going or unmeasured."""
+        now = self._clock.now()
+        if self._machine is None or (settled and now - self._looked_at >= _FRESH):
+            self._looked_at = now
+            self._machine = self._look()
+            if settled:
+                self._others = {room.id: self._taken_by_others(room) for room in rooms(self._machine)}
+        found = {}
+        for room in rooms(self._machine):
+            allowed = self._allowed(room)
+            if allowed is not None:
+                there = allowed if room.total is None else room.total - self._others.get(room.id, 0)
+                found[room.id] = max(0, min(allowed, there)) if room.lost is None else 0
+        return found
+
+    def rooms(self) -> list[Room]:
+        """The devices, the best first, each with what engines may take of it at most, whoever has it now."""
+        self._machine = self._machine or self._look()
+        return [replace(room, total=self._allowed(room)) for room in rooms(self._machine)]
+
+    def placements(self, launch: Launch, demand: Demand, devices: Sequence[str] = ()) -> tuple[Placement, ...]:
+        """Where an engine may be put, the best first. `devices` are those that its runtime can use; none is all.
+
+        Raises:
+            DoesNotFit: it would not fit this machine even if nothing else were in memory.
+        """
+        revision = launch.spec.revision
+        facts, size = ({}, 0) if revision is None else (revision.facts, revision.size)
+        there = [room for room in self.rooms() if not devices or _usable(room.id, devices)]
+        remembered = self._recollection.recall(_subject(launch))
+        ways = footprint.placements(facts, size, demand, there, remembered)
+        limits = {room.id: room.total for room in there}
+        if any(all(_within(size, limits.get(device)) for device, size in way.devices.items()) for way in ways):
+            return ways
+        reason, hint = footprint.refusal(facts, size, demand, there) or (
+            "what it took before is more than there is",
+            "",
+        )
+        raise DoesNotFit(f"Model {launch.spec.model!r} does not fit this machine: {reason}.", hint)
+
+    async def measure(self, engine: Engine) -> Mapping[str, int]:
+        """Bytes that an engine takes now: main memory as its session tells, GPUs as the driver does."""
+        session = engine.session
+        found = dict((await session.footprint()).devices)
+        pids = tuple(session.processes())
+        if not pids:
+            return found
+        private = await asyncio.to_thread(processes.private, pids)
+        told = await asyncio.to_thread(self._on_gpus, pids)
+        on_gpus = {} if told is None else dict(told)
+        self._private[engine.id] = {"cpu": private, **on_gpus}
+        return found | on_gpus
+
+    def measured(self, engine: Engine) -> None:
+        """Remember what an engine was found to take."""
+        place = footprint.key(engine.placement)
+        self._recollection.remember(_subject(engine.launch), place, engine.peak, f"{_OWN}-{engine.id}")
+        self._save_soon()
+
+    def too_small(self, launch: Launch, placement: Placement) -> None:
+        """Remember that so much memory did not suffice."""
+        self._recollection.too_small(_subject(launch), footprint.key(placement), placement.devices)
+        self._save_soon()
+
+    def forget(self, engine: Engine) -> None:
+        """The engine is gone."""
+        self._private.pop(engine.id, None)
+
+    async def close(self) -> None:
+        """Write down what was learned."""
+        if self._saving is not None:
+            await self._saving
+        await asyncio.to_thread(self._recollection.save)
+
+    def _allowed(self, room: Room) -> int | None:
+        """What engines may take of a device at most; None when there is no telling."""
+        settings = self._settings()
+        limit = settings.memory.get(room.id)
+        if room.total is None:
+            return limit
+        most = room.total - min(settings.reserve, room.total // _TENTH)
+        return most if limit is None else min(limit, room.total)
+
+    def _taken_by_others(self, room: Room) -> int:
+        if room.total is None or room.free is None:
+            return 0
+        ours = sum(devices.get(room.id, 0) for devices in self._private.values())
+        return max(0, room.total - room.free - ours)
+
+    def _save_soon(self) -> None:
+        """Save once, for all that is learned within the same moment."""
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.ensure_future(asyncio.to_thread(self._recollection.save))
+
+
+def _subject(launch: Launch) -> Subject:
+    spec = launch.spec
+    model = spec.model if spec.revision is None else spec.revision.id
+    return Subject(model, launch.runtime.kind, digest(spec.options))
+
+
+def _usable(device: str, by: Sequence[str]) -> bool:
+    return device in by or device.partition(":")[0] in by
+
+
+def _within(size: int, limit: int | None) -> bool:
+    return limit is None or size <= limit
