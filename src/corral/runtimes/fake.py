@@ -105,6 +105,7 @@ class Fake:
     kind = "fake"
     options = FakeOptions
     formats: frozenset[str] = frozenset()
+    preference = 0
     capabilities = frozenset(Capability) - {Capability.VISION}
 
     def __init__(self, env: Mapping[str, str]) -> None:

@@ -79,6 +79,7 @@ class OpenAI:
     kind = "openai"
     options = OpenAIOptions
     formats: frozenset[str] = frozenset()
+    preference = 0
     capabilities = frozenset(Capability)
 
     def __init__(self, env: Mapping[str, str]) -> None:
