@@ -24,7 +24,7 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
-from corral.kit import child, lineage
+from corral.kit import child, leftovers, lineage
 from corral.kit.probing import Try
 
 _SEES_ALL = sys.platform == "linux"
@@ -117,6 +117,7 @@ class Guard:
         self._stop_command = 0
         self._told: set[int] = set()
         self._asked = self._at_once = self._orphaned = False
+        self._segments: set[str] = set()
 
     def run(self) -> NoReturn:
         """Start the program, keep it company, and end with it."""
@@ -255,11 +256,15 @@ class Guard:
                         _signal(self._program, signal.SIGTERM)
 
     def _unless_stolen(self) -> None:
-        """A program that ended before it was ready, while another holds its port, is started anew on another port."""
-        if not self._ready and not self._stopping and self._owners() is not None:
+        """Start a program anew on another port if it ended before it was ready and another holds its port."""
+        if self._stopping:
+            return
+        if not self._ready and all(self._owners() is False for _ in range(_SUSPICIONS)):
             self._clear()
-            if lineage.listeners(self._port):
-                self._choose_anew()
+            self._choose_anew()
+        elif left := len(self._left()):
+            advice = "; it must stay in the foreground" if self._status == 0 else ""
+            self._note(f"it ended and left {left} of its processes behind, which are ended too{advice}")
 
     @property
     def _stopping(self) -> bool:
@@ -386,6 +391,7 @@ class Guard:
             if not _SEES_ALL:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._program, signal.SIGKILL)
+        self._segments |= leftovers.segments(halted)
         for pid in halted:
             _signal(pid, signal.SIGKILL)
 
@@ -393,6 +399,8 @@ class Guard:
         """End as the program ended, or as was asked."""
         self._drain()
         self._output.finish()
+        if self._segments or self._launch["scratch"]:
+            leftovers.remove(self._segments, self._launch["scratch"])
         if self._orphaned:
             child.leave(_ORPHANED)
         if self._at_once:
@@ -420,7 +428,7 @@ def _become(command: list[str], environment: dict[str, str], cwd: str | None, ta
                 os.chdir(cwd)
             os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is what is wanted
     except (OSError, ValueError) as error:
-        where = getattr(error, "filename", None) or command[0]
+        where = cwd if cwd is not None and getattr(error, "filename", None) == cwd else command[0]
         os.write(report, f"{getattr(error, 'strerror', error)}: {where}".encode(errors="replace")[:4096])
     finally:
         os._exit(_CANNOT_RUN)

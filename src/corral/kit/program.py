@@ -43,6 +43,7 @@ class Program:
         owned: whether the listener must be the program itself or a descendant; False for one that has others listen,
             as `docker run` does.
         stop: a command that ends it, in place of SIGTERM; `{pid}` and `{port}` are replaced.
+        scratch: a folder that is the program's alone; removed when all of it has ended.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Program:
     ported: tuple[str, ...] = ()
     owned: bool = True
     stop: tuple[str, ...] = ()
+    scratch: Path | None = None
 
 
 async def start(program: Program, timeout: float) -> process.Child:
@@ -85,6 +87,7 @@ async def start(program: Program, timeout: float) -> process.Child:
             "expect": program.expect,
             "owned": program.owned,
             "stop": program.stop,
+            "scratch": None if program.scratch is None else str(program.scratch),
         },
         diagnose=program.diagnose,
         mark=mark,
