@@ -6,6 +6,7 @@
     update, rollback, history, pin, verify      revisions.py
     df, gc, move, push, operations|ops          store.py, operations.py
     ps, load, unload|stop, logs                 engines.py
+    services [list|start|stop|…]                services.py
     doctor, config, config path                 doctor.py, configuration.py
 
 Importing this module imports Typer and little else. A command's module is imported when the command is on the command
@@ -53,6 +54,7 @@ _PANELS: dict[str, dict[str, str]] = {
         "operations": "operations:operations",
     },
     "In memory": {"ps": "engines:ps", "load": "engines:load", "unload": "engines:unload", "logs": "engines:logs"},
+    "Services": {"services": "services:app"},
     "This machine": {"doctor": "doctor:doctor", "config": "configuration:app"},
 }
 """Each command's module and function, in the order of the help."""

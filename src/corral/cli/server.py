@@ -21,6 +21,7 @@ _PATIENCE = Timeouts(connect=5.0, first_byte=3600.0, between=600.0)
 _MODELS = "/api/v1/runtime/models"
 _CATALOG = "/api/v1/models"
 _OPERATIONS = f"{_CATALOG}/operations"
+_SERVICES = "/api/v1/services"
 
 
 def kinds(root: type[CorralError] = CorralError) -> Iterator[type[CorralError]]:
@@ -141,6 +142,21 @@ class Server:
     async def log(self, name: str) -> list[str]:
         """The last lines of a model's engine."""
         return list(await self._call("GET", f"{_MODELS}/{quote(name)}/log", "lines"))
+
+    async def services(self) -> list[dict[str, Any]]:
+        """Every service of its configuration."""
+        return list(await self._call("GET", _SERVICES, "services"))
+
+    async def service(self, name: str, verb: str, *, wait: bool | None = None) -> dict[str, Any]:
+        """Start, stop, restart, install or uninstall a service, or ask for its `status`; how it stands then."""
+        path = f"{_SERVICES}/{quote(name, safe='')}"
+        if verb == "status":
+            return dict(await self._call("GET", path, "service"))
+        return dict(await self._call("POST", f"{path}/{verb}", "service", _given(wait=wait)))
+
+    async def service_log(self, name: str, lines: int) -> list[str]:
+        """The last lines that a service printed."""
+        return list(await self._call("GET", f"{_SERVICES}/{quote(name, safe='')}/log?lines={lines}", "lines"))
 
     async def submit(self, order: Order) -> Operation:
         """Hand an operation over; an equal one that has not ended is joined."""

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from corral.errors import InvalidName
 
@@ -79,7 +79,8 @@ class ServiceSpec:
         cwd: its working folder; None is the service's own.
         host: the address it listens on, as a number.
         port: where it listens; None where Corral is not told.
-        health: the URL that answers 2xx while it is well; None where there is nothing to ask.
+        health: the URL that answers 2xx while it is well. Without one it is well while its port takes connections, and
+            without a port while it runs.
         stop_grace: seconds from SIGTERM to SIGKILL.
         start_timeout: seconds to become healthy.
         memory: most bytes it may take, where that can be enforced.
@@ -136,6 +137,13 @@ class ServiceStatus:
     log: str | None = None
     notes: tuple[str, ...] = ()
     installed: bool = False
+
+
+def describe(status: ServiceStatus, now: float) -> dict[str, Any]:
+    """A status as every surface shows it; `now` in Unix seconds, `uptime` in seconds."""
+    started = status.started_at
+    told = {**asdict(status), "state": str(status.state), "notes": list(status.notes)}
+    return {**told, "uptime": None if started is None else max(0.0, now - started)}
 
 
 @runtime_checkable

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0
 """Seconds that what a program leaves behind may take to stop, at most."""
+_QUIET = 1.0
+"""Seconds that a program without a port must run to count as well."""
 _EAGER = 0.1
 """Seconds between two health checks of a service that is starting."""
 
@@ -132,7 +134,8 @@ class Keeper:
     async def _watch(self) -> str:
         """Ask after its health for as long as that is good, or may still become so; what is wrong then."""
         spec, vigilance = self._spec, self._spec.vigilance
-        if spec.health is None:
+        if spec.health is None and spec.port is None:
+            await asyncio.sleep(_QUIET)
             self._well()
             await asyncio.Event().wait()
         began = time.monotonic()
@@ -152,11 +155,15 @@ class Keeper:
 
     def _well(self) -> None:
         self._well_since = time.monotonic()
-        self._note(ServiceState.RUNNING, healthy=None if self._spec.health is None else True, reason="")
+        asked = self._spec.health is not None or self._spec.port is not None
+        self._note(ServiceState.RUNNING, healthy=True if asked else None, reason="")
 
     async def _healthy(self) -> bool:
+        spec = self._spec
+        if spec.health is None:
+            return spec.port is not None and await answers(spec.host, spec.port)
         try:
-            status, _ = await loopback.get(self._spec.health or "", {}, self._spec.vigilance.timeout)
+            status, _ = await loopback.get(spec.health, {}, spec.vigilance.timeout)
         except UpstreamError:
             return False
         return 200 <= status < 300

@@ -29,14 +29,18 @@ async def refuse_taken(service: str, host: str, port: int | None) -> None:
 
 async def answers(host: str, port: int) -> bool:
     """Whether somebody takes connections there."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — compared, nothing is bound
     try:
         async with asyncio.timeout(_PATIENCE):
-            _, writer = await asyncio.open_connection(reached, port)
+            _, writer = await asyncio.open_connection(reached(host), port)
     except (OSError, TimeoutError):
         return False
     writer.transport.abort()
     return True
+
+
+def reached(host: str) -> str:
+    """The address of this machine by which one that listens on `host` is reached; every address is loopback's, too."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — compared, nothing is bound
 
 
 def holder(port: int) -> str | None:
