@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -23,85 +22,6 @@ class Times(NamedTuple):
     guest: float
 
 
-class FakeNvml:
-    """NVIDIA's library as it behaves: errors are exceptions of its own, and each device may lack any fact."""
-
-    NVML_TEMPERATURE_GPU = 0
-
-    def __init__(self, devices: list[dict[str, Any]], broken: str | None = None) -> None:
-        self.NVMLError = type("NVMLError", (Exception,), {})
-        self.NVMLError_LibraryNotFound = type("LibraryNotFound", (self.NVMLError,), {})
-        self.NVMLError_DriverNotLoaded = type("DriverNotLoaded", (self.NVMLError,), {})
-        self.nvmlInit = self._init
-        self.nvmlShutdown = self._shutdown
-        self.nvmlDeviceGetCount = self._count
-        self.nvmlDeviceGetHandleByIndex = self._handle
-        self.nvmlDeviceGetName = lambda device: self._tell(device, "name")
-        self.nvmlDeviceGetMemoryInfo = lambda device: SimpleNamespace(**self._tell(device, "memory"))
-        self.nvmlDeviceGetUtilizationRates = lambda device: SimpleNamespace(gpu=self._tell(device, "usage"))
-        self.nvmlDeviceGetTemperatureV = lambda device, _: self._tell(device, "temperature")
-        self.nvmlSystemGetDriverVersion = lambda: self._tell(devices[0], "driver")
-        self.devices = devices
-        self.broken = broken
-        self.sessions = 0
-
-    def _init(self) -> None:
-        if self.broken is not None:
-            raise getattr(self, self.broken)
-        self.sessions += 1
-
-    def _shutdown(self) -> None:
-        self.sessions -= 1
-
-    def _count(self) -> int:
-        if not self.devices:
-            raise self.NVMLError
-        return len(self.devices)
-
-    def _handle(self, index: int) -> dict[str, Any]:
-        if not self.devices[index]:
-            raise self.NVMLError
-        return self.devices[index]
-
-    def _tell(self, device: dict[str, Any], key: str) -> Any:
-        if key not in device:
-            raise self.NVMLError
-        return device[key]
-
-
-def test_graphics_processors_tell_what_they_can() -> None:
-    memory = {"total": 10 << 30, "free": 4 << 30}
-    nvml = FakeNvml(
-        [{"name": "A", "memory": memory, "usage": 75, "temperature": 61, "driver": "595.1"}, {"name": "B"}, {}]
-    )
-
-    found = probes.nvidia(nvml)
-
-    assert found == (
-        Gpu("cuda:0", "A", 10 << 30, 4 << 30, 75.0, 61.0),
-        Gpu("cuda:1", "B", unified=True),
-        Gpu("cuda:2"),
-    )
-    assert found[0].used == 6 << 30
-    assert probes.driver(nvml) == "595.1"
-    assert nvml.sessions == 0
-
-
-def test_no_driver_is_no_gpu_and_a_broken_one_is_unknown() -> None:
-    assert probes.nvidia(FakeNvml([], "NVMLError_LibraryNotFound")) == ()
-    assert probes.nvidia(FakeNvml([], "NVMLError_DriverNotLoaded")) == ()
-    assert probes.nvidia(FakeNvml([], "NVMLError")) is None
-    assert probes.driver(FakeNvml([], "NVMLError")) is None
-
-
-def test_a_driver_that_fails_in_between_is_unknown() -> None:
-    nvml = FakeNvml([])
-
-    assert probes.nvidia(nvml) is None
-    assert probes.driver(FakeNvml([{}])) is None
-    assert nvml.sessions == 0
-
-
 @pytest.mark.parametrize(
     ("system", "machine", "ids"), [("Darwin", "arm64", ["mps"]), ("Darwin", "x86_64", []), ("Linux", "arm64", [])]
 )
@@ -112,28 +32,90 @@ def test_apples_graphics_share_main_memory(system: str, machine: str, ids: list[
     assert all(gpu.unified and gpu.total is None and gpu.used is None for gpu in found)
 
 
-def test_a_containers_limit_counts(tmp_path: Path) -> None:
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("400000\n")
+NOWHERE = Path("/nowhere")
 
-    assert probes.memory(tmp_path) == Memory(1_000_000, 600_000)
-    assert probes.memory(tmp_path).used == 400_000
+
+def _group(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+def test_a_containers_limit_counts(tmp_path: Path) -> None:
+    _group(tmp_path, memory__max=1_000_000, memory__current=400_000)
+
+    found = probes.memory(tmp_path, NOWHERE)
+    assert (found.total, found.available, found.limit) == (1_000_000, 600_000, 1_000_000)
+    assert found.used == 400_000
+
+
+def test_every_group_around_this_process_counts(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/user.slice/corral.service\n")
+    _group(tmp_path / "user.slice", memory__max=2_000_000, memory__current=1_900_000)
+    _group(tmp_path / "user.slice/corral.service", memory__max=3_000_000, memory__current=500_000)
+
+    found = probes.memory(tmp_path, own)
+    assert (found.total, found.available) == (2_000_000, 100_000)
+
+
+def test_what_was_read_of_files_is_given_up_first(tmp_path: Path) -> None:
+    _group(tmp_path, memory__max=1_000_000, memory__current=900_000, memory__stat="anon 1\ninactive_file 300000")
+
+    assert probes.memory(tmp_path, NOWHERE).available == 400_000
 
 
 def test_an_older_kernels_limit_counts(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory/memory.limit_in_bytes").write_text("1000000")
+    own = tmp_path / "own"
+    own.write_text("5:cpu:/a\n4:memory:/docker/a\n0::/\n")
+    _group(tmp_path / "memory", memory__limit_in_bytes=1_000_000)
 
-    assert probes.memory(tmp_path) == Memory(1_000_000, None)
-    (tmp_path / "memory/memory.usage_in_bytes").write_text("2000000")
-    assert probes.memory(tmp_path) == Memory(1_000_000, 0)
+    found = probes.memory(tmp_path, own)
+    assert found.total == 1_000_000
+    _group(tmp_path / "memory", memory__usage_in_bytes=2_000_000)
+    assert probes.memory(tmp_path, own).available == 0
+    _group(tmp_path / "memory/docker/a", memory__limit_in_bytes=500_000, memory__usage_in_bytes=100_000)
+    assert probes.memory(tmp_path, own).total == 500_000
 
 
-@pytest.mark.parametrize("text", ["max\n", "9223372036854771712", "garbage", ""])
+@pytest.mark.parametrize("text", ["max", "9223372036854771712", "garbage", ""])
 def test_no_limit_is_the_machines_memory(tmp_path: Path, text: str) -> None:
-    (tmp_path / "memory.max").write_text(text)
+    _group(tmp_path, memory__max=text)
 
-    assert probes.memory(tmp_path).total == probes.memory(tmp_path / "nowhere").total
+    found = probes.memory(tmp_path, NOWHERE)
+    assert found.total == probes.memory(NOWHERE, NOWHERE).total
+    assert found.limit is None
+
+
+def test_swap(tmp_path: Path) -> None:
+    info = tmp_path / "meminfo"
+    info.write_text("MemTotal: 5 kB\nSwapTotal:  2048 kB\nSwapFree: 1024 kB\n")
+
+    found = probes.memory(NOWHERE, NOWHERE, info)
+    assert (found.swap_total, found.swap_free) == (2 << 20, 1 << 20)
+    info.write_text("SwapTotal: kB\nSwapFree: many kB\n")
+    assert probes.memory(NOWHERE, NOWHERE, info).swap_total is None
+    assert probes.memory(NOWHERE, NOWHERE, NOWHERE).swap_free is None
+
+
+@pytest.mark.parametrize(
+    ("line", "sets"),
+    [
+        ("flags : fpu avx avx2 avx512f amx_tile x", ("AVX", "AVX2", "AVX-512", "AMX")),
+        ("Features : asimd sve", ("NEON", "SVE")),
+        ("flags :", ()),
+    ],
+)
+def test_instruction_sets(tmp_path: Path, line: str, sets: tuple[str, ...]) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor : 0\n{line}\n\nprocessor : 1\nflags : avx512_vnni\n")
+
+    assert probes.cpu_instructions(info) == sets
+
+
+def test_instruction_sets_that_nobody_tells() -> None:
+    assert probes.cpu_instructions(NOWHERE, "x86_64") is None
+    assert probes.cpu_instructions(NOWHERE, "arm64") == ("NEON",)
 
 
 def test_the_processors_name(tmp_path: Path) -> None:
@@ -177,11 +159,28 @@ def test_a_look_at_this_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "device"),
-    [(None, "cpu"), ((), "cpu"), ((Gpu("cuda:0"),), "cuda"), ((Gpu("cuda:0"), Gpu("mps")), "mps")],
+    [
+        (None, "cpu"),
+        ((), "cpu"),
+        ((Gpu("cuda:0"),), "cuda"),
+        ((Gpu("rocm:0"),), "cuda"),
+        ((Gpu("cuda:0"), Gpu("mps")), "mps"),
+    ],
 )
 def test_the_best_device(gpus: tuple[Gpu, ...] | None, device: str) -> None:
     assert Machine(Cpu(), Memory(), Disk(), gpus).best_device == device
     assert Memory().used is None
+
+
+def test_a_look_again_tells_the_usage_since_the_look_before(tmp_path: Path) -> None:
+    look = snapshot.Looker(tmp_path)
+
+    first, second = look(), look()
+    assert first.memory.total == second.memory.total
+    assert second.at is not None
+    assert first.at is not None
+    assert second.at >= first.at
+    assert second.cpu.count == first.cpu.count
 
 
 def test_the_detector_of_the_documents() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from corral.hardware import snapshot
@@ -14,21 +14,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from corral.config.settings import EngineSettings
     from corral.domain.hardware import Machine
     from corral.domain.memory import Demand
 
+_TENTH = 10
+
 
 def rooms(machine: Machine) -> list[Room]:
-    """The memories of a machine that a model may use, the best first."""
-    apart = [Room(gpu.id, gpu.total, gpu.free) for gpu in machine.gpus or () if not gpu.unified]
-    return [*apart, Room("cpu", machine.memory.total, machine.memory.available)]
+    """The memories of a machine, the best first, each with its whole size; one that was lost says why."""
+    gone = [Room(lost.gpu.id, lost.gpu.total, 0, lost.gpu.unified, lost.reason) for lost in machine.lost]
+    apart = [Room(gpu.id, gpu.total, gpu.free, gpu.unified) for gpu in machine.gpus or ()]
+    return [*apart, *gone, Room("cpu", machine.memory.total, machine.memory.available)]
+
+
+def allowed(room: Room, settings: EngineSettings) -> Room:
+    """The same room with what engines may take of it at most, whoever has it now: `engines.memory`, `engines.reserve`.
+
+    `engines.memory` names a device, or all of a kind (`cuda`). Of a small device at most a tenth is kept back.
+    """
+    limit = settings.memory.get(room.id, settings.memory.get(room.id.partition(":")[0]))
+    if room.total is None or room.unified:
+        return room
+    most = room.total - min(settings.reserve, room.total // _TENTH)
+    return replace(room, total=most if limit is None else min(limit, room.total))
 
 
 class Judge:
     """Judges by one look at the machine."""
 
     def __init__(self, machine: Machine) -> None:
-        self._rooms = rooms(machine)
+        self._rooms = [room for room in rooms(machine) if not room.unified and room.lost is None]
 
     @classmethod
     async def of(cls, folder: Path) -> Judge:

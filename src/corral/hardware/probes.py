@@ -10,22 +10,42 @@ import os
 import platform
 import shutil
 import time
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
 from corral.domain.hardware import Disk, Gpu, Memory
+from corral.hardware import amd, nvidia
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
+MEMINFO = Path("/proc/meminfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+
+_INSTRUCTIONS = {
+    "SSE4.2": "sse4_2",
+    "AVX": "avx",
+    "AVX2": "avx2",
+    "F16C": "f16c",
+    "FMA": "fma",
+    "AVX-VNNI": "avx_vnni",
+    "AVX-512": "avx512f",
+    "AVX-512 VNNI": "avx512_vnni",
+    "AVX-512 BF16": "avx512_bf16",
+    "AMX": "amx_tile",
+    "NEON": "asimd",
+    "DOTPROD": "asimddp",
+    "I8MM": "i8mm",
+    "SVE": "sve",
+    "SVE2": "sve2",
+}
+"""What people call a set, and the kernel's word for it."""
 
 _FAILURES = (OSError, psutil.Error, RuntimeError, ValueError, NotImplementedError, AttributeError)
 _COUNTED_TWICE = frozenset({"guest", "guest_nice"})
@@ -46,19 +66,36 @@ def cpu_cores() -> int | None:
 
 def cpu_name(cpuinfo: Path = CPUINFO) -> str | None:
     """What the maker calls it."""
-    with suppress(OSError):
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("model name", "Model"):
-                return value.strip() or None
-    return platform.processor() or None
+    names = (value for key, value in _cpuinfo(cpuinfo) if key in ("model name", "Model"))
+    return next(names, None) or platform.processor() or None
+
+
+def cpu_instructions(cpuinfo: Path = CPUINFO, machine: str | None = None) -> tuple[str, ...] | None:
+    """The instruction sets that matter to models; None when nobody tells."""
+    flags = next((set(value.split()) for key, value in _cpuinfo(cpuinfo) if key in ("flags", "Features")), None)
+    if flags is None:
+        # Apple's all have it, and say so nowhere that is quickly read.
+        return ("NEON",) if (machine or platform.machine()) == "arm64" else None
+    return tuple(name for name, flag in _INSTRUCTIONS.items() if flag in flags)
+
+
+def _cpuinfo(path: Path) -> list[tuple[str, str]]:
+    """What is written of the first processor there."""
+    first = (_text(path) or "").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return [(key.strip(), value.strip()) for key, _, value in pairs]
 
 
 def cpu_usage(watched: float = _WATCHED) -> float | None:
     """How busy all of it is, in percent, over the next `watched` seconds."""
-    before = _known(psutil.cpu_times)
+    before = cpu_times()
     time.sleep(watched)
-    return None if before is None else busy(before, _known(psutil.cpu_times) or before)
+    return None if before is None else busy(before, cpu_times() or before)
+
+
+def cpu_times() -> tuple[float, ...] | None:
+    """A reading for `busy`."""
+    return _known(psutil.cpu_times)
 
 
 def busy(before: tuple[float, ...], after: tuple[float, ...]) -> float | None:
@@ -78,17 +115,20 @@ def busy(before: tuple[float, ...], after: tuple[float, ...]) -> float | None:
     return round(min(100.0, max(0.0, 100 * (total - idle) / total)), 1)
 
 
-def memory(cgroup: Path = CGROUP) -> Memory:
-    """Main memory, within the limit of the container where there is one."""
+def memory(cgroup: Path = CGROUP, own: Path = OWN_GROUPS, meminfo: Path = MEMINFO) -> Memory:
+    """Main memory, within the limits of the containers and groups that this process is in."""
     there = _known(psutil.virtual_memory)
     total = None if there is None else int(there.total)
     available = None if there is None else int(there.available)
-    limit, used = _container(cgroup)
-    if limit is not None and (total is None or limit < total):
-        total = limit
-        left = None if used is None else max(0, limit - used)
+    limit = None
+    for most, used in _containers(cgroup, own):
+        if total is not None and most >= total and limit is None:
+            continue
+        left = None if used is None else max(0, most - used)
         available = None if available is None or left is None else min(available, left)
-    return Memory(total, available)
+        limit = most if limit is None else min(limit, most)
+    swap_total, swap_free = _swap(meminfo)
+    return Memory(total if limit is None else limit, available, limit, swap_total, swap_free)
 
 
 def disk(folder: Path) -> Disk:
@@ -103,9 +143,14 @@ def disk(folder: Path) -> Disk:
     return Disk(usage.total, usage.free)
 
 
-def gpus() -> tuple[Gpu, ...] | None:
-    """Every graphics processor that models can run on; empty when there is none, None when that cannot be told."""
-    return (*metal(), *there) if (there := nvidia()) is not None else (metal() or None)
+def gpus(environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...] | None:
+    """Every graphics processor that models can run on; empty when there is none, None when that cannot be told.
+
+    `environ` may leave some of NVIDIA's out, by `CUDA_VISIBLE_DEVICES`.
+    """
+    others = (*metal(), *amd.gpus())
+    found = nvidia.gpus(visible=environ.get("CUDA_VISIBLE_DEVICES"))
+    return (*others, *found) if found is not None else (others or None)
 
 
 def metal(system: str | None = None, machine: str | None = None) -> tuple[Gpu, ...]:
@@ -115,87 +160,58 @@ def metal(system: str | None = None, machine: str | None = None) -> tuple[Gpu, .
     return (Gpu("mps", cpu_name(), unified=True),)
 
 
-def driver(library: Any = None) -> str | None:
-    """The version of NVIDIA's driver."""
-    nvml = library or _nvml()
-    return None if nvml is None else _session(nvml, lambda: _asked(nvml, nvml.nvmlSystemGetDriverVersion))
+def _containers(cgroup: Path, own: Path) -> list[tuple[int, int | None]]:
+    """The limit and use of memory of every group that this process is in, from the innermost one to the outermost."""
+    groups: list[tuple[int, int | None]] = []
+    for line in (_text(own) or "0::/").splitlines():
+        _, _, rest = line.partition(":")
+        kinds, _, name = rest.partition(":")
+        if kinds == "":
+            groups += _groups(cgroup, name, ("memory.max", "memory.current", "inactive_file"))
+            groups += _groups(cgroup / "unified", name, ("memory.max", "memory.current", "inactive_file"))
+        elif "memory" in kinds.split(","):
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            groups += _groups(cgroup / "memory", name, files)
+    return groups
 
 
-def nvidia(library: Any = None) -> tuple[Gpu, ...] | None:
-    """NVIDIA's processors, as its driver's library tells of them; None when the driver is there and does not answer."""
-    nvml = library or _nvml()
-    if nvml is None:
-        return ()
+def _groups(root: Path, name: str, files: tuple[str, str, str]) -> list[tuple[int, int | None]]:
+    """A group and those around it, as far as they can be seen: in a container the outer ones cannot."""
+    limit_file, used_file, reclaimable = files
+    groups = []
+    inner = Path(name.strip("/"))
+    for folder in [root / inner, *(root / parent for parent in inner.parents)] if name.strip("/") else [root]:
+        limit, used = _number(folder / limit_file), _number(folder / used_file)
+        if limit is not None:
+            spare = _statistic(folder / "memory.stat", reclaimable)  # what was read of files, and is given up first
+            groups.append((limit, None if used is None else max(0, used - spare)))
+    return groups
+
+
+def _statistic(path: Path, name: str) -> int:
+    for line in (_text(path) or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _swap(meminfo: Path) -> tuple[int | None, int | None]:
+    """Swap space, all and free."""
+    found: dict[str, int] = {}
+    for line in (_text(meminfo) or "").splitlines():
+        key, _, value = line.partition(":")
+        number = value.split()[:1]
+        if key in ("SwapTotal", "SwapFree") and number and number[0].isdigit():
+            found[key] = int(number[0]) * 1024
+    return found.get("SwapTotal"), found.get("SwapFree")
+
+
+def _text(path: Path) -> str | None:
     try:
-        nvml.nvmlInit()
-    except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded):
-        return ()
-    except nvml.NVMLError:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return None
-    try:
-        return tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-    except nvml.NVMLError:
-        return None
-    finally:
-        with suppress(nvml.NVMLError):
-            nvml.nvmlShutdown()
-
-
-def _gpu(nvml: Any, index: int) -> Gpu:
-    handle = _asked(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
-    if handle is None:
-        return Gpu(f"cuda:{index}")
-    memory = _asked(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-    rates = _asked(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
-    temperature = _asked(nvml, nvml.nvmlDeviceGetTemperatureV, handle, nvml.NVML_TEMPERATURE_GPU)
-    return Gpu(
-        id=f"cuda:{index}",
-        name=_asked(nvml, nvml.nvmlDeviceGetName, handle),
-        total=None if memory is None else int(memory.total),
-        free=None if memory is None else int(memory.free),
-        usage=None if rates is None else float(rates.gpu),
-        temperature=None if temperature is None else float(temperature),
-        unified=memory is None,  # it has none of its own to tell of
-    )
-
-
-def _asked(nvml: Any, question: Callable[..., T], *about: Any) -> T | None:
-    """The driver's answer; None where this device or driver has none."""
-    try:
-        return question(*about)
-    except nvml.NVMLError:
-        return None
-
-
-def _session(nvml: Any, ask: Callable[[], T]) -> T | None:
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    try:
-        return ask()
-    finally:
-        with suppress(nvml.NVMLError):
-            nvml.nvmlShutdown()
-
-
-def _nvml() -> Any:
-    try:
-        return import_module("pynvml")
-    except ImportError:
-        return None
-
-
-def _container(cgroup: Path) -> tuple[int | None, int | None]:
-    """The limit and use of memory that the kernel holds this process's container to."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        found = _number(cgroup / limit)
-        if found is not None:
-            return found, _number(cgroup / used)
-    return None, None
 
 
 def _number(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""What processes take of main memory that nobody else could have."""
+"""What processes take: of main memory what nobody else could have, and of GPUs what their drivers say."""
 
 from __future__ import annotations
 
@@ -7,11 +7,30 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from corral.hardware import amd, nvidia
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from corral.domain.hardware import Gpu
 
 PROC = Path("/proc")
 _OWN = (b"Pss_Anon:", b"Pss_Shmem:")
+
+
+def gpu_bytes(pids: Iterable[int], proc: Path = PROC, gpus: Sequence[Gpu] | None = None) -> dict[str, int] | None:
+    """Bytes that these processes hold on each GPU; a device on which they hold none is left out.
+
+    None when the drivers do not tell whose the memory is, as in some containers. Blocks for some milliseconds. `gpus`
+    are the devices as they were just seen; the drivers are asked where that is None.
+    """
+    wanted = set(pids)
+    if gpus is None:
+        found = nvidia.gpus()
+        if found is None:
+            return None
+        gpus = (*found, *amd.gpus())
+    return nvidia.held(gpus, wanted, proc)
 
 
 def private(pids: Iterable[int], proc: Path = PROC) -> int:
