@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from corral.errors import CorralError, EngineStartFailed, EngineTimeout
@@ -37,7 +38,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _MAX_READINESS = 64 * 1024
 _LAST_WORDS = 1.0
-_TIDYING = 15.0
+_TIDYING = 8.0
 
 
 def module_argv(module: str) -> tuple[str, ...]:
@@ -148,7 +149,10 @@ class Child:
         return () if self._wire.ended.done() else tuple(process.pid for process in _family(self.pid))
 
     async def resident(self) -> int | None:
-        """Bytes of memory it and its descendants hold, pages of mapped files included; None when it is gone."""
+        """Bytes of memory it and its descendants hold, pages of mapped files included; None when it is gone.
+
+        What they share with each other and with other processes is counted in parts, where the system tells.
+        """
         return None if self._wire.ended.done() else await asyncio.to_thread(_resident, self.pid)
 
 
@@ -365,5 +369,16 @@ def _resident(pid: int) -> int | None:
     total: int | None = None
     for process in _family(pid):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total = (total or 0) + process.memory_info().rss
+            share = _proportional(process.pid)
+            total = (total or 0) + (process.memory_info().rss if share is None else share)
     return total
+
+
+def _proportional(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Bytes a process holds, of those it shares with others its part (PSS); None where the kernel does not tell."""
+    try:
+        text = (proc / str(pid) / "smaps_rollup").read_bytes()
+    except OSError:
+        return None
+    found = re.search(rb"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    return None if found is None else int(found[1]) * 1024
