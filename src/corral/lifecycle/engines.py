@@ -85,10 +85,10 @@ class NoGauge:
 class Engine:
     """A model that is ready. `load_seconds` is how long that took; `loaded_at` is Unix seconds.
 
-    `footprint` is what it took when it was last measured, `peak` the most that was ever found, both in bytes by device
-    and empty until then; `asleep` is what it took when it last slept. `keep_alive` overrules the launch's idle
-    time-out, in seconds. `gone` is set once the engine has ended or was told to stop: whoever finds it broken may wait
-    for that.
+    `last_used` and `ready_at` are in seconds of the supervisor's clock. `footprint` is what it took when it was last
+    measured, `peak` the most that was ever found, both in bytes by device and empty until then; `asleep` is what it
+    took when it last slept. `keep_alive` overrules the launch's idle time-out, in seconds. `gone` is set once the
+    engine has ended or was told to stop: whoever finds it broken may wait for that.
     """
 
     id: str
@@ -100,6 +100,7 @@ class Engine:
     loaded_at: float
     load_seconds: float
     last_used: float
+    ready_at: float = 0.0
     limit: int | None = None
     in_flight: int = 0
     served: int = 0

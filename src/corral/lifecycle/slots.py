@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.memory import Placement
@@ -33,6 +34,7 @@ class Slot:
     reason: str = ""
     hinted_until: float | None = None
     room_for: str = ""
+    lost: float = -inf
     failed_for: OutOfMemory | None = None
 
 
@@ -74,6 +76,9 @@ def view(model: str, slot: Slot) -> EngineView:
         # Before it has slept once, nobody knows: as if all of it went to main memory.
         asleep={"cpu": sum(engine.held.values())} if engine.asleep is None else engine.asleep,
         placement=engine.placement,
+        priority=0 if launch is None else launch.priority,
+        ready_at=engine.ready_at,
+        yields_to=slot.room_for,
     )
 
 
@@ -90,4 +95,5 @@ def queue(model: str, slot: Slot) -> Queue | None:
         priority=slot.line.priority,
         placements=slot.launch.placements,
         hint=hinted and not slot.line,
+        lost=slot.lost,
     )

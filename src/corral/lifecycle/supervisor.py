@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Entry", "Gauge", "Launch", "NoGauge", "Rules", "Status", "Supervisor"]
 
+_LOOK_AGAIN = 2.0
+"""Seconds after which memory that others had may be free."""
 _RETRY_AFTER = 5.0
 """Seconds after which a queue that is full may have room."""
 
@@ -353,8 +355,16 @@ class Supervisor:
             self._open_or_not(model, slot)
             if slot.hinted_until is not None and slot.state is State.QUEUED and now >= slot.hinted_until:
                 self._set(model, slot, State.COLD, "there was no room for it in time")
-        if now + decision.recheck != self._recheck:
-            self._recheck = now + decision.recheck
+        self._look_again_at(min(now + decision.recheck, self._next_look(now, waiting=bool(decision.waits))))
+
+    def _next_look(self, now: float, *, waiting: bool) -> float:
+        """When something may have changed that nobody tells of: others' memory, a hint that is too old."""
+        hints = (slot.hinted_until for slot in self._slots.values() if slot.state is State.QUEUED)
+        return min(now + _LOOK_AGAIN if waiting else inf, *(until for until in hints if until is not None), inf)
+
+    def _look_again_at(self, moment: float) -> None:
+        if moment != self._recheck:
+            self._recheck = moment
             self._changed.set()
 
     def _carry_out(self, effect: scheduler.Effect, held: Mapping[str, str]) -> None:
@@ -391,6 +401,8 @@ class Supervisor:
     def _evict(self, effect: scheduler.Evict) -> None:
         slot = self._slots[effect.model]
         engine = cast("Engine", slot.engine)
+        if slot.line:
+            slot.lost = self._clock.now()
         if effect.to is State.SLEEPING:
             self._chronicle.decided("sleep", effect.model, effect.reason, effect.room_for)
             self._set(effect.model, slot, State.SLEEPING, effect.reason)
@@ -457,7 +469,7 @@ class Supervisor:
             gone = EngineStartFailed(f"Model {model!r} is not loaded: Corral is stopping.")
             self._refuse(slot, self._unstable(model, wait) if wait else gone)
         else:
-            self._enlist(model, slot.line)
+            self._enlist(model, slot.line).lost = slot.lost
 
     def _open_or_not(self, model: str, slot: Slot) -> None:
         """Let requests in without a decision exactly while nobody waits for the engine and it makes room for nobody."""
@@ -514,6 +526,7 @@ class Supervisor:
             loaded_at=self._clock.wall(),
             load_seconds=now - started,
             last_used=now,
+            ready_at=now,
             limit=launch.limit if launch.limit or remote else session.facts.slots,
         )
 
@@ -527,7 +540,7 @@ class Supervisor:
             await engine.session.stop(self.stop_grace)
             self._on_gone(engine)
             raise
-        engine.last_used = self._clock.now()
+        engine.last_used = engine.ready_at = self._clock.now()
         return engine
 
     def _settle(self, model: str, slot: Slot, task: asyncio.Task[Any]) -> None:
