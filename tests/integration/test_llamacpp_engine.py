@@ -14,7 +14,7 @@ import pytest_asyncio
 from corral.domain.models import Capability, FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
-from corral.errors import EngineStartFailed, EngineTimeout
+from corral.errors import EngineStartFailed, EngineTimeout, InvalidRequest
 from corral.runtimes.llamacpp import LlamaCpp, LlamaCppOptions
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -71,7 +71,7 @@ def events(text):
 
 async def test_it_says_what_it_is(session):
     assert (session.facts.context, session.facts.slots, session.facts.device) == (1024, 2, "cpu")
-    assert session.facts.capabilities == frozenset(Capability) - {Capability.VISION}
+    assert session.facts.capabilities == frozenset(Capability) - {Capability.VISION, Capability.RERANK}
     assert await session.healthy()
     assert (await session.footprint()).devices["cpu"] > 100_000_000
     assert any("model" in line for line in session.log())
@@ -245,10 +245,10 @@ async def test_a_file_that_is_gone_is_refused(tmp_path):
         await LlamaCpp(os.environ).start(LaunchSpec("m", LlamaCppOptions()), silent)
 
 
-async def test_bad_options_are_told_by_the_engine(smollm2):
-    with pytest.raises(EngineStartFailed) as caught:
-        await LlamaCpp(os.environ).start(spec(smollm2, flash_attention=False, cache_type_v="q8_0", context=256), silent)
-    assert "flash_attention" in caught.value.hint
+def test_quantised_values_without_flash_attention_are_refused_at_once(smollm2):
+    with pytest.raises(InvalidRequest, match="flash attention") as caught:
+        spec(smollm2, flash_attention=False, cache_type_v="q8_0")
+    assert caught.value.param == "cache_type_v"
 
 
 async def test_a_load_over_its_time_is_given_up(smollm2):

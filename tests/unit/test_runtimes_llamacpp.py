@@ -8,15 +8,10 @@ from corral.domain.models import Capability, FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec
 from corral.errors import InvalidRequest
-from corral.runtimes.llamacpp import (
-    LlamaCppOptions,
-    _launch_data,
-    diagnose,
-    opening_adapter,
-    read_facts,
-    slot_context,
-    tool_adapter,
-)
+from corral.runtimes._llamacpp.conversation import opening_adapter, tool_adapter
+from corral.runtimes._llamacpp.devices import Ground
+from corral.runtimes._llamacpp.diagnosis import diagnose
+from corral.runtimes.llamacpp import LlamaCppOptions, _launch_data, read_facts, slot_context
 
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
@@ -83,7 +78,7 @@ def test_the_child_is_told_all_it_needs(tmp_path):
     adapter.touch()
     projector.touch()
     options = LlamaCppOptions(chat_template=str(template), lora={str(adapter): 0.5}, mmproj=projector, slots=2)
-    data = _launch_data(spec(options, context_length=1024), "key")
+    data = _launch_data(spec(options, context_length=1024), "key", Ground())
     assert data["chat_template"] == "{{ messages }}"
     assert data["lora"] == {str(adapter): 0.5}
     assert data["mmproj"] == str(projector)
@@ -91,15 +86,15 @@ def test_the_child_is_told_all_it_needs(tmp_path):
 
 
 def test_a_template_may_be_given_as_text():
-    assert _launch_data(spec(LlamaCppOptions(chat_template="{{ x }}")), "key")["chat_template"] == "{{ x }}"
-    assert _launch_data(spec(), "key")["chat_template"] is None
+    assert _launch_data(spec(LlamaCppOptions(chat_template="{{ x }}")), "key", Ground())["chat_template"] == "{{ x }}"
+    assert _launch_data(spec(), "key", Ground())["chat_template"] is None
 
 
 def test_the_installed_projector_is_used(tmp_path):
     projector = tmp_path / "eyes.gguf"
     projector.touch()
     launch = LaunchSpec("m", LlamaCppOptions(), {"model": Path("a"), "mmproj": projector})
-    assert _launch_data(launch, "key")["mmproj"] == str(projector)
+    assert _launch_data(launch, "key", Ground())["mmproj"] == str(projector)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +107,7 @@ def test_the_installed_projector_is_used(tmp_path):
 )
 def test_a_file_that_is_not_there_is_named_before_anything_starts(options, param):
     with pytest.raises(InvalidRequest, match="no/such/file") as caught:
-        _launch_data(spec(options), "key")
+        _launch_data(spec(options), "key", Ground())
     assert caught.value.param == param
 
 
@@ -216,9 +211,9 @@ def test_facts_are_what_the_engine_says():
         "modalities": {"vision": True},
         "chat_template_caps": {"supports_tools": True, "supports_tool_calls": True, "supports_system_role": True},
     }
-    facts = read_facts(props, "CUDA0", spec(LlamaCppOptions(embeddings=True)))
-    assert (facts.context, facts.slots, facts.device) == (2048, 4, "CUDA0")
-    assert facts.capabilities == frozenset(Capability)
+    facts = read_facts(props, "cuda:0", spec(LlamaCppOptions(embeddings=True)))
+    assert (facts.context, facts.slots, facts.device) == (2048, 4, "cuda:0")
+    assert facts.capabilities == frozenset(Capability) - {Capability.RERANK}
 
 
 def test_an_engine_that_says_little_is_not_credited_with_more():
@@ -258,7 +253,7 @@ def test_an_engine_is_not_credited_with_what_its_model_cannot_do(known, template
     ],
 )
 def test_a_model_made_for_it_embeds_unasked(options, known, on):
-    assert _launch_data(spec(LlamaCppOptions(**options), known), "key")["embeddings"] is on
+    assert _launch_data(spec(LlamaCppOptions(**options), known), "key", Ground())["embeddings"] is on
 
 
 CORRUPT = [
@@ -310,7 +305,7 @@ def test_other_answers_are_left_alone(body):
 
 
 def test_the_child_is_told_only_what_is_said_of_sampling():
-    data = _launch_data(spec(LlamaCppOptions(temperature=0.0, seed=7, stop=("a",))), "key")
+    data = _launch_data(spec(LlamaCppOptions(temperature=0.0, seed=7, stop=("a",))), "key", Ground())
     assert data["sampling"] == {"temperature": 0.0, "seed": 7}
     assert (data["stop"], data["max_tokens"]) == (("a",), None)
 

@@ -21,6 +21,7 @@ _ENCODERS = frozenset(
     | {"gemma-embedding", "llama-embed", "t5encoder"}
 )
 _NO_POOLING = 0
+_RANK = 4
 _WRITES: Final = frozenset({Capability.COMPLETION, Capability.JSON_SCHEMA})
 
 # `general.sampling.*` of a GGUF, in the words that requests use.
@@ -93,6 +94,8 @@ def of_shape(
 
 def _of_header(header: Header, *, sees: bool) -> frozenset[Capability]:
     pooling = header.number("pooling_type")
+    if pooling == _RANK:
+        return frozenset({Capability.RERANK})
     if header.architecture in _ENCODERS or (isinstance(pooling, int) and pooling != _NO_POOLING):
         return frozenset({Capability.EMBEDDINGS})
     return _WRITES | ({Capability.VISION} if sees else frozenset())

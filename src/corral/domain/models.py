@@ -24,6 +24,7 @@ class Capability(StrEnum):
     CHAT = "chat"
     COMPLETION = "completion"
     EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
     TOOLS = "tools"
     VISION = "vision"
     JSON_SCHEMA = "json_schema"

@@ -1,21 +1,27 @@
 """Runtime `llamacpp`: GGUF files on llama.cpp's own server, one child process for each engine.
 
-The child (`_llamacpp_child`) loads `xllamacpp` and listens on a loopback port of the kernel's choosing with a random
-key. The parent never imports the library: a crash in native code costs one engine and nothing else.
+    llamacpp.py                 the runtime: options to launch data, an engine's facts
+    _llamacpp/options.py        how an engine may be loaded
+              devices.py        which devices there are, and which an engine is given
+              threads.py        how many threads, and how they wait
+              conversation.py   requests put in llama.cpp's words
+              diagnosis.py      why a start failed
+              asking.py         a process that asks the library for its devices
+              child.py          the engine's process
+
+The child loads `xllamacpp` and listens on a loopback port of the kernel's choosing with a random key. The parent never
+imports the library: a crash in native code costs one engine and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from corral.domain.memory import Demand
 from corral.domain.models import Capability
@@ -23,107 +29,26 @@ from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Re
 from corral.errors import CorralError, EngineStartFailed, InvalidRequest, RuntimeUnavailable
 from corral.kit import loopback, process
 from corral.kit.session import ChildSession
+from corral.runtimes._llamacpp import devices, threads
+from corral.runtimes._llamacpp.conversation import opening_adapter, tool_adapter
+from corral.runtimes._llamacpp.diagnosis import diagnose
+from corral.runtimes._llamacpp.options import DEFAULT_CONTEXT, DEFAULT_SLOTS, LlamaCppOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Mapping
 
-DEFAULT_CONTEXT = 4096
-DEFAULT_SLOTS = 4
-FORCED_TOOL = "forced_tool"
-END_OF_CALL = "</tool_call>"
+__all__ = ["DEFAULT_CONTEXT", "DEFAULT_SLOTS", "LlamaCpp", "LlamaCppOptions", "plugin"]
 
-CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
-Adapt: TypeAlias = "Callable[[str, dict[str, Any]], bool]"
-Pooling = Literal["none", "mean", "cls", "last", "rank"]
-
-_PROPS_TIMEOUT = 10.0
 SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"),
     *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "seed"),
 )
-_POSITIVE = ("context", "slots", "threads", "batch", "micro_batch")
-_NOT_NEGATIVE = ("gpu_layers", "prompt_cache_mib", "temperature", "top_p", "min_p", "seed")
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaCppOptions:
-    """How an engine of this runtime is loaded; None leaves a value to the model or to llama.cpp.
-
-    Attributes:
-        context: tokens each slot holds, prompt and answer together; never more than the model was trained for. None is
-            the trained length or 4096, whichever is less.
-        slots: requests answered at the same time. Memory for the context is taken for every slot.
-        threads: CPU threads.
-        gpu_layers: layers put on the GPU; None puts as many as fit, 0 none.
-        cache_type_k: number format of the keys in the context cache; a smaller one takes less memory.
-        cache_type_v: number format of the values; the quantised ones need flash attention.
-        flash_attention: None lets llama.cpp decide.
-        embeddings: answer `/v1/embeddings` too; None does where the model is made for it, or `pooling` is given.
-        pooling: how token vectors become one; None is the model's own, or `mean` where it has none.
-        chat_template: a Jinja text, or the path of one, in place of the model's own.
-        lora: adapter files and the scale of each.
-        mmproj: the projector of a multimodal model, in place of the one installed with it.
-        batch: tokens of a prompt handled in one call.
-        micro_batch: tokens computed in one step.
-        prompt_cache_mib: memory for the prompts of earlier requests, in MiB; 0 keeps none.
-        system: the system message of a conversation whose client sends none, where the template has a place for one.
-        opening: messages (`role` and `content`) that every conversation begins with, as examples to the model.
-        stop: texts that end an answer when the client names none.
-        max_tokens: most tokens of an answer when the client says nothing; -1 is until the model or the context ends.
-        keep: tokens of a completion's prompt that stay when it is cut to fit; -1 all.
-        temperature, top_p, top_k, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty, frequency_penalty,
-            mirostat, mirostat_tau, mirostat_eta, seed: how the next token is chosen when the client does not say.
-    """
-
-    context: int | None = None
-    slots: int = DEFAULT_SLOTS
-    threads: int | None = None
-    gpu_layers: int | None = None
-    cache_type_k: CacheType = "f16"
-    cache_type_v: CacheType = "f16"
-    flash_attention: bool | None = None
-    embeddings: bool | None = None
-    pooling: Pooling | None = None
-    chat_template: str | None = None
-    lora: Mapping[str, float] = field(default_factory=dict)
-    mmproj: Path | None = None
-    batch: int | None = None
-    micro_batch: int | None = None
-    prompt_cache_mib: int = 256
-    system: str | None = None
-    opening: tuple[Mapping[str, str], ...] = ()
-    stop: tuple[str, ...] = ()
-    max_tokens: int | None = None
-    keep: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    repeat_penalty: float | None = None
-    repeat_last_n: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    mirostat: Literal[0, 1, 2] | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if any(set(message) != {"role", "content"} for message in self.opening):
-            raise InvalidRequest(
-                "Option 'opening' for llamacpp has messages that are not {role, content}.", param="opening"
-            )
-        for name, least in [(name, 1) for name in _POSITIVE] + [(name, 0) for name in _NOT_NEGATIVE]:
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InvalidRequest(f"Option {name!r} for llamacpp must be at least {least}, not {value}.", param=name)
-        if self.pooling is not None and self.embeddings is False:
-            raise InvalidRequest(
-                "Option 'pooling' for llamacpp says how to embed, and 'embeddings' is off.",
-                "Set embeddings: true.",
-                param="pooling",
-            )
+_PROPS_TIMEOUT = 10.0
+_PROCESS = 48 * 1024**2
+_BATCH = 2048
+_STEP = 512
+_ACTIVATIONS = 64
+"""Bytes for each token of a step and each number of a token's vector: sixteen vectors of four-byte numbers."""
 
 
 class LlamaCpp:
@@ -132,30 +57,46 @@ class LlamaCpp:
     kind = "llamacpp"
     options = LlamaCppOptions
     formats = frozenset({"gguf"})
+    preference = 50
     capabilities = frozenset(Capability)
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str], home: Path | None = None) -> None:
         self._env = env
+        self._home = home
+        self._known: dict[str, tuple[str, ...]] = {}
 
     async def probe(self) -> Availability:
-        """Whether `xllamacpp` is installed. Devices stay unknown: to ask would load the library into this process."""
+        """Whether `xllamacpp` is installed, and which devices it can use; that is asked once and remembered."""
         try:
-            return Availability(usable=True, version=version("xllamacpp"))
+            found = version("xllamacpp")
         except PackageNotFoundError:
             return Availability(
                 usable=False, reason="The package xllamacpp is not installed.", hint="Type: pip install xllamacpp"
             )
+        return Availability(usable=True, version=found, devices=await self._usable(found))
+
+    async def _usable(self, found: str) -> tuple[str, ...]:
+        if found not in self._known:
+            self._known[found] = await devices.usable(found, self._env, self._home)
+        return self._known[found]
 
     def demand(self, spec: LaunchSpec) -> Demand:
-        """Weights, and the context of every slot; layers may lie on both sides."""
+        """Weights, and the context of every slot; layers may lie on both sides.
+
+        Counted with the process: adapters and a projector that the options name, and the wider steps of an engine that
+        makes vectors. Not counted: `prompt_cache_mib`, which is taken as prompts come, and measured then.
+        """
         options: LlamaCppOptions = spec.options
         return Demand(
             context=slot_context(options, spec),
             slots=options.slots,
             keys=options.cache_type_k,
             values=options.cache_type_v,
+            process=_PROCESS + _sizes(_extra_files(options)) + _wider_step(options, spec),
+            device="cpu" if options.gpu_layers == 0 else options.device,
             layers=options.gpu_layers,
             splits=True,
+            parallel=max(1, len(options.tensor_split)),
         )
 
     async def start(self, spec: LaunchSpec, report: Report) -> ChildSession:
@@ -163,117 +104,26 @@ class LlamaCpp:
         available = await self.probe()
         if not available.usable:
             raise RuntimeUnavailable(available.reason, available.hint)
+        ground = devices.ground(spec.options, spec.placement, available.devices, self._env)
         key = secrets.token_urlsafe(32)
+        shown = {**self._env, **threads.waiting(self._env, spec.options.poll), **dict(ground.environment)}
         command = process.Command(
             title=f"The engine of {spec.model!r}",
-            argv=process.module_argv("corral.runtimes._llamacpp_child"),
-            environment=process.child_environment(self._env),
-            launch=await asyncio.to_thread(_launch_data, spec, key),
+            argv=process.module_argv("corral.runtimes._llamacpp.child"),
+            environment=process.child_environment(shown),
+            launch=await asyncio.to_thread(_launch_data, spec, key, ground),
             diagnose=diagnose,
         )
         report(Progress("load", detail=f"llama.cpp {available.version}"))
         child = await process.start(command, spec.load_timeout)
         try:
-            return await _session(child, spec, key)
+            return await _session(child, spec, key, ground)
         except (CorralError, asyncio.CancelledError):
             await child.stop(0)
             raise
 
 
-def tool_adapter(template: str) -> Adapt:
-    """A function for `Endpoint.adapt` that makes llama.cpp keep OpenAI's promise about forced tool calls.
-
-    llama.cpp takes `tool_choice: required` and yet lets the model write prose first; it does not read the form that
-    names one function; and its grammar allows more calls where `parallel_tool_calls` is false. Where the chat
-    `template` knows the variable `forced_tool`, the template opens the answer with the call itself; a named function
-    becomes the only one on offer; and where it ends a call with `</tool_call>`, the answer ends there too.
-    See docs/decisions/0006.
-    """
-    opens_call, ends_call = FORCED_TOOL in template, END_OF_CALL in template
-
-    def adapt(path: str, body: dict[str, Any]) -> bool:
-        choice, tools = body.get("tool_choice"), body.get("tools")
-        if path != "/chat/completions":
-            return False
-        if not isinstance(tools, list) or not tools:
-            return opens_call and _think_not(body)
-        forced = isinstance(choice, dict) or choice == "required"
-        if isinstance(choice, dict):
-            body["tools"] = [_named_tool(choice, tools)]
-        if forced:
-            body["tool_choice"] = "required"
-            body.setdefault("parallel_tool_calls", False)
-        if forced and opens_call:
-            body["chat_template_kwargs"] = {**(body.get("chat_template_kwargs") or {}), FORCED_TOOL: True}
-        single = ends_call and choice != "none" and body.get("parallel_tool_calls") is False
-        if single:
-            stop = body.get("stop") or []
-            body["stop"] = [*([stop] if isinstance(stop, str) else stop), END_OF_CALL]
-        return forced or single
-
-    return adapt
-
-
-def opening_adapter(adapt: Adapt, system: str | None, opening: Sequence[Mapping[str, str]] = ()) -> Adapt:
-    """`adapt`, after putting `system` before a conversation whose client sent no system message, then `opening`."""
-    if system is None and not opening:
-        return adapt
-
-    def introduce(path: str, body: dict[str, Any]) -> bool:
-        said = body.get("messages")
-        if path != "/chat/completions" or not isinstance(said, list):
-            return adapt(path, body)
-        own = sum(1 for _ in takewhile(_is_system, said))
-        default = system is not None and not any(map(_is_system, said))
-        before = [{"role": "system", "content": system}] if default else said[:own]
-        body["messages"] = [*before, *map(dict, opening), *said[own:]]
-        return adapt(path, body) or default or bool(opening)
-
-    return introduce
-
-
-def _is_system(message: object) -> bool:
-    return isinstance(message, dict) and message.get("role") in ("system", "developer")
-
-
-def _think_not(body: dict[str, Any]) -> bool:
-    """Keep an answer that must be JSON from thinking first; true if it would have been allowed to.
-
-    The think block of a template that can open a call is there for the call's sake: the model was never taught to close
-    one, and would ramble in it until its tokens are spent.
-    """
-    wanted = body.get("response_format")
-    if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
-        return False
-    body.setdefault("reasoning_format", "none")
-    return True
-
-
-def _named_tool(choice: Mapping[str, Any], tools: Sequence[object]) -> object:
-    function = choice.get("function")
-    name = function.get("name") if isinstance(function, dict) else None
-    if choice.get("type") != "function" or not isinstance(name, str):
-        raise InvalidRequest(
-            "tool_choice names no function.",
-            'Write "none", "auto", "required" or {"type": "function", "function": {"name": …}}.',
-            param="tool_choice",
-        )
-    known = {_tool_name(tool): tool for tool in tools}
-    if name not in known:
-        offered = ", ".join(sorted(item for item in known if item))
-        raise InvalidRequest(
-            f"tool_choice asks for {name!r}, which is not among the tools.", f"Tools: {offered}.", param="tool_choice"
-        )
-    return known[name]
-
-
-def _tool_name(tool: object) -> str | None:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
+def _launch_data(spec: LaunchSpec, key: str, ground: devices.Ground) -> dict[str, Any]:
     """What the child is told. Reads the chat template and looks at the files; blocks."""
     options: LlamaCppOptions = spec.options
     if "model" not in spec.files:
@@ -285,11 +135,15 @@ def _launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
     return {
         **asdict(options),
         "sampling": {name: value for name in SAMPLING if (value := getattr(options, name)) is not None},
+        "threads": asdict(threads.chosen(options, _sizes(spec.files.values()), threads.cores())),
+        "layers": ground.layers,
+        "split": ground.split,
         "key": key,
         "name": spec.model,
         "model": str(spec.files["model"]),
         "context": slot_context(options, spec),
         "embeddings": embeds(spec),
+        "rerank": ranks(spec),
         "chat_template": _template_text(options.chat_template),
         "mmproj": str(mmproj.expanduser()) if mmproj else None,
         "lora": {str(Path(path).expanduser()): scale for path, scale in options.lora.items()},
@@ -306,8 +160,42 @@ def slot_context(options: LlamaCppOptions, spec: LaunchSpec) -> int:
 def embeds(spec: LaunchSpec) -> bool:
     """Whether the engine answers `/v1/embeddings`."""
     options: LlamaCppOptions = spec.options
+    if ranks(spec):
+        return False
     made_for_it = spec.revision is not None and Capability.EMBEDDINGS in spec.revision.capabilities
     return made_for_it or options.pooling is not None if options.embeddings is None else options.embeddings
+
+
+def ranks(spec: LaunchSpec) -> bool:
+    """Whether the engine answers `/v1/rerank`; the score that it gives takes the place of a vector."""
+    options: LlamaCppOptions = spec.options
+    if options.rerank is not None:
+        return options.rerank
+    made_for_it = spec.revision is not None and Capability.RERANK in spec.revision.capabilities
+    return options.pooling == "rank" or (made_for_it and options.pooling is None and not options.embeddings)
+
+
+def _extra_files(options: LlamaCppOptions) -> list[Path]:
+    return [*map(Path, options.lora), *([options.mmproj] if options.mmproj is not None else [])]
+
+
+def _sizes(paths: Iterable[Path]) -> int:
+    """Bytes of the files that are there."""
+    total = 0
+    for path in paths:
+        try:
+            total += path.expanduser().stat().st_size
+        except OSError:
+            continue  # the start says so
+    return total
+
+
+def _wider_step(options: LlamaCppOptions, spec: LaunchSpec) -> int:
+    """Bytes that a step takes over one of 512 tokens, for which everyone reckons."""
+    width = spec.revision.facts.get("embedding_length") if spec.revision else None
+    whole = (options.batch or _BATCH) if embeds(spec) or ranks(spec) else _STEP
+    tokens = options.micro_batch or whole
+    return max(0, tokens - _STEP) * _ACTIVATIONS * width if isinstance(width, int) else 0
 
 
 def _template_text(option: str | None) -> str | None:
@@ -323,7 +211,7 @@ def _template_text(option: str | None) -> str | None:
         ) from error
 
 
-async def _session(child: process.Child, spec: LaunchSpec, key: str) -> ChildSession:
+async def _session(child: process.Child, spec: LaunchSpec, key: str, ground: devices.Ground) -> ChildSession:
     address, headers = child.facts["address"], {"Authorization": f"Bearer {key}"}
     status, body = await loopback.get(f"{address}/props", headers, _PROPS_TIMEOUT)
     try:
@@ -332,7 +220,8 @@ async def _session(child: process.Child, spec: LaunchSpec, key: str) -> ChildSes
         props = None
     if not isinstance(props, dict):
         raise EngineStartFailed(f"The engine of {spec.model!r} did not tell its properties (status {status}).")
-    facts = read_facts(props, child.facts["device"], spec)
+    device, notes = devices.computes_on(ground, child.facts["gpus"], child.log(), spec.options.main_gpu)
+    facts = replace(read_facts(props, device, spec), notes=notes)
     takes_system = Capability.SYSTEM_ROLE in (facts.capabilities or frozenset())
     tools = tool_adapter(props.get("chat_template") or "")
     adapt = opening_adapter(tools, spec.options.system if takes_system else None, spec.options.opening)
@@ -353,6 +242,7 @@ def read_facts(props: Mapping[str, Any], device: str | None, spec: LaunchSpec) -
     elif known and Capability.CHAT not in known and spec.options.chat_template is None:
         found -= {Capability.CHAT, Capability.TOOLS, Capability.SYSTEM_ROLE}
     found |= {Capability.EMBEDDINGS} if embeds(spec) else set()
+    found = {Capability.RERANK} if ranks(spec) else found
     context = (props.get("default_generation_settings") or {}).get("n_ctx")
     return SessionFacts(
         context=context if isinstance(context, int) and context > 0 else None,
@@ -360,41 +250,6 @@ def read_facts(props: Mapping[str, Any], device: str | None, spec: LaunchSpec) -
         device=device,
         capabilities=frozenset(found),
     )
-
-
-_STAMP = re.compile(r"^[\d.]+ E +(?:\w+ +)?[\w:()]+: ?")
-_NOISE = re.compile(r"exiting due to|failed to (load|create \w+ with) model(,? '| from|$)|common_fit_params")
-_HINTS = (
-    (r"SIGILL", "This build of xllamacpp needs a processor with AVX2."),
-    (r"unknown model architecture", "A newer llama.cpp may know it: pip install --upgrade xllamacpp"),
-    (
-        r"alloc|out of memory|want of memory|SIGKILL",
-        "Give it less to hold: fewer slots, a smaller context, cache_type_k and cache_type_v q8_0, fewer gpu_layers.",
-    ),
-    (r"V cache.*flash_attn|flash_attn.*V cache", "Set flash_attention: true, or cache_type_v: f16."),
-    (r"template", "Check the option chat_template."),
-    (r"lora|adapter", "Check the option lora: an adapter fits only the model it was made from."),
-    (
-        r"magic|corrupt|incomplete|error loading model|GGUF|gguf|key-value pairs|tensor (info|data)",
-        "The file is damaged or of a kind llama.cpp does not read. To install it again: corral rm, corral pull.",
-    ),
-)
-
-
-def diagnose(title: str, reason: str, log: Sequence[str]) -> EngineStartFailed:
-    """The error of a failed start: the lines of llama.cpp's log that decide, and what to do about them."""
-    errors: dict[str, None] = {}
-    for line in log:
-        if _STAMP.match(line) and not _NOISE.search(line):
-            errors[_STAMP.sub("", line)] = None
-    if not errors:
-        tail = [line for line in log if line.strip()][-2:]
-        errors = dict.fromkeys(tail)
-    said = "; ".join(list(errors)[:3]) or "it printed nothing"
-    for pattern, hint in _HINTS:
-        if re.search(pattern, f"{reason} {said}"):
-            return EngineStartFailed(f"{title} {reason}: {said}.", hint)
-    return EngineStartFailed(f"{title} {reason}: {said}.", "Its log may say more.")
 
 
 plugin = LlamaCpp

@@ -40,18 +40,19 @@ def main() -> None:
     import xllamacpp
 
     launch = parent.launch
-    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-    gpus = [device["name"] for device in xllamacpp.get_device_info() if device["type"] != cpu]
+    kinds = xllamacpp.ggml_backend_dev_type
+    graphics = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
+    gpus = [device["name"] for device in xllamacpp.get_device_info() if device["type"] in graphics]
     params = xllamacpp.CommonParams()
     _fill(params, launch)
-    params.fit_params = bool(gpus) and launch["gpu_layers"] is None
+    _fill_devices(params, launch)
+    params.fit_params = bool(gpus) and launch["layers"] is None
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
         time.sleep(_LOG_DELAY)
         parent.failed("it could not load the model")
-    on_gpu = gpus and launch["gpu_layers"] != 0
-    parent.ready(address=server.listening_address, device="+".join(gpus) if on_gpu else "cpu")
+    parent.ready(address=server.listening_address, gpus=gpus)
     child.rest()  # nothing is closed at the end: llama.cpp would wait for its open streams, and the kernel does not
 
 
@@ -67,10 +68,9 @@ def _fill(params: CommonParams, launch: dict[str, Any]) -> None:
     params.cache_type_v = xllamacpp.ggml_type[f"GGML_TYPE_{launch['cache_type_v'].upper()}"]
     params.cache_ram_mib = launch["prompt_cache_mib"]
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, scale) for path, scale in launch["lora"].items()]
-    if launch["threads"] is not None:
-        params.cpuparams.n_threads = launch["threads"]
-    if launch["gpu_layers"] is not None:
-        params.n_gpu_layers = launch["gpu_layers"]
+    params.cpuparams.n_threads = launch["threads"]["decode"]
+    params.cpuparams_batch.n_threads = launch["threads"]["batch"]
+    params.cpuparams.poll = params.cpuparams_batch.poll = launch["poll"]
     if launch["micro_batch"] is not None:
         params.n_ubatch = launch["micro_batch"]
     if launch["flash_attention"] is not None:
@@ -80,10 +80,26 @@ def _fill(params: CommonParams, launch: dict[str, Any]) -> None:
         params.chat_template = launch["chat_template"]
     if launch["mmproj"] is not None:
         params.mmproj.path = launch["mmproj"]
-    if launch["embeddings"]:
+    if launch["rerank"] or launch["embeddings"]:
         _fill_embeddings(params, launch)
     _fill_answers(params, launch)
     _fill_server(params, launch)
+
+
+def _fill_devices(params: CommonParams, launch: Mapping[str, Any]) -> None:
+    """Where it computes. The GPUs it sees are those it was given: the environment hides the others."""
+    import xllamacpp
+
+    if launch["layers"] is not None:
+        params.n_gpu_layers = launch["layers"]
+        params.mmproj_use_gpu = launch["layers"] > 0
+    if launch["split_mode"] is not None:
+        params.split_mode = xllamacpp.llama_split_mode[f"LLAMA_SPLIT_MODE_{launch['split_mode'].upper()}"]
+    if launch["split"]:
+        shares = list(params.tensor_split)
+        shares[: len(launch["split"])] = launch["split"]
+        params.tensor_split = shares
+    params.main_gpu = launch["main_gpu"]
 
 
 def _fill_embeddings(params: CommonParams, launch: dict[str, Any]) -> None:
@@ -92,7 +108,7 @@ def _fill_embeddings(params: CommonParams, launch: dict[str, Any]) -> None:
     params.embedding = True
     if launch["micro_batch"] is None:
         params.n_ubatch = params.n_batch  # a text is embedded in one step: a smaller step would bound its length
-    pooling = launch["pooling"]
+    pooling = "rank" if launch["rerank"] else launch["pooling"]
     if pooling is None and not _has_pooling(launch["model"]):
         pooling = "mean"  # a chat model has no pooling of its own, and without one there is no vector of a text
     if pooling is not None:
