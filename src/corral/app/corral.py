@@ -81,7 +81,6 @@ class Corral:
         self.memory = Memory(
             lambda: self.settings.engines,
             lambda: snapshot.take(self.settings.home, usage=False),
-            lambda _: None,
             Recollection(self.settings.home / "footprints.json"),
             self.clock,
         )

@@ -7,9 +7,10 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from corral.app.fitness import rooms
+from corral.app.fitness import allowed, rooms
 from corral.errors import DoesNotFit
-from corral.hardware import processes
+from corral.hardware import nvidia, probes, processes
+from corral.hardware.loss import Roll, called
 from corral.lifecycle import footprint
 from corral.lifecycle.recollection import Recollection, Subject, digest
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _FRESH = 2.0
 """Seconds for which a look at the machine is good enough."""
-_TENTH = 10
 _OWN = secrets.token_hex(4)
 """Tells the engines of this process from those of others with the same number."""
 
@@ -39,7 +39,6 @@ class Memory:
     Args:
         settings: `engines.memory` and `engines.reserve`; asked each time, since they may change.
         look: the machine now; quick.
-        on_gpus: bytes by GPU that processes take; None where the driver cannot tell. Blocks.
         recollection: what was measured before.
         clock: time.
     """
@@ -48,15 +47,14 @@ class Memory:
         self,
         settings: Callable[[], EngineSettings],
         look: Callable[[], Machine],
-        on_gpus: Callable[[tuple[int, ...]], Mapping[str, int] | None],
         recollection: Recollection,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._look = look
-        self._on_gpus = on_gpus
         self._recollection = recollection
         self._clock = clock
+        self._roll = Roll()
         self._machine: Machine | None = None
         self._looked_at = 0.0
         self._private: dict[str, Mapping[str, int]] = {}
@@ -68,20 +66,20 @@ class Memory:
         now = self._clock.now()
         if self._machine is None or (settled and now - self._looked_at >= _FRESH):
             self._looked_at = now
-            self._machine = self._look()
+            machine = self._machine = self._seen()
             if settled:
-                self._others = {room.id: self._taken_by_others(room) for room in rooms(self._machine)}
+                self._others = {room.id: self._taken_by_others(room) for room in rooms(machine)}
         found = {}
         for room in rooms(self._machine):
-            allowed = self._allowed(room)
-            if allowed is not None:
-                there = allowed if room.total is None else room.total - self._others.get(room.id, 0)
-                found[room.id] = max(0, min(allowed, there)) if room.lost is None else 0
+            most = self._allowed(room)
+            if most is not None and not room.unified:
+                there = most if room.total is None else room.total - self._others.get(room.id, 0)
+                found[room.id] = max(0, min(most, there)) if room.lost is None else 0
         return found
 
     def rooms(self) -> list[Room]:
         """The devices, the best first, each with what engines may take of it at most, whoever has it now."""
-        self._machine = self._machine or self._look()
+        self._machine = self._machine or self._seen()
         return [replace(room, total=self._allowed(room)) for room in rooms(self._machine)]
 
     def placements(self, launch: Launch, demand: Demand, devices: Sequence[str] = ()) -> tuple[Placement, ...]:
@@ -112,8 +110,7 @@ class Memory:
         if not pids:
             return found
         private = await asyncio.to_thread(processes.private, pids)
-        told = await asyncio.to_thread(self._on_gpus, pids)
-        on_gpus = {} if told is None else dict(told)
+        on_gpus = await asyncio.to_thread(self._on_gpus, pids)
         self._private[engine.id] = {"cpu": private, **on_gpus}
         return found | on_gpus
 
@@ -138,14 +135,20 @@ class Memory:
             await self._saving
         await asyncio.to_thread(self._recollection.save)
 
+    def _seen(self) -> Machine:
+        """The machine now; a device that was there and is not counts as lost."""
+        self._roll, machine, _ = called(self._roll, self._look(), self._clock.wall())
+        return machine
+
+    def _on_gpus(self, pids: tuple[int, ...]) -> dict[str, int]:
+        """Bytes that processes take of each GPU, as far as the driver tells. Blocks."""
+        found = probes.gpus()
+        return nvidia.held(found, pids) or {} if found else {}
+
     def _allowed(self, room: Room) -> int | None:
         """What engines may take of a device at most; None when there is no telling."""
         settings = self._settings()
-        limit = settings.memory.get(room.id)
-        if room.total is None:
-            return limit
-        most = room.total - min(settings.reserve, room.total // _TENTH)
-        return most if limit is None else min(limit, room.total)
+        return settings.memory.get(room.id) if room.total is None else allowed(room, settings).total
 
     def _taken_by_others(self, room: Room) -> int:
         if room.total is None or room.free is None:
