@@ -1,4 +1,4 @@
-"""One small GET to an engine on this machine: health and properties. Anything more is the business of a real client."""
+"""One small request to an engine on this machine: health, properties, a command. More is a real client's business."""
 
 from __future__ import annotations
 
@@ -22,9 +22,19 @@ async def get(url: str, headers: Mapping[str, str], timeout: float) -> tuple[int
         UpstreamTimeout: it took too long.
         UpstreamProtocol: the answer is not HTTP, or over 4 MiB.
     """
+    return await _ask("GET", url, headers, timeout)
+
+
+async def post(url: str, headers: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
+    """The status and body of the answer to an empty POST; otherwise as `get`."""
+    return await _ask("POST", url, {**headers, "Content-Length": "0"}, timeout)
+
+
+async def _ask(method: str, url: str, headers: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    lines = [f"GET {parts.path or '/'} HTTP/1.0", f"Host: {host}:{port}", "Connection: close"]
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [f"{method} {target} HTTP/1.0", f"Host: {host}:{port}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     request = "\r\n".join((*lines, "", "")).encode("latin-1")
     try:
