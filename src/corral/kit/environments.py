@@ -34,6 +34,7 @@ CUDA = "torch-cuda.txt"
 
 _PYTHON = re.compile(r"^#!\s*(\S.*?)\s*$")
 _FOREIGN = re.compile(r"PYTHON(HOME|PATH|USERBASE)|VIRTUAL_ENV|PIP_(TARGET|USER|PREFIX|ROOT|REQUIRE_VIRTUALENV)")
+_PINNED = re.compile(r"^(\S+==[^\s;+]+)")
 _LAST_LINES = 4
 _GPUS = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version")
 
@@ -202,13 +203,38 @@ class _Pip:
 
 async def _fill(recipe: Recipe, whole: Path, pip: _Pip, python: str) -> None:
     await pip.run(python, "-m", "venv", "--clear", str(whole))
+    if sys.platform == "linux" and (torch := locked(recipe.requirements, "torch")) is not None:
+        await _fill_torch(torch, whole, pip)
     await pip.install(recipe.requirements)
-    torch = version(whole / "bin" / "python", "torch")
+    built = version(whole / "bin" / "python", "torch")
     cuda = recipe.requirements.with_name(CUDA)
-    if torch is not None and "+cpu" not in torch and sys.platform == "linux" and cuda.is_file():
+    if built is not None and "+cpu" not in built and sys.platform == "linux" and cuda.is_file():
         await pip.install(cuda)
     if recipe.finish is not None:
         await asyncio.to_thread(recipe.finish, whole)
+
+
+async def _fill_torch(lock: str, whole: Path, pip: _Pip) -> None:
+    """Take the build of torch for what is here, before the whole list would take either.
+
+    The one for processors has a local version, `2.13.0+cpu`, which `==2.13.0` admits and `===2.13.0` does not.
+    """
+    pinned = whole / "torch.txt"
+    if has_nvidia():
+        pinned.write_text(lock.replace("==", "===", 1))
+        await pip.install(pinned)
+        return
+    pinned.write_text(_PINNED.sub(r"\1+cpu", lock, count=1))
+    with suppress(
+        RuntimeUnavailable
+    ):  # it is offered nowhere here: then the public build, which is many times the size
+        await pip.install(pinned)
+
+
+def locked(requirements: Path, package: str) -> str | None:
+    """What a list says of a package: its version, marker and hashes, as it stands there; None when nothing."""
+    blocks = re.split(r"\n(?=\S)", requirements.read_text())
+    return next((block + "\n" for block in blocks if block.startswith(f"{package}==")), None)
 
 
 def has_nvidia(places: tuple[str, ...] = _GPUS) -> bool:
