@@ -213,7 +213,7 @@ class ModelManager:
         Its `fallback` is asked where the model cannot be had, until the first piece has come; never after it.
         """
         self._begin()
-        stream = await self._generator.open(config.body(name, stream=True))
+        stream = await self._generator.open(config.body(name, stream=True), keep_alive=config.keep_alive)
         try:
             async with aclosing(stream.texts()) as texts:
                 async for text in texts:

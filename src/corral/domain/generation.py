@@ -44,7 +44,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """One generation: the prompt (or whole messages), and how to sample. None leaves a value to the engine."""
+    """One generation: the prompt (or whole messages), and how to sample. None leaves a value to the engine.
+
+    `keep_alive`, in seconds, is how long the model may be unused afterwards; None is as configured.
+    """
 
     prompt: str = ""
     max_tokens: int | None = 1024
@@ -55,6 +58,7 @@ class GenerationConfig:
     system: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    keep_alive: float | None = None
 
     def body(self, model: str, *, stream: bool) -> dict[str, Any]:
         """The chat-completions request that asks `model` for this."""

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral import __version__
+from corral.app.registration import Registrations
 from corral.domain.states import State
 from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound
 from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered
 from corral.gateway.body import ClientLeft, bounded
 from corral.gateway.envelope import beside, crash, envelope
+from corral.gateway.feed import Feed
 from corral.gateway.inference import openai
 from corral.gateway.inference.answers import Answers
 from corral.gateway.progress import converse
+from corral.gateway.telling import tell
 from corral.gateway.workshop import Workshop
 from corral.kit.identity import request_ids
 from corral.kit.relay import Message, Receive, Send, respond
@@ -34,6 +37,7 @@ _LARGEST = 1024 * 1024
 """Bytes of a body that the management API takes."""
 
 _PROGRESS = re.compile(r"/api/v1/models/operations/([^/]+)/ws")
+_EVENTS = "/api/v1/runtime/events/ws"
 
 _access = logging.getLogger("corral.access")
 _log = logging.getLogger("corral.server")
@@ -50,6 +54,8 @@ class Gateway:
         self._gate = Gate(corral.settings)
         self._answers = Answers(corral)
         self._workshop = Workshop(corral)
+        self._registrations = Registrations(corral)
+        self._feed = Feed(corral, self._registrations, self._workshop.leaving)
         self._management: Application | None = None
         self._creating = asyncio.Lock()
         self._ids = request_ids()
@@ -76,7 +82,17 @@ class Gateway:
     @property
     def sockets(self) -> list[str]:
         """Every path of a WebSocket."""
-        return ["/api/v1/models/operations/{operation_id}/ws"]
+        return ["/api/v1/models/operations/{operation_id}/ws", _EVENTS]
+
+    def reload(self) -> None:
+        """Read the configuration again and take it over. Does not wait; what is wrong with it is logged."""
+        self._spawn(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self.corral.reloading.reload()
+        except CorralError as error:
+            _log.error("the configuration is not taken over: %s", error)
 
     def hush(self) -> None:
         """End what is streamed for as long as the server lives, so that it can stop."""
@@ -127,12 +143,16 @@ class Gateway:
         try:
             names: list[str] = scope["subprotocols"]
             self._gate.admit(offered(Head(scope["headers"]), names))
+            accepted = SUBPROTOCOL if SUBPROTOCOL in names else None
+            if scope["path"] == _EVENTS:
+                await tell(self._feed.listen(), self._workshop.leaving, receive, send, accepted)
+                return
             asked = _PROGRESS.fullmatch(scope["path"])
             if asked is None:
                 raise NotFound(
                     f"There is no WebSocket at {scope['path'][:200]}.", "See docs/http.md for those there are."
                 )
-            await converse(self._workshop, asked[1], receive, send, SUBPROTOCOL if SUBPROTOCOL in names else None)
+            await converse(self._workshop, asked[1], receive, send, accepted)
         except CorralError as error:
             status = error.http_status
             await _deny(send, error, request_id)
@@ -179,6 +199,7 @@ class Gateway:
                 message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
             await send(message)
 
+        scope["corral.request_id"] = request_id.decode()
         await (self._management or await self._manager())(scope, receive, tagged)
         return status
 
@@ -186,7 +207,9 @@ class Gateway:
         """The management API, made when it is first asked: FastAPI takes more time and memory than all else here."""
         async with self._creating:
             if self._management is None:
-                self._management = await asyncio.to_thread(_create, self.corral, self._workshop)
+                self._management = await asyncio.to_thread(
+                    _create, self.corral, self._workshop, self._registrations, self._feed
+                )
             return self._management
 
     async def _root(self) -> tuple[int, Any]:
@@ -226,8 +249,10 @@ class Gateway:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        self._registrations.restore()
         self._spawn(self.corral.supervisor.run())
         self._spawn(self._operate())
+        self._spawn(self.corral.reloading.watch())
         for name in self.corral.preloads():
             self._loading.add(name)
             self._spawn(self._preload(name))
@@ -262,10 +287,10 @@ class Gateway:
         task.add_done_callback(self._tasks.discard)
 
 
-def _create(corral: Corral, workshop: Workshop) -> Application:
+def _create(corral: Corral, workshop: Workshop, registrations: Registrations, feed: Feed) -> Application:
     from corral.gateway.api.application import create
 
-    return create(corral, workshop)
+    return create(corral, workshop, registrations, feed)
 
 
 def _managed(path: str) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from corral.domain.operations import describe
-from corral.errors import CorralError, OperationNotFound
+from corral.errors import OperationNotFound
+from corral.gateway.telling import tell
 
 if TYPE_CHECKING:
     from corral.domain.operations import Operation
@@ -60,52 +59,19 @@ async def changes(
 async def converse(workshop: Workshop, operation_id: str, receive: Receive, send: Send, accepted: str | None) -> None:
     """Tell a WebSocket's client of the operation until that has ended, the client has left, or the server leaves.
 
-    What the client says is not listened to; each message is read, so that it can be dropped.
-
     Raises:
         OperationNotFound: there is none; nothing has been accepted.
     """
     operations = await find(workshop, operation_id)
     await operations.get(operation_id)
-    await send({"type": "websocket.accept", "subprotocol": accepted})
-    gone = asyncio.ensure_future(_until_gone(receive))
-    stream = changes(operations, operation_id, workshop.leaving, heartbeat=3600)
-    try:
-        async with aclosing(stream):
-            while not gone.done():
-                step = asyncio.ensure_future(_next(stream))
-                await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if not step.done():
-                    step.cancel()
-                    await asyncio.wait({step})
-                    return
-                operation = step.result()
-                if operation is None:
-                    break
-                await send({"type": "websocket.send", "text": orjson.dumps(describe(operation)).decode()})
-        if not gone.done():
-            code = 1001 if workshop.leaving.is_set() else 1000
-            await send({"type": "websocket.close", "code": code})
-    except OSError:
-        return  # the client left while it was told
-    except CorralError as error:  # it was accepted, so that there is no status any more to say this with
-        await send({"type": "websocket.close", "code": 1011, "reason": error.code})
-    finally:
-        gone.cancel()
-        await asyncio.wait({gone})
+    told = _told(changes(operations, operation_id, workshop.leaving, heartbeat=3600))
+    await tell(told, workshop.leaving, receive, send, accepted)
 
 
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "websocket.disconnect":
-        pass
-
-
-async def _next(stream: AsyncIterator[Operation | None]) -> Operation | None:
-    """The next change; None when there are no more."""
-    async for operation in stream:
-        if operation is not None:
-            return operation
-    return None
+async def _told(stream: AsyncGenerator[Operation | None, None]) -> AsyncGenerator[dict[str, Any] | None, None]:
+    async with aclosing(stream):
+        async for operation in stream:
+            yield None if operation is None else describe(operation)
 
 
 async def find(workshop: Workshop, operation_id: str) -> Operations:

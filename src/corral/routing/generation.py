@@ -92,7 +92,7 @@ class Generator:
         """
 
         async def attempt(model: str, missed: tuple[Fallback, ...]) -> Reply:
-            ask = Ask(model, _CHAT, config.body(model, stream=False), needs=_NEEDS)
+            ask = Ask(model, _CHAT, config.body(model, stream=False), needs=_NEEDS, keep_alive=config.keep_alive)
             while True:
                 answer = await self._dispatcher.open(ask)
                 try:
@@ -106,15 +106,19 @@ class Generator:
 
         return await first_of(self.names(name), attempt)
 
-    async def open(self, body: Mapping[str, Any], request_id: str | None = None) -> Stream:
+    async def open(
+        self, body: Mapping[str, Any], request_id: str | None = None, *, keep_alive: float | None = None
+    ) -> Stream:
         """The answer to a chat-completions body with `stream` set, its first chunk there. Whoever has it closes it.
+
+        `keep_alive` as in GenerationConfig.
 
         Raises:
             CorralError: as `whole`.
         """
 
         async def attempt(model: str, missed: tuple[Fallback, ...]) -> Stream:
-            ask = Ask(model, _CHAT, {**body, "model": model}, needs=_NEEDS)
+            ask = Ask(model, _CHAT, {**body, "model": model}, needs=_NEEDS, keep_alive=keep_alive)
             while True:
                 answer = await self._dispatcher.open(ask)
                 stream = Stream(answer, self._dispatcher, self._receipt(ask, answer, missed, request_id))
@@ -197,8 +201,8 @@ class Stream:
 
     async def close(self) -> None:
         """Have the engine stop if it is still writing. Idempotent."""
+        self._answer.close()  # first: whoever is cancelled does not get further than this
         await self._coming.aclose()
-        self._answer.close()
 
     def _noted(self, chunk: dict[str, Any]) -> dict[str, Any]:
         usage = chunk.get("usage")

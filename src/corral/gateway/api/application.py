@@ -9,15 +9,24 @@ from starlette.exceptions import HTTPException
 
 from corral import __version__
 from corral.app import Corral
+from corral.app.registration import Registrations
 from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
-from corral.gateway.api import catalog, models, operations, runtime
+from corral.gateway.api import catalog, models, operations, runtime, services, settings
 from corral.gateway.envelope import beside, crash, envelope
+from corral.gateway.feed import Feed
 from corral.gateway.workshop import Workshop
 
 
-def create(corral: Corral, workshop: Workshop | None = None) -> FastAPI:
+def create(
+    corral: Corral,
+    workshop: Workshop | None = None,
+    registrations: Registrations | None = None,
+    feed: Feed | None = None,
+) -> FastAPI:
     """The application; authentication has been done before it is called. Long work goes to `workshop`."""
     workshop = workshop or Workshop(corral)
+    registrations = registrations or Registrations(corral)
+    feed = feed or Feed(corral, registrations, workshop.leaving)
     api = FastAPI(
         title="Corral",
         version=__version__,
@@ -26,13 +35,15 @@ def create(corral: Corral, workshop: Workshop | None = None) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
     )
-    api.include_router(runtime.router(corral))
+    api.include_router(runtime.router(corral, registrations, feed))
     # In this order: what is a word here is no model's name.
     api.include_router(operations.router(workshop))
     api.include_router(catalog.router(corral))
     api.include_router(catalog.room(corral))
     api.include_router(catalog.work(corral, workshop))
     api.include_router(models.router(corral, workshop))
+    api.include_router(services.router(corral))
+    api.include_router(settings.router(corral))
     api.add_exception_handler(CorralError, _corral_error)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_error)

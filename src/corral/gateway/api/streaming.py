@@ -1,0 +1,37 @@
+"""Server-sent events as an answer: each piece goes out as it comes, and a client that leaves ends what makes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from corral.kit.relay import Clients
+
+
+class Streaming(Response):
+    """The events that `pieces` gives.
+
+    What goes wrong before its first piece is an answer of its own, with its status; the pieces are closed in every
+    case, also when the client goes away in the middle of them.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(headers={"x-accel-buffering": "no", "cache-control": "no-cache"})
+        del self.headers["content-length"]
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        with Clients().watch(receive):
+            async with aclosing(self._pieces) as pieces:
+                first = await anext(pieces, b"")
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": first, "more_body": True})
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
