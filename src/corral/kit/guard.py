@@ -397,6 +397,7 @@ class Guard:
 
     def _leave(self) -> NoReturn:
         """End as the program ended, or as was asked."""
+        self._reap()  # the last ones died after the last look; a zombie would go to the system's first process
         self._drain()
         self._output.finish()
         if self._segments or self._launch["scratch"]:
