@@ -7,7 +7,8 @@
     df, gc, move, push, operations|ops          store.py, operations.py
     ps, load, unload|stop, logs                 engines.py
     services [list|start|stop|…]                services.py
-    doctor, config, config path                 doctor.py, configuration.py
+    runtimes [install|rm]                       runtimes.py
+    doctor, config [path|reload]                doctor.py, configuration.py
 
 Importing this module imports Typer and little else. A command's module is imported when the command is on the command
 line, and all of them only where all are shown; what a command needs it imports when it runs.
@@ -55,7 +56,7 @@ _PANELS: dict[str, dict[str, str]] = {
     },
     "In memory": {"ps": "engines:ps", "load": "engines:load", "unload": "engines:unload", "logs": "engines:logs"},
     "Services": {"services": "services:app"},
-    "This machine": {"doctor": "doctor:doctor", "config": "configuration:app"},
+    "This machine": {"runtimes": "runtimes:app", "doctor": "doctor:doctor", "config": "configuration:app"},
 }
 """Each command's module and function, in the order of the help."""
 
