@@ -75,45 +75,57 @@ def missing(room: Mapping[str, int], need: Mapping[str, int]) -> dict[str, int]:
     return {d: size - room[d] for d, size in need.items() if d in room and size > room[d]}
 
 
+def fits(room: Mapping[str, int], need: Mapping[str, int]) -> bool:
+    """Whether `room` lacks nothing of `need`. As quick as it can be: it is asked several times of all who wait."""
+    lacks = False
+    for device, size in need.items():
+        lacks = lacks or size > room.get(device, inf)
+    return not lacks
+
+
 class Rivals:
     """Which of the models in memory, or on their way, may not be there together with another."""
 
-    def __init__(self, groups: Iterable[Group], present: Iterable[str]) -> None:
-        self._groups: dict[str, tuple[Group, ...]] = {}
-        for group in groups:
+    def __init__(self, groups: Sequence[Group], present: Iterable[str]) -> None:
+        self._groups = groups
+        self._of: dict[str, tuple[int, ...]] = {}
+        for number, group in enumerate(groups):
             for member in group.members:
-                self._groups[member] = (*self._groups.get(member, ()), group)
-        self._present = dict.fromkeys(present) if self._groups else {}
-        self._found: dict[tuple[Group, ...], list[str]] = {}
+                self._of[member] = (*self._of.get(member, ()), number)
+        self._present = set(present) if groups else set()
+        self._found: dict[tuple[int, ...], list[str]] = {}
 
     def add(self, model: str) -> None:
         """It is on its way."""
         if self._groups:
-            self._present[model] = None
+            self._present.add(model)
             self._found.clear()
 
     def of(self, model: str) -> list[str]:
-        """Those that would have to leave for `model`."""
+        """Those that would have to leave for `model`, by name."""
         if not self._groups:
             return []
-        groups = self._groups.get(model, ())
-        if groups not in self._found:  # alike for all models of the same groups
-            self._found[groups] = [m for m in self._present if _apart(groups, m, self._groups.get(m, ()))]
-        return [other for other in self._found[groups] if other != model]
+        ours = self._of.get(model, ())
+        if ours not in self._found:  # alike for all models of the same groups
+            self._found[ours] = sorted(self._apart_from(ours))
+        return [other for other in self._found[ours] if other != model]
 
+    def _apart_from(self, ours: tuple[int, ...]) -> set[str]:
+        found: set[str] = set()
+        for number in ours:
+            group = self._groups[number]
+            if group.swap:
+                found |= self._present & group.members
+            if group.exclusive:
+                found |= {m for m in self._present - group.members if not self._persists(self._of.get(m, ()))}
+        if not self._persists(ours):
+            for number, group in enumerate(self._groups):
+                if group.exclusive and number not in ours:
+                    found |= self._present & group.members
+        return found
 
-def _apart(ours: Sequence[Group], other: str, theirs: Sequence[Group]) -> bool:
-    """Whether a model of groups `ours` may not be in memory beside `other`, which is of groups `theirs`."""
-    return (
-        any(group.swap and other in group.members for group in ours)
-        or _excludes(ours, theirs)
-        or _excludes(theirs, ours)
-    )
-
-
-def _excludes(ours: Sequence[Group], theirs: Sequence[Group]) -> bool:
-    """Whether an exclusive one of `ours` makes a model leave that is of `theirs`."""
-    return not any(g.persistent for g in theirs) and any(g.exclusive and g not in theirs for g in ours)
+    def _persists(self, groups: Iterable[int]) -> bool:
+        return any(self._groups[number].persistent for number in groups)
 
 
 class Evictions:
@@ -143,14 +155,15 @@ class Evictions:
     def turn_left(self, engine: EngineView, claim: Claim) -> float:
         """Seconds for which it may still serve those who waited for it before the claim of equal priority.
 
-        A turn is over when all are admitted who waited when it became ready, and at the latest after the patience.
+        A turn is over when all are admitted who waited when it became ready, and at the latest after the patience, or
+        after as long as it took to load where that is longer: else most of the time would go into loading.
         """
         queue = self._yard.queues.get(engine.model)
         if queue is None or queue.hint or engine.state is not State.READY or claim.priority > self.standing(engine):
             return 0.0
         if queue.since > min(engine.ready_at, claim.since):
             return 0.0
-        return max(0.0, engine.ready_at + self._yard.patience - self._now)
+        return max(0.0, engine.ready_at + max(self._yard.patience, engine.load_seconds) - self._now)
 
     def obstacle(self, engine: EngineView, claim: Claim) -> str:
         """Why the engine cannot be taken for the claim now; empty when it can."""
@@ -200,7 +213,7 @@ class Evictions:
             for engine in self.engines.values():
                 if self.yields(engine, claim.rank):
                     give(room, kept(engine))
-        return not missing(self._reach[claim.rank], need)
+        return fits(self._reach[claim.rank], need)
 
     def yields(self, engine: EngineView, rank: int) -> bool:
         """Whether the engine will sooner or later make room for a claim of that rank, and does for nobody yet."""
@@ -273,7 +286,7 @@ class Evictions:
             left[engine.model] = State.STOPPING
             if engine.sleeps and engine.state is State.READY:
                 more = {d: b - engine.held.get(d, 0) for d, b in engine.asleep.items() if b > engine.held.get(d, 0)}
-                if not missing(spare, engine.asleep) and not missing(ledger.now, more):
+                if fits(spare, engine.asleep) and fits(ledger.now, more):
                     left[engine.model] = State.SLEEPING
                     take(spare, engine.asleep)
                     take(ledger.later, engine.asleep)
@@ -305,14 +318,14 @@ class Evictions:
             if any(kept(engine).get(device, 0) > 0 for device in short):
                 chosen.append(engine)
                 give(room, kept(engine))
-        if missing(room, need):
+        if not fits(room, need):
             return None
         for engine in list(reversed(chosen)):  # the dearest first: later ones may have made it needless
             take(room, kept(engine))
-            if missing(room, need):
-                give(room, kept(engine))
-            else:
+            if fits(room, need):
                 chosen.remove(engine)
+            else:
+                give(room, kept(engine))
         return chosen
 
 

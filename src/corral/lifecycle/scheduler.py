@@ -10,6 +10,7 @@ was promised to one is not given to the next. `eviction` says who leaves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import floor, inf
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from corral.domain.memory import Placement
 from corral.domain.sizes import human
 from corral.domain.states import State
-from corral.lifecycle.eviction import Claim, Evictions, Rivals, give, kept, missing, requests, take
+from corral.lifecycle.eviction import Claim, Evictions, Rivals, fits, give, kept, missing, requests, take
 from corral.lifecycle.yard import (
     Admit,
     Candidate,
@@ -116,7 +117,7 @@ class _Wish:
     queue: Queue
     claim: Claim
     placement: Placement
-    need: dict[str, int]
+    need: Mapping[str, int]
     rivals: list[str]
     aside: str
 
@@ -141,6 +142,7 @@ class _Round:
         self._waits: dict[str, str] = {}
         self._recheck = inf
         self._full = f"no more than {yard.loads} model{'s' * (yard.loads != 1)} may be loading at once"
+        self._free: dict[str, str] = {}
         self._holders: dict[str, str] = {}
 
     def decide(self) -> Decision:
@@ -198,11 +200,11 @@ class _Round:
         """Give the model room, make room for it, or say why it waits."""
         model = queue.model
         own = self._engines.get(model)
-        if not any(placement.devices for placement in queue.placements):
+        if not queue.placements or not queue.placements[0].devices:
             if own is not None and own.state is State.STOPPING:
                 self._waits[model] = "its last engine is leaving"
             else:
-                nowhere = next(iter(queue.placements), Placement())
+                nowhere = queue.placements[0] if queue.placements else Placement()
                 self._loaded.append(Load(model, nowhere, f"{self._asked(queue)}; it takes no memory here"))
             return
         rivals = self._rivals.of(model)
@@ -214,7 +216,9 @@ class _Round:
         if self._loads <= 0:
             self._waits[model] = self._full
             return
-        need = {device: size for device, size in placement.devices.items() if size > 0}
+        need = placement.devices
+        if not all(need.values()):
+            need = {device: size for device, size in need.items() if size}
         wish = _Wish(queue, claim, placement, need, rivals, aside)
         if own is not None and own.state is State.SLEEPING:
             self._from_sleep(wish, own)
@@ -225,9 +229,8 @@ class _Round:
         """Give the model what room there is, or is about to be; whether that was enough."""
         model, ledger = wish.queue.model, self._out.ledger
         own = self._engines.get(model)
-        going = [rival for rival in wish.rivals if self._leaves(rival)]
-        enough = len(going) == len(wish.rivals) and not missing(ledger.later, wish.need)
-        whole = enough and not going and not self._leaves(model) and not missing(ledger.now, wish.need)
+        enough = fits(ledger.later, wish.need) and all(self._leaves(rival) for rival in wish.rivals)
+        whole = enough and not wish.rivals and not self._leaves(model) and fits(ledger.now, wish.need)
         if wish.claim.hint and not whole:
             self._waits[model] = "nobody asks for it yet: it is loaded only into memory that nobody holds"
             return True
@@ -247,16 +250,9 @@ class _Round:
     def _make_room(self, wish: _Wish) -> None:
         """Take room from others, where that may be done; else wait."""
         model, claim, out = wish.queue.model, wish.claim, self._out
-        own = self._engines.get(model)
-        need = dict(wish.need)
-        if own is not None and out.yields(own, claim.rank):
-            give(need, kept(own))  # what its own sleeping engine holds is nothing to reach for
-        rivals = [
-            self._engines[rival] for rival in wish.rivals if rival not in self._coming and not self._leaves(rival)
-        ]
-        coming = [rival for rival in wish.rivals if rival in self._coming]
-        if not coming and all(out.yields(rival, claim.rank) for rival in rivals) and out.within_reach(need, claim):
-            chosen = out.pick(claim, wish.need, rivals)
+        if self._would_yield(wish):
+            staying = [self._engines[rival] for rival in wish.rivals if not self._leaves(rival)]
+            chosen = out.pick(claim, wish.need, staying)
             if chosen is not None:
                 self._take(wish, chosen)
             else:  # soon: nobody behind it in line gets in between
@@ -269,6 +265,18 @@ class _Round:
             steps = standing - claim.priority + 1
             self._look_again(steps * self._patience - (self._now - claim.since))
         self._waits[model] = self._why(wish)
+
+    def _would_yield(self, wish: _Wish) -> bool:
+        """Whether all who are in the way will make room in the end, by the place in line alone."""
+        rank, out = wish.claim.rank, self._out
+        for rival in wish.rivals:
+            if rival in self._coming or not (self._leaves(rival) or out.yields(self._engines[rival], rank)):
+                return False
+        own, need = self._engines.get(wish.queue.model), wish.need
+        if own is not None and out.yields(own, rank):  # what its own sleeping engine holds is nothing to reach for
+            need = dict(need)
+            give(need, kept(own))
+        return out.within_reach(need, wish.claim)
 
     def _take(self, wish: _Wish, chosen: list[EngineView]) -> None:
         """Have these engines make room."""
@@ -286,6 +294,8 @@ class _Round:
     def _promise(self, wish: _Wish) -> None:
         """Nobody behind the model in line gets its room, its load, or a place that excludes it."""
         self._loads -= 1
+        self._free.clear()
+        self._holders.clear()
         self._out.promise(wish.need)
         self._rivals.add(wish.queue.model)
         self._coming.add(wish.queue.model)
@@ -309,14 +319,13 @@ class _Round:
         if own is not None and own.resident and own.state is State.SLEEPING:
             room = dict(room)
             give(room, kept(own))
-        if own is not None and own.state is State.SLEEPING and not missing(room, own.placement.devices):
+        if own is not None and own.state is State.SLEEPING and fits(room, own.placement.devices):
             return own.placement, ""
         short: list[str] = []
         for placement in queue.placements:
-            lack = missing(room, placement.devices)
-            if not lack:
+            if fits(room, placement.devices):
                 return placement, f", as {'; '.join(short)}" if short else ""
-            device = next(iter(lack))
+            device = next(iter(missing(room, placement.devices)))
             short.append(f"it needs {human(placement.devices[device])} on {device}, {self._at_most(device)}")
         return None, "; ".join(short)
 
@@ -361,11 +370,13 @@ class _Round:
 
     def _why(self, wish: _Wish) -> str:
         """Why a model waits: what it lacks, and who has that."""
-        short = missing(self._out.ledger.now, wish.need) or missing(self._out.ledger.later, wish.need)
+        ledger = self._out.ledger
+        short = missing(ledger.now, wish.need) or missing(ledger.later, wish.need)
         if short:
-            device = max(short, key=short.__getitem__)
-            free = human(max(0, self._out.ledger.now[device]))
-            return f"{device} has {free} free of the {human(wish.need[device])} it needs; {self._who_holds(device)}"
+            device = next(iter(short)) if len(short) == 1 else max(short, key=short.__getitem__)
+            if device not in self._free:
+                self._free[device] = f"{device} has {human(max(0, ledger.now[device]))} free of the"
+            return f"{self._free[device]} {human(wish.need[device])} it needs; {self._who_holds(device)}"
         if wish.rivals:
             return "; ".join(f"{rival} {self._doing(rival)}, and may not be in memory with it" for rival in wish.rivals)
         return "its last engine is leaving"
