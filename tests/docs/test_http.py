@@ -12,7 +12,7 @@ from corral.app import Corral
 from corral.config import load
 from corral.gateway.api.application import create
 from corral.gateway.api.operations import OperationState
-from corral.gateway.api.runtime import ModelState
+from corral.gateway.api.runtime_shapes import ModelState
 from corral.gateway.api.shapes import InstalledModel
 from corral.gateway.application import Gateway
 from tests.docs import pages
