@@ -59,14 +59,14 @@ class Reloading:
         Raises:
             CorralError: it cannot be used; all stays as it was.
         """
-        corral = self._corral
+        corral, mark = self._corral, await asyncio.to_thread(self._look)
         try:
             fresh = await asyncio.to_thread(self._read)
             self._check(fresh)
         except CorralError as error:
             self.problem = error
             raise
-        self.problem = None
+        self.problem, self._mark = None, mark
         old = corral.settings
         kept = {item.name: getattr(old, item.name) for item in fields(Settings) if item.name not in _AT_ONCE}
         later = sorted(name for name, value in kept.items() if value != getattr(fresh, name))

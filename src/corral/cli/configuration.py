@@ -1,4 +1,4 @@
-"""`corral config`: every setting, its value, and where that came from."""
+"""`corral config`: every setting, its value, and where that came from; and having the server read them again."""
 
 from typing import Any
 
@@ -67,3 +67,18 @@ def path(given: Invocation) -> None:
 
     data = {"file": settings.file, "candidates": candidates}
     output.result(data, show, [settings.file] if settings.file else [])
+
+
+@app.command("reload", add_help_option=False)
+@command
+def reload(given: Invocation) -> None:
+    """Have the running server read its configuration again. Answers under way are not cut short."""
+    done = given.ask(lambda server: server.reload())
+    output = given.output
+
+    def show() -> None:
+        output.say(f"The server uses {done['file']}." if done["file"] else "The server has no configuration file.")
+        for name in done["later"]:
+            output.say(f"{name}: takes effect when the server is started again.", "yellow")
+
+    output.result(done, show, done["later"])

@@ -98,12 +98,20 @@ class Invocation:
             ConfigError, UnknownOption: as `corral.config.load`.
         """
         if not self.loaded:
-            home = None if self.home is None else str(self.home)
-            settings = load(self.env, {"home": home, **(flags or {})}, self.config)
+            settings = self.again(flags)
             for warning in settings.warnings:
                 self.output.warn(warning)
             self.loaded.append(settings)
         return self.loaded[0]
+
+    def again(self, flags: Mapping[str, Any] | None = None) -> Settings:
+        """The configuration as it is now, read anew.
+
+        Raises:
+            ConfigError, UnknownOption: as `corral.config.load`.
+        """
+        home = None if self.home is None else str(self.home)
+        return load(self.env, {"home": home, **(flags or {})}, self.config)
 
     def corral(self) -> "Corral":
         """The parts of Corral over this configuration, in this process."""

@@ -33,14 +33,13 @@ def serve(
 ) -> None:
     """Serve the models at one address, until Ctrl-C."""
     invocation.here_only("serve")
-    settings = invocation.settings(
-        {
-            "server.host": host,
-            "server.port": port,
-            "store.models_dir": None if models_dir is None else str(models_dir),
-            "engines.idle_timeout": idle_timeout,
-        }
-    )
+    flags = {
+        "server.host": host,
+        "server.port": port,
+        "store.models_dir": None if models_dir is None else str(models_dir),
+        "engines.idle_timeout": idle_timeout,
+    }
+    settings = invocation.settings(flags)
     import asyncio
 
     import uvloop
@@ -58,7 +57,7 @@ def serve(
         )
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, ready))
+        runner.run(run(settings, ready, again=lambda: invocation.again(flags)))
     output.note("Corral has stopped.")
 
 

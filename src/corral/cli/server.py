@@ -139,6 +139,10 @@ class Server:
         query = {"model_name": name, "force": str(force).lower()} | ({} if drain is None else {"drain": f"{drain:g}"})
         return dict(await self._call("POST", f"{_MODELS}/unload?{urlencode(query)}", "model"))
 
+    async def reload(self) -> dict[str, Any]:
+        """Have the server read its configuration again; it refuses one that cannot be used, and goes on as before."""
+        return await self._whole("POST", "/api/v1/runtime/reload", "later")
+
     async def log(self, name: str) -> list[str]:
         """The last lines of a model's engine."""
         return list(await self._call("GET", f"{_MODELS}/{quote(name)}/log", "lines"))

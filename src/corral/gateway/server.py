@@ -90,12 +90,10 @@ def url_of(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Uvicorn, telling when it is up, and ending by return instead of by raising the signal once more."""
 
-    def __init__(
-        self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None], patience: float
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], gateway: Gateway, patience: float) -> None:
         super().__init__(config)
         self._on_ready = on_ready
-        self._on_stop = on_stop
+        self._gateway = gateway
         self._patience = patience
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -107,10 +105,13 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         taken = []
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # A terminal that closes says so by the signal that tells a service to read its configuration.
+        hangup = self._stop if os.isatty(0) else self._gateway.reload
+        wanted = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop, signal.SIGHUP: hangup}
+        for number, what in wanted.items():
             # Only the main thread may; elsewhere whoever started the loop ends the server by cancelling it.
             with contextlib.suppress(ValueError, RuntimeError):
-                loop.add_signal_handler(number, self._stop)
+                loop.add_signal_handler(number, what)
                 taken.append(number)
         try:
             yield
@@ -128,7 +129,7 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             for task in self.server_state.tasks:
                 task.cancel()
-        self._on_stop()
+        self._gateway.hush()
         self.should_exit = True
 
 
@@ -161,10 +162,12 @@ def logs(settings: LogSettings) -> Iterator[None]:
 async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: None, **parts: Any) -> None:
     """Serve until SIGINT, SIGTERM or cancellation, then stop every engine. `on_ready` gets the URL once it answers.
 
+    SIGHUP has the configuration read again, unless this runs in a terminal; so has every change of its file.
+
     Args:
         settings: the configuration.
         on_ready: called once, in the loop.
-        parts: `env` and `clock` for `Corral`.
+        parts: `env`, `clock` and `again` for `Corral`.
 
     Raises:
         AddressInUse, UnsafeBind, ServerRunning, NoPermission, ServerError: nothing was started.
@@ -199,7 +202,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(min(settings.server.shutdown_grace, 3600))),
         )
-        server = _Server(config, ready, gateway.hush, settings.server.request_timeout)
+        server = _Server(config, ready, gateway, settings.server.request_timeout)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             await asyncio.shield(serving)
