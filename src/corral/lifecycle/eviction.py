@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import TYPE_CHECKING
 
 from corral.domain.states import State
@@ -174,7 +174,7 @@ class Evictions:
         if engine.state is State.STOPPING:
             return "it is leaving already"
         if not self.wanted(engine):
-            return "a hint takes memory from nobody" if claim.hint else ""
+            return ""
         if self.standing(engine) >= claim.rank:
             return f"it {self.doing(engine)}, and {claim.model} does not go before those"
         if engine.state is State.LOADING:
@@ -182,7 +182,7 @@ class Evictions:
         return "it serves those who waited for it first" if self.turn_left(engine, claim) else ""
 
     def doing(self, engine: EngineView) -> str:
-        """What the engine is at, for a person; goes on from its name."""
+        """What the engine is at, for a person; goes on from its name, and stays the same while nothing happens."""
         if engine.state is State.LOADING:
             return "is loading"
         if engine.state is State.STOPPING:
@@ -192,7 +192,7 @@ class Evictions:
         queue = self._yard.queues.get(engine.model)
         if queue is not None and not queue.hint:
             return f"has {requests(queue.count)} waiting"
-        return "sleeps" if engine.state is State.SLEEPING else f"has been unused for {self.unused(engine):.0f} s"
+        return "sleeps" if engine.state is State.SLEEPING else "is idle"
 
     def unused(self, engine: EngineView) -> float:
         """Seconds since it was last used."""
@@ -332,8 +332,3 @@ class Evictions:
 def requests(count: int) -> str:
     """`1 request`, `2 requests`."""
     return f"{count} request{'s' * (count != 1)}"
-
-
-def lasting(seconds: float) -> str:
-    """How long, for a person."""
-    return f"{seconds:.0f} s" if isfinite(seconds) else "ever"

@@ -177,7 +177,7 @@ class _Round:
         for engine in chosen:
             over = next(d for d, size in self._yard.capacity.items() if size < self._held(d) and d in kept(engine))
             reason = f"engines hold {human(self._held(over))} of {over}, of which they may have "
-            reason += f"{human(self._yard.capacity[over])}; {self._out.doing(engine)}"
+            reason += f"{human(self._yard.capacity[over])}; {engine.model} {self._out.doing(engine)}"
             self._left.append(Evict(engine.model, left[engine.model], reason))
 
     def _admit(self, queue: Queue) -> None:
@@ -287,7 +287,7 @@ class _Round:
             if engine.in_flight:
                 self._left.append(Hold(engine.model, why, wish.queue.model))
             else:
-                why += f", and took {engine.load_seconds:.1f} s to load"
+                why += f", unused for {self._out.unused(engine):.0f} s, and took {engine.load_seconds:.1f} s to load"
                 self._left.append(Evict(engine.model, left[engine.model], why, wish.queue.model))
         self._promise(wish)
 
