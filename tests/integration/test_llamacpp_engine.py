@@ -3,7 +3,10 @@
 import asyncio
 import json
 import os
+import resource
 import signal
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.resources import files
 
 import aiohttp
@@ -11,11 +14,15 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from corral.catalog import capabilities, gguf
+from corral.catalog.formats import Shape
+from corral.domain.memory import Placement
 from corral.domain.models import Capability, FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
-from corral.errors import EngineStartFailed, EngineTimeout, InvalidRequest
+from corral.errors import EngineStartFailed, EngineTimeout, OutOfMemory, RuntimeUnavailable
 from corral.runtimes.llamacpp import LlamaCpp, LlamaCppOptions
+from tests.support import weights
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -245,14 +252,143 @@ async def test_a_file_that_is_gone_is_refused(tmp_path):
         await LlamaCpp(os.environ).start(LaunchSpec("m", LlamaCppOptions()), silent)
 
 
-def test_quantised_values_without_flash_attention_are_refused_at_once(smollm2):
-    with pytest.raises(InvalidRequest, match="flash attention") as caught:
-        spec(smollm2, flash_attention=False, cache_type_v="q8_0")
-    assert caught.value.param == "cache_type_v"
-
-
 async def test_a_load_over_its_time_is_given_up(smollm2):
     before = psutil.Process().children()
     with pytest.raises(EngineTimeout, match="'smollm2' was not ready"):
         await LlamaCpp(os.environ).start(spec(smollm2, load_timeout=0.01), silent)
     assert psutil.Process().children() == before
+
+
+def gauge(smollm2, adapters=(), **options):
+    lora = {str(path): scale for path, scale in adapters}
+    return spec(smollm2, context=256, slots=1, **({"lora": lora} if lora else {}), **options)
+
+
+@asynccontextmanager
+async def running(launch):
+    session = await LlamaCpp(os.environ).start(launch, silent)
+    connector = aiohttp.TCPConnector(force_close=True)
+    try:
+        async with aiohttp.ClientSession(headers=session.endpoint.headers, connector=connector) as http:
+
+            async def send(path, **body):
+                async with http.post(session.endpoint.url + path, json=body) as answer:
+                    return answer.status, json.loads(await answer.text())
+
+            yield session, send
+    finally:
+        await session.stop(5)
+
+
+GREEDY = {"prompt": "The capital of France is", "max_tokens": 12, "temperature": 0}
+
+
+async def test_adapters_change_the_answer_by_their_scale_and_a_request_may_choose(smollm2, tmp_path):
+    nothing, style = tmp_path / "nothing.gguf", tmp_path / "style.gguf"
+    nothing.write_bytes(weights.adapter(0))
+    style.write_bytes(weights.adapter(0.05))
+    said = {}
+    async with running(gauge(smollm2, [(nothing, 1.0)])) as (_, send):
+        said["nothing"] = (await send("/completions", **GREEDY))[1]["choices"][0]["text"]
+    async with running(gauge(smollm2, [(nothing, 0.5), (style, 1.0)])) as (_, send):
+        for name, more in {"style": {}, "style off": {"lora": [{"id": 1, "scale": 0.0}]}}.items():
+            said[name] = (await send("/completions", **GREEDY, **more))[1]["choices"][0]["text"]
+        status, refused = await send("/completions", **GREEDY, lora="style")
+    assert said["style"] != said["nothing"]
+    assert said["style off"] == said["nothing"]
+    assert (status, "lora" in refused["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [({"width": 64}, "incorrect shape"), ({"architecture": "gemma3"}, "arch mismatch"), (None, "general.type")],
+)
+async def test_an_adapter_of_another_model_is_refused(smollm2, tmp_path, made, says):
+    path = smollm2
+    if made is not None:
+        path = tmp_path / "wrong.gguf"
+        path.write_bytes(weights.adapter(0.05, **made))
+    with pytest.raises(EngineStartFailed, match=says) as caught:
+        await LlamaCpp(os.environ).start(gauge(smollm2, [(path, 1.0)]), silent)
+    assert "an adapter fits only the model" in caught.value.hint
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_wrong_projector_is_refused(smollm2, tmp_path, whole):
+    path = smollm2 if whole else tmp_path / "garbage.gguf"
+    if not whole:
+        path.write_bytes(b"xx" * 1000)
+    with pytest.raises(EngineStartFailed) as caught:
+        await LlamaCpp(os.environ).start(gauge(smollm2, mmproj=str(path)), silent)
+    assert "option mmproj" in caught.value.hint
+
+
+async def test_an_image_is_refused_where_no_projector_is(ask, session):
+    assert Capability.VISION not in session.facts.capabilities
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    status, text = await ask("/chat/completions", messages=[{"role": "user", "content": [image]}], max_tokens=1)
+    assert status >= 400
+    assert "image" in text
+
+
+async def test_a_model_made_for_it_ranks(tmp_path):
+    path = tmp_path / "ranker.gguf"
+    path.write_bytes(weights.ranker())
+    found = capabilities.of_shape(Shape("gguf", (), header=gguf.read(path)), {})
+    assert found.capabilities == {Capability.RERANK}
+    files = (FileEntry("r.gguf", 1, "00"),)
+    revision = Revision("file:r", "gguf", files, capabilities=found.capabilities, facts=found.facts)
+    launch = LaunchSpec("ranker", LlamaCppOptions(), {"model": path}, revision)
+    async with running(launch) as (session, send):
+        assert session.facts.capabilities == {Capability.RERANK}
+        assert (session.facts.context, session.facts.notes) == (64, ())
+        status, body = await send("/rerank", query="cat", documents=["a cat", "tax law", "dog"])
+        assert status == 200
+        assert sorted(item["index"] for item in body["results"]) == [0, 1, 2]
+        scores = [item["relevance_score"] for item in body["results"]]
+        assert len(set(scores)) == 3
+        again = (await send("/rerank", query="cat", documents=["dog"]))[1]["results"][0]["relevance_score"]
+        assert again in scores
+
+
+async def test_memory_that_does_not_suffice_is_told_as_such(smollm2):
+    """The engine inherits a limit on its address space; its context would take six gigabytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    runtime = LlamaCpp(os.environ)
+    await runtime.probe()
+    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, hard))
+    try:
+        with pytest.raises(OutOfMemory, match="allocate") as caught:
+            await runtime.start(spec(smollm2, context=8192, slots=32), silent)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert "fewer slots" in caught.value.hint
+
+
+async def test_a_gpu_that_this_build_cannot_use_is_said(smollm2):
+    runtime = LlamaCpp(os.environ)
+    assert (await runtime.probe()).devices[0] == "cpu"
+    if (await runtime.probe()).devices != ("cpu",):
+        pytest.skip("this build of xllamacpp can use a GPU")
+    asked = replace(gauge(smollm2), placement=Placement({"cuda:0": 1 << 28, "cpu": 1 << 28}, layers=12))
+    session = await runtime.start(asked, silent)
+    try:
+        assert session.facts.device == "cpu"
+        assert "cuda:0 was set aside for it" in session.facts.notes[0]
+    finally:
+        await session.stop(5)
+    with pytest.raises(RuntimeUnavailable, match="can use cpu"):
+        await runtime.start(gauge(smollm2, device="cuda"), silent)
+
+
+async def test_the_devices_are_asked_for_once_and_remembered(tmp_path):
+    first = await LlamaCpp(os.environ, tmp_path).probe()
+    kept = tmp_path / "llamacpp.json"
+    held = json.loads(kept.read_text())
+    assert tuple(held["devices"]) == first.devices
+    kept.write_text(json.dumps({**held, "devices": ["cpu", "cuda:7"]}))
+    assert (await LlamaCpp(os.environ, tmp_path).probe()).devices == ("cpu", "cuda:7")
+    assert (await LlamaCpp({**os.environ, "CUDA_VISIBLE_DEVICES": "3"}, tmp_path).probe()).devices == first.devices
+    kept.write_text("not json")
+    assert (await LlamaCpp(os.environ, tmp_path).probe()).devices == first.devices
+    assert (await LlamaCpp(os.environ, tmp_path / "gone").probe()).devices == first.devices

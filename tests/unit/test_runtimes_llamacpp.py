@@ -7,11 +7,11 @@ import pytest
 from corral.domain.models import Capability, FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, OutOfMemory
 from corral.runtimes._llamacpp.conversation import opening_adapter, tool_adapter
 from corral.runtimes._llamacpp.devices import Ground
 from corral.runtimes._llamacpp.diagnosis import diagnose
-from corral.runtimes.llamacpp import LlamaCppOptions, _launch_data, read_facts, slot_context
+from corral.runtimes.llamacpp import LlamaCpp, LlamaCppOptions, _launch_data, read_facts, slot_context
 
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
@@ -41,6 +41,20 @@ def spec(options=None, capabilities=(), **facts):
         {"cache_type_k": "q3"},
         {"pooling": "mean", "embeddings": False},
         {"pooling": "median", "embeddings": True},
+        {"rerank": True, "embeddings": True},
+        {"rerank": True, "pooling": "mean"},
+        {"cache_type_v": "q8_0", "flash_attention": False},
+        {"poll": 101},
+        {"threads_batch": 0},
+        {"context": 1_000_000_000, "slots": 4},
+        {"micro_batch": 4096},
+        {"device": "the best"},
+        {"device": "cuda:"},
+        {"gpu_layers": 3, "device": "cpu"},
+        {"split_mode": "column"},
+        {"tensor_split": [0, 0]},
+        {"tensor_split": [1, -1]},
+        {"main_gpu": -1},
     ],
 )
 def test_a_bad_option_is_refused_by_name(values):
@@ -272,9 +286,10 @@ CORRUPT = [
         ("failed", ["0.1 E gguf_init: failed to read key-value pairs"], "key-value pairs", "damaged"),
         ("failed", ["0.1 E gguf_init: invalid magic characters: '8?o?'"], "failed: invalid magic", "damaged"),
         ("failed", ["0.1 E llama: error loading model: unknown model architecture: 'new'"], "'new'", "--upgrade"),
-        ("failed", ["0.1 E ggml: failed to allocate buffer of 9 bytes"], "allocate", "fewer slots"),
         ("failed", ["0.1 E llama_init: V cache quantization requires flash_attn"], "V cache", "flash_attention"),
-        ("was killed by SIGKILL, perhaps by the system for want of memory", ["loading"], "loading", "fewer slots"),
+        ("failed", ["0.1 E gguf_init: failed to open GGUF file 'm' (Permission denied)"], "denied", "may not read"),
+        ("failed", ["0.1 E gguf_init: failed to open GGUF file 'm' (No such file or directory)"], "No such", "is gone"),
+        ("failed", ["0.1 E srv: error: Failed to load CLIP model from x"], "CLIP", "option mmproj"),
         ("was ended by SIGILL", [], "it printed nothing", "AVX2"),
         ("exited with code 1", ["Traceback", "ImportError: no"], "Traceback; ImportError: no", "log"),
     ],
@@ -284,6 +299,69 @@ def test_a_failed_start_names_the_cause_and_the_cure(reason, log, says, hint):
     assert says in error.message
     assert hint in error.hint
     assert "/blobs/" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ("failed", "0.1 E ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 9"),
+        (
+            "failed",
+            "0.1 E llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache",
+        ),
+        ("failed", "0.1 E alloc_tensor_range: failed to allocate CUDA0 buffer of size 9"),
+        ("failed", "0.1 E ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory"),
+        ("failed", "0.1 E llama_model_load: error loading model: unable to allocate CUDA0 buffer"),
+        ("failed", "0.1 E ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory"),
+        ("failed", "0.1 E warning: failed to mlock 9-byte buffer: Cannot allocate memory"),
+        ("was ended by SIGABRT", "terminate called after throwing an instance of 'std::bad_alloc'"),
+        ("was killed by SIGKILL, perhaps by the system for want of memory", "loading"),
+    ],
+)
+def test_too_little_memory_is_an_error_of_its_own(reason, line):
+    error = diagnose("The engine of 'm'", reason, [line])
+    assert isinstance(error, OutOfMemory)
+    assert "fewer slots" in error.hint
+
+
+@pytest.mark.parametrize("line", ["0.1 E llama: the file was allocated to another model", "reallocating nothing"])
+def test_other_failures_are_not_taken_for_it(line):
+    assert not isinstance(diagnose("The engine of 'm'", "failed", [line]), OutOfMemory)
+
+
+@pytest.mark.parametrize(
+    ("options", "known", "on"),
+    [
+        ({}, (), False),
+        ({}, {Capability.RERANK}, True),
+        ({"rerank": False}, {Capability.RERANK}, False),
+        ({"embeddings": True}, {Capability.RERANK}, False),
+        ({"pooling": "mean"}, {Capability.RERANK}, False),
+        ({"rerank": True}, {Capability.EMBEDDINGS}, True),
+        ({"pooling": "rank"}, (), True),
+    ],
+)
+def test_a_model_made_for_it_ranks_and_then_does_nothing_else(options, known, on):
+    launch = spec(LlamaCppOptions(**options), known)
+    assert _launch_data(launch, "key", Ground())["rerank"] is on
+    able = read_facts(SAYS_ALL, "cpu", launch).capabilities
+    assert (able == {Capability.RERANK}) is on
+
+
+def test_what_an_engine_wants_counts_all_that_it_is_given(tmp_path):
+    adapter = tmp_path / "style.gguf"
+    adapter.write_bytes(bytes(1000))
+    runtime = LlamaCpp({})
+    plain = runtime.demand(spec(LlamaCppOptions(), context_length=2048, embedding_length=576))
+    assert (plain.context, plain.slots, plain.layers, plain.device, plain.splits) == (2048, 4, None, None, True)
+    more = LlamaCppOptions(lora={str(adapter): 1.0, "no/such": 1.0}, tensor_split=(3.0, 1.0), device="cuda")
+    wants = runtime.demand(spec(more, embedding_length=576))
+    assert (wants.process - plain.process, wants.parallel, wants.device) == (1000, 2, "cuda")
+    vectors = runtime.demand(spec(LlamaCppOptions(embeddings=True), embedding_length=576))
+    assert vectors.process - plain.process == (2048 - 512) * 64 * 576
+    narrow = runtime.demand(spec(LlamaCppOptions(embeddings=True, micro_batch=512), embedding_length=576))
+    assert narrow.process == plain.process
+    assert runtime.demand(spec(LlamaCppOptions(gpu_layers=0))).device == "cpu"
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])

@@ -43,6 +43,8 @@ SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"),
     *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "seed"),
 )
+_QUIET = {"GGML_NO_BACKTRACE": "1"}
+"""An engine that gives up ends at once, and does not call a debugger first."""
 _PROPS_TIMEOUT = 10.0
 _PROCESS = 48 * 1024**2
 _BATCH = 2048
@@ -106,7 +108,7 @@ class LlamaCpp:
             raise RuntimeUnavailable(available.reason, available.hint)
         ground = devices.ground(spec.options, spec.placement, available.devices, self._env)
         key = secrets.token_urlsafe(32)
-        shown = {**self._env, **threads.waiting(self._env, spec.options.poll), **dict(ground.environment)}
+        shown = {**_QUIET, **self._env, **threads.waiting(self._env, spec.options.poll), **dict(ground.environment)}
         command = process.Command(
             title=f"The engine of {spec.model!r}",
             argv=process.module_argv("corral.runtimes._llamacpp.child"),
@@ -175,6 +177,13 @@ def ranks(spec: LaunchSpec) -> bool:
     return options.pooling == "rank" or (made_for_it and options.pooling is None and not options.embeddings)
 
 
+def _doubts(spec: LaunchSpec) -> tuple[str, ...]:
+    known = spec.revision.capabilities if spec.revision else frozenset()
+    if known and ranks(spec) and Capability.RERANK not in known:
+        return ("The model's file does not say that it was made for ranking: its scores may mean nothing.",)
+    return ()
+
+
 def _extra_files(options: LlamaCppOptions) -> list[Path]:
     return [*map(Path, options.lora), *([options.mmproj] if options.mmproj is not None else [])]
 
@@ -221,7 +230,7 @@ async def _session(child: process.Child, spec: LaunchSpec, key: str, ground: dev
     if not isinstance(props, dict):
         raise EngineStartFailed(f"The engine of {spec.model!r} did not tell its properties (status {status}).")
     device, notes = devices.computes_on(ground, child.facts["gpus"], child.log(), spec.options.main_gpu)
-    facts = replace(read_facts(props, device, spec), notes=notes)
+    facts = replace(read_facts(props, device, spec), notes=(*notes, *_doubts(spec)))
     takes_system = Capability.SYSTEM_ROLE in (facts.capabilities or frozenset())
     tools = tool_adapter(props.get("chat_template") or "")
     adapt = opening_adapter(tools, spec.options.system if takes_system else None, spec.options.opening)

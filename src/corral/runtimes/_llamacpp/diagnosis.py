@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _STAMP = re.compile(r"^[\d.]+ E +(?:\w+ +)?[\w:()]+: ?")
-_NOISE = re.compile(r"exiting due to|failed to (load|create \w+ with) model(,? '| from|$)|common_fit_params")
+_NOISE = re.compile(
+    r"exiting due to|common_fit_params|failed to (load|load multimodal|create\w* ?\w* with) model(,? '| from|$)"
+)
 _MEMORY = re.compile(
     r"(unable|failed) to (re)?alloc|failed to (allocate|reserve)|out of (device |host )?memory|want of memory"
     r"|OutOf\w*Memory|[Cc]annot allocate|bad_alloc|cudaMalloc|[A-Z]+_ERROR_OUT_OF_MEMORY|mlock|alloc_buffer"
@@ -28,7 +30,7 @@ _HINTS = (
         "Set flash_attention: true, or cache_type_v: f16.",
     ),
     (
-        r"mmproj|multimodal|clip_|mtmd|projector",
+        r"mmproj|CLIP|multimodal|clip_|mtmd|projector",
         "Check the option mmproj: a projector fits only the model that it was made for.",
     ),
     (r"lora|adapter", "Check the option lora: an adapter fits only the model it was made from."),

@@ -20,6 +20,8 @@ Split = Literal["none", "layer", "row", "tensor"]
 _DEVICE = re.compile(r"cpu|gpu|mps|[a-z]+(:\d+)?")
 _QUANTISED = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
 _MOST_POLL = 100
+_MOST_TOKENS = 2**31 - 1
+_DEFAULT_BATCH = 2048
 _POSITIVE = ("context", "slots", "threads", "threads_batch", "batch", "micro_batch")
 _NOT_NEGATIVE = ("gpu_layers", "main_gpu", "poll", "prompt_cache_mib", "temperature", "top_p", "min_p", "seed")
 
@@ -114,8 +116,24 @@ class LlamaCppOptions:
                 raise InvalidRequest(f"Option {name!r} for llamacpp must be at least {least}, not {value}.", param=name)
         if self.poll > _MOST_POLL:
             raise InvalidRequest(f"Option 'poll' for llamacpp must be at most 100, not {self.poll}.", param="poll")
+        self._check_tokens()
         self._check_vectors()
         self._check_device()
+
+    def _check_tokens(self) -> None:
+        if (self.context or DEFAULT_CONTEXT) * self.slots > _MOST_TOKENS:
+            raise InvalidRequest(
+                f"Option 'context' for llamacpp is {self.context} for each of {self.slots} slots; all of them together "
+                f"may hold {_MOST_TOKENS} tokens.",
+                param="context",
+            )
+        if self.micro_batch is not None and self.micro_batch > (self.batch or _DEFAULT_BATCH):
+            raise InvalidRequest(
+                f"Option 'micro_batch' for llamacpp is {self.micro_batch}, more than a batch of {self.batch or _DEFAULT_BATCH} "
+                "tokens.",
+                "Make batch as large.",
+                param="micro_batch",
+            )
 
     def _check_vectors(self) -> None:
         if self.pooling is not None and self.embeddings is False and self.pooling != "rank":
