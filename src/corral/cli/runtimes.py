@@ -27,7 +27,7 @@ _Kind = Annotated[str, typer.Argument(metavar="KIND", help="The runtime's name: 
 @app.callback()
 @group
 def runtimes(context: typer.Context) -> None:
-    """Show the runtimes: which can be used here, and what installs the others."""
+    """Show what can run models here, and what installs the rest."""
     if context.invoked_subcommand is None:
         _list(invocation(context, {}))
 
