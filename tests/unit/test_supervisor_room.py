@@ -15,6 +15,7 @@ from corral.domain.ports import Availability, Endpoint, Footprint, LaunchSpec, R
 from corral.domain.states import State
 from corral.errors import (
     DoesNotFit,
+    EngineDied,
     EngineStartFailed,
     EngineUnstable,
     ModelBusy,
@@ -43,6 +44,7 @@ class Session:
     end: asyncio.Event = field(default_factory=asyncio.Event)
     asleep: bool = False
     sleepless: bool = False
+    mortal: bool = False
 
     async def healthy(self) -> bool:
         return not self.end.is_set()
@@ -72,6 +74,9 @@ class Session:
     async def wake(self) -> None:
         if self.sleepless:
             raise EngineStartFailed("it does not wake")
+        if self.mortal:
+            self.end.set()
+            await settle()
         self.asleep = False
 
 
@@ -506,6 +511,22 @@ async def test_a_model_that_does_not_wake_is_stopped_and_said() -> None:
         await yard.ask("a")
     assert yard.running == set()
     assert yard.state("a") is State.FAILED
+
+
+async def test_a_model_that_ends_while_it_wakes_is_loaded_again_by_the_next_request() -> None:
+    yard = Yard(room=11)
+    yard.sleeps = True
+    a = await yard.ask("a")
+    a.asleep = {"cpu": 1}
+    await yard.ask("b")
+    await yard.supervisor.unload("b")
+    yard.sessions["a"].mortal = True
+    with pytest.raises(EngineDied, match="waking"):
+        await yard.ask("a")
+    await settle()
+    assert yard.running == set()
+    assert await yard.ask("a") is not a
+    await yard.supervisor.close()
 
 
 async def test_a_model_that_cannot_fall_asleep_leaves() -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from corral.domain.memory import Placement
 from corral.domain.states import State
 from corral.errors import OutOfMemory
-from corral.lifecycle.engines import Engine, Launch
+from corral.lifecycle.engines import Engine, Launch, Status
 from corral.lifecycle.scheduler import EngineView, Queue
 from corral.lifecycle.waiting import Line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from corral.domain.ports import Clock
 
 
 @dataclass(slots=True, eq=False)
@@ -96,4 +98,26 @@ def queue(model: str, slot: Slot) -> Queue | None:
         placements=slot.launch.placements,
         hint=hinted and not slot.line,
         lost=slot.lost,
+    )
+
+
+def status(model: str, slot: Slot, clock: Clock) -> Status:
+    """The slot as `ps` shows it."""
+    engine, left = slot.engine, None
+    now, wall = clock.now(), clock.wall()
+    if engine is not None and not engine.in_flight and engine.idle_timeout < inf:
+        left = max(0.0, engine.last_used + engine.idle_timeout - now)
+    since = slot.line.since
+    return Status(
+        model,
+        slot.state,
+        slot.reason,
+        engine,
+        idle_left=left,
+        waiting=len(slot.line),
+        since=None if since is None else wall - (now - since),
+        until=None if left is None else wall + left,
+        held=held(slot),
+        placement=slot.placement if slot.placement.devices else None,
+        priority=slot.launch.priority if slot.launch is not None else 0,
     )

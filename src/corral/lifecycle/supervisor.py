@@ -15,35 +15,34 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from corral.domain.memory import Placement
-from corral.domain.ports import Clock, Progress, Report, Sleeper, silent
+from corral.domain.ports import Clock, Progress, Report, silent
 from corral.domain.states import State, Transition
 from corral.errors import (
     CorralError,
     DoesNotFit,
+    EngineDied,
     EngineStartFailed,
     EngineUnstable,
     InvalidName,
-    ModelBusy,
     NotFound,
     OutOfMemory,
     QueueFull,
 )
-from corral.kit.upstream import Target
 from corral.lifecycle import scheduler, slots
 from corral.lifecycle.chronicle import Chronicle
 from corral.lifecycle.engines import Engine, Entry, Gauge, Launch, NoGauge, Rules, Status
+from corral.lifecycle.hands import Hands
 from corral.lifecycle.restarts import Restarts
 from corral.lifecycle.scheduler import EngineView, Yard
 from corral.lifecycle.slots import Slot
 from corral.lifecycle.waiting import Line, Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 __all__ = ["Engine", "Entry", "Gauge", "Launch", "NoGauge", "Rules", "Status", "Supervisor"]
 
@@ -76,22 +75,19 @@ class Supervisor:
         on_gone: Callable[[Engine], None] = lambda _: None,
     ) -> None:
         self.rules = rules or Rules()
-        self.stop_grace = stop_grace
         self._plan = plan
         self._clock = clock
         self._gauge = gauge or NoGauge()
-        self._on_gone = on_gone
+        self._hands = Hands(self, clock, self._gauge, stop_grace, on_gone)
         self._slots: dict[str, Slot] = {}
         self._open: dict[str, Engine] = {}
         self._waiting = 0
         self._failures: dict[str, str] = {}
         self._restarts = Restarts(clock)
         self._chronicle = Chronicle(clock)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._deciding = False
         self._recheck = inf
-        self._count = 0
         self._closing = False
 
     def begin(self, model: str) -> Engine | None:
@@ -137,7 +133,7 @@ class Supervisor:
         slot.hinted_until = None
         self._waiting += 1
         self._open.pop(model, None)
-        self._decide_soon()
+        self.decide_soon()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -185,7 +181,7 @@ class Supervisor:
             if slot.state in (State.QUEUED, State.LOADING):
                 await self._call_off(model, slot)
             elif slot.engine is not None and slot.stop is None and (slot.state is not State.STOPPING or force):
-                await self._leave(model, slot, slot.engine, drain, reason, force=force)
+                await self._hands.leave(model, slot, slot.engine, drain, reason, force=force)
             else:
                 await slot.stopped.wait()
         return True
@@ -194,11 +190,11 @@ class Supervisor:
         """Have a ready engine asked whether it is well, and stopped for `reason` when it is not. Does not wait."""
         slot = self._slots.get(engine.model)
         if slot is not None and slot.engine is engine and slot.state is State.READY:
-            self._spawn(self._examine(slot, engine, reason))
+            self._hands.spawn(self._hands.examine(slot, engine, reason))
 
     def statuses(self) -> list[Status]:
         """Every model that is not cold, and those whose last load failed."""
-        found = [self._status(model, slot) for model, slot in self._slots.items()]
+        found = [slots.status(model, slot, self._clock) for model, slot in self._slots.items()]
         found += [Status(m, State.FAILED, why, None) for m, why in self._failures.items() if m not in self._slots]
         return found
 
@@ -228,6 +224,15 @@ class Supervisor:
         return scheduler.explain(self._yard(), model, launch.placements, self._clock.now())
 
     @property
+    def stop_grace(self) -> float:
+        """Seconds an engine may take to stop before it is killed."""
+        return self._hands.stop_grace
+
+    @stop_grace.setter
+    def stop_grace(self, seconds: float) -> None:
+        self._hands.stop_grace = seconds
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """How often each effect was decided, and how many engines ended by themselves (`crash`)."""
         return self._chronicle.counters
@@ -250,10 +255,10 @@ class Supervisor:
                 self._evict(effect)
             if now >= self._recheck:
                 self._recheck = inf
-                self._decide_soon()
+                self.decide_soon()
             if now >= measure_at:
                 measure_at = now + self.rules.measure_every
-                self._spawn(self._measure_all())
+                self._hands.spawn(self._hands.measure_all(self._running()))
             due = min(self._recheck, measure_at if self._slots else inf)
             await self._pause(min(scheduler.next_check(self._views().values(), now), max(0.0, due - now)))
 
@@ -266,8 +271,7 @@ class Supervisor:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._hands.rest()
 
     # Asking
 
@@ -299,8 +303,8 @@ class Supervisor:
             return
         self._waiting -= 1
         if slot.state is State.QUEUED and not slot.line and slot.launch is not None:
-            self._set(model, slot, State.COLD, "nobody waits for it any more")
-        self._decide_soon()
+            self.set_state(model, slot, State.COLD, "nobody waits for it any more")
+        self.decide_soon()
 
     def _enlist(self, model: str, line: Line) -> Slot:
         """Open a slot for a model that is wanted, and find out what it needs."""
@@ -327,9 +331,9 @@ class Supervisor:
             self._admit(slot, engine, 1)
             self._open_or_not(engine.model, slot)
         elif slot.line or not engine.in_flight:
-            self._decide_soon()
+            self.decide_soon()
 
-    def _decide_soon(self) -> None:
+    def decide_soon(self) -> None:
         """Decide when everything that happens at this moment has happened."""
         if not self._deciding:
             self._deciding = True
@@ -349,12 +353,12 @@ class Supervisor:
         for model, why in decision.waits.items():
             slot = self._slots.get(model)
             if slot is not None and slot.state is State.QUEUED and slot.reason != why:
-                self._set(model, slot, State.QUEUED, why)
+                self.set_state(model, slot, State.QUEUED, why)
                 slot.line.tell(Progress("wait", detail=why))
         for model, slot in list(self._slots.items()):
             self._open_or_not(model, slot)
             if slot.hinted_until is not None and slot.state is State.QUEUED and now >= slot.hinted_until:
-                self._set(model, slot, State.COLD, "there was no room for it in time")
+                self.set_state(model, slot, State.COLD, "there was no room for it in time")
         self._look_again_at(min(now + decision.recheck, self._next_look(now, waiting=bool(decision.waits))))
 
     def _next_look(self, now: float, *, waiting: bool) -> float:
@@ -377,8 +381,8 @@ class Supervisor:
             case scheduler.Wake(model, reason):
                 self._chronicle.decided("wake", model, reason)
                 before, engine = slot.task, cast("Engine", slot.engine)
-                self._set(model, slot, State.LOADING, reason)
-                slot.task = asyncio.create_task(self._woken(engine, before), name=f"wake {model}")
+                self.set_state(model, slot, State.LOADING, reason)
+                slot.task = asyncio.create_task(self._hands.wake(engine, before), name=f"wake {model}")
                 slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
             case scheduler.Evict():
                 self._evict(effect)
@@ -405,19 +409,19 @@ class Supervisor:
             slot.lost = self._clock.now()
         if effect.to is State.SLEEPING:
             self._chronicle.decided("sleep", effect.model, effect.reason, effect.room_for)
-            self._set(effect.model, slot, State.SLEEPING, effect.reason)
-            slot.task = self._spawn(self._sleep(effect.model, slot, engine))
+            self.set_state(effect.model, slot, State.SLEEPING, effect.reason)
+            slot.task = self._hands.spawn(self._hands.sleep(effect.model, slot, engine))
             return
         self._chronicle.decided("evict", effect.model, effect.reason, effect.room_for)
-        self._set(effect.model, slot, State.STOPPING, effect.reason)
-        self._begin_stop(effect.model, slot, engine, effect.reason)
+        self.set_state(effect.model, slot, State.STOPPING, effect.reason)
+        self._hands.begin_stop(effect.model, slot, engine, effect.reason)
 
     def _load(self, model: str, slot: Slot, placement: Placement, reason: str) -> None:
         self._chronicle.decided("load", model, reason)
         slot.placement = placement
-        self._set(model, slot, State.LOADING, reason)
+        self.set_state(model, slot, State.LOADING, reason)
         launch = cast("Launch", slot.launch)
-        slot.task = asyncio.create_task(self._start(model, slot, launch), name=f"load {model}")
+        slot.task = asyncio.create_task(self._hands.start(model, slot, launch), name=f"load {model}")
         # Runs before anyone who waits does, so that they find the state that their result implies.
         slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
 
@@ -436,13 +440,18 @@ class Supervisor:
         """Whether what each engine takes is known, and none is about to take or give back any."""
         return all(slots.settled(slot) for slot in self._slots.values())
 
+    def _running(self) -> list[Engine]:
+        """The engines that can be measured."""
+        ready = (slot.engine for slot in self._slots.values() if slot.state is State.READY)
+        return [engine for engine in ready if engine is not None and not engine.remote]
+
     def _views(self) -> dict[str, EngineView]:
         return {model: slots.view(model, slot) for model, slot in self._slots.items() if slot.state is not State.QUEUED}
 
     # Changing
 
-    def _set(self, model: str, slot: Slot, state: State, reason: str) -> None:
-        """The only place where a state changes."""
+    def set_state(self, model: str, slot: Slot, state: State, reason: str) -> None:
+        """The only place where a state changes; only `hands` calls this from outside."""
         slot.state = state
         slot.reason = reason
         if state is State.READY:
@@ -458,7 +467,7 @@ class Supervisor:
         self._chronicle.tell(Transition(model, state, self._clock.wall(), reason))
         if state in (State.COLD, State.FAILED):
             self._again(model, slot)
-            self._decide_soon()
+            self.decide_soon()
 
     def _again(self, model: str, slot: Slot) -> None:
         """Whoever still waits for a model that has just left waits for the next of its engines."""
@@ -488,9 +497,10 @@ class Supervisor:
         self._refuse(slot, error)
         reason = error.message if isinstance(error, CorralError) else f"{type(error).__name__}: {error}"
         # A name that nobody has is no model that failed.
-        self._set(model, slot, State.COLD if isinstance(error, NotFound | InvalidName) else State.FAILED, reason)
+        self.set_state(model, slot, State.COLD if isinstance(error, NotFound | InvalidName) else State.FAILED, reason)
 
-    def _ended_by_itself(self, model: str, why: str, lived: float) -> None:
+    def ended_by_itself(self, model: str, why: str, lived: float) -> None:
+        """Count an end that nobody asked for; only `hands` calls this from outside."""
         self._restarts.ended(model, why, lived, self.rules.restarts)
         self._chronicle.counters["crash"] += 1
 
@@ -502,47 +512,6 @@ class Supervisor:
             retry_after=wait,
         )
 
-    # Loading
-
-    async def _start(self, model: str, slot: Slot, launch: Launch) -> Engine:
-        started = self._clock.now()
-        placement = slot.placement if launch.placements else None
-        session = await launch.runtime.start(replace(launch.spec, placement=placement), slot.line.tell)
-        try:
-            target = Target.of(session.endpoint.url, session.endpoint.headers)
-        except CorralError:
-            await session.stop(self.stop_grace)
-            raise
-        now = self._clock.now()
-        self._count += 1
-        remote = session.facts.device == "remote"
-        return Engine(
-            id=f"{launch.runtime.kind}-{self._count}",
-            model=model,
-            launch=launch,
-            session=session,
-            target=target,
-            placement=slot.placement,
-            loaded_at=self._clock.wall(),
-            load_seconds=now - started,
-            last_used=now,
-            ready_at=now,
-            limit=launch.limit if launch.limit or remote else session.facts.slots,
-        )
-
-    async def _woken(self, engine: Engine, before: asyncio.Task[Any] | None) -> Engine:
-        if before is not None:
-            await asyncio.wait([before])  # it may still be on its way to sleep
-        try:
-            await cast("Sleeper", engine.session).wake()
-        except CorralError:
-            engine.gone.set()
-            await engine.session.stop(self.stop_grace)
-            self._on_gone(engine)
-            raise
-        engine.last_used = engine.ready_at = self._clock.now()
-        return engine
-
     def _settle(self, model: str, slot: Slot, task: asyncio.Task[Any]) -> None:
         """A plan, a load or an awakening is over."""
         if self._slots.get(model) is not slot or slot.task is not task:
@@ -550,27 +519,30 @@ class Supervisor:
         slot.task = None
         if task.cancelled():
             self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
-            self._set(model, slot, State.COLD, "the load was called off")
+            self.set_state(model, slot, State.COLD, "the load was called off")
         elif error := task.exception():
             self._not_loaded(model, slot, error)
         elif isinstance(found := task.result(), Launch):
             slot.launch = found
             if slot.line or slot.hinted_until is not None:
-                self._decide_soon()
+                self.decide_soon()
             else:
-                self._set(model, slot, State.COLD, "nobody waits for it any more")
+                self.set_state(model, slot, State.COLD, "nobody waits for it any more")
         else:
             self._loaded(model, slot, found)
 
     def _loaded(self, model: str, slot: Slot, engine: Engine) -> None:
         awoken = slot.engine is engine
+        if engine.gone.is_set():
+            self._not_loaded(model, slot, EngineDied(f"The engine of {model!r} ended while it was waking."))
+            return
         slot.engine = engine
-        self._set(model, slot, State.READY, "awake again" if awoken else f"loaded in {engine.load_seconds:.1f} s")
+        self.set_state(model, slot, State.READY, "awake again" if awoken else f"loaded in {engine.load_seconds:.1f} s")
         if not awoken:
-            slot.watch = self._spawn(self._watch(model, slot, engine))
+            slot.watch = self._hands.spawn(self._hands.watch(model, slot, engine))
         if not engine.remote:
-            self._spawn(self._measure(engine))
-        self._decide_soon()
+            self._hands.spawn(self._hands.measure(engine))
+        self.decide_soon()
 
     def _not_loaded(self, model: str, slot: Slot, error: BaseException) -> None:
         if slot.engine is None and isinstance(error, OutOfMemory) and slot.launch is not None:
@@ -578,13 +550,13 @@ class Supervisor:
             if slot.failed_for is None:
                 slot.failed_for = error
                 slot.placement = Placement()
-                self._set(model, slot, State.QUEUED, f"it did not get by with its memory: {error.message}")
+                self.set_state(model, slot, State.QUEUED, f"it did not get by with its memory: {error.message}")
                 self._find_out(model, slot)  # what it needs is known better now
                 return
         if slot.failed_for is not None and isinstance(error, DoesNotFit):
             error = slot.failed_for  # that is how it is known not to fit
         elif slot.launch is not None and isinstance(error, CorralError):
-            self._ended_by_itself(model, error.message, 0.0)
+            self.ended_by_itself(model, error.message, 0.0)
         self._fail(model, slot, error)
 
     async def _call_off(self, model: str, slot: Slot) -> None:
@@ -595,107 +567,7 @@ class Supervisor:
             await asyncio.sleep(0)  # its callback runs before anything else does
         else:
             self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
-            self._set(model, slot, State.COLD, "the load was called off")
-
-    # Watching
-
-    async def _watch(self, model: str, slot: Slot, engine: Engine) -> None:
-        reason = await engine.session.ended()
-        engine.gone.set()
-        if slot.state in (State.READY, State.SLEEPING):
-            self._on_gone(engine)
-            self._ended_by_itself(model, reason, self._clock.wall() - engine.loaded_at)
-            self._set(model, slot, State.FAILED, f"the engine ended: {reason}")
-            await engine.session.stop(0)
-
-    async def _measure(self, engine: Engine) -> None:
-        devices = await self._gauge.measure(engine)
-        if devices and not engine.gone.is_set():
-            before = engine.held
-            engine.note(devices)
-            self._gauge.measured(engine)
-            if engine.held != before:
-                self._decide_soon()
-
-    async def _measure_all(self) -> None:
-        for slot in list(self._slots.values()):
-            if slot.state is State.READY and slot.engine is not None and not slot.engine.remote:
-                await self._measure(slot.engine)
-
-    async def _examine(self, slot: Slot, engine: Engine, reason: str) -> None:
-        if not await engine.session.healthy() and slot.state is State.READY and slot.engine is engine:
-            self._set(engine.model, slot, State.STOPPING, reason)
-            self._begin_stop(engine.model, slot, engine, reason)
-
-    async def _sleep(self, model: str, slot: Slot, engine: Engine) -> None:
-        try:
-            await cast("Sleeper", engine.session).sleep()
-        except CorralError as error:
-            if slot.state is State.SLEEPING:
-                self._set(model, slot, State.STOPPING, f"it could not sleep: {error.message}")
-                self._begin_stop(model, slot, engine, error.message)
-            return
-        engine.asleep = await self._gauge.measure(engine)
-        self._decide_soon()
-
-    # Leaving
-
-    async def _leave(self, model: str, slot: Slot, engine: Engine, drain: float, reason: str, *, force: bool) -> None:
-        """Let answers end, then stop the engine; several callers may be in here at once, each with its own patience."""
-        before = slot.state
-        if before is not State.STOPPING:
-            self._set(model, slot, State.STOPPING, reason)
-        stop = False
-        try:
-            stop = await self._drained(engine, drain) or force
-        finally:
-            if slot.stop is None and (stop or engine.gone.is_set()):
-                self._begin_stop(model, slot, engine, reason)
-            elif slot.stop is None and before is not State.STOPPING:
-                self._set(model, slot, before, "still answering")
-                slot.stopped.set()
-                slot.stopped = asyncio.Event()
-                self._decide_soon()
-        if slot.stop is None:
-            raise ModelBusy(
-                f"Model {model!r} is answering {engine.in_flight} request(s).", "Try later, or force it with --force."
-            )
-        await asyncio.shield(slot.stop)
-
-    async def _drained(self, engine: Engine, seconds: float) -> bool:
-        """Whether nothing is under way, once that is so, the engine is gone, or the time is over."""
-        if engine.in_flight and seconds > 0:
-            engine.drained.clear()
-            waits = [
-                asyncio.ensure_future(wait)
-                for wait in (engine.drained.wait(), engine.gone.wait(), self._clock.sleep(seconds))
-            ]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-        return not engine.in_flight
-
-    def _begin_stop(self, model: str, slot: Slot, engine: Engine, reason: str) -> None:
-        """Stop the engine in a task of its own, so that no caller who leaves can leave half of it."""
-        engine.gone.set()
-        slot.stop = self._spawn(self._stop(model, slot, engine, reason))
-
-    async def _stop(self, model: str, slot: Slot, engine: Engine, reason: str) -> None:
-        try:
-            await engine.session.stop(self.stop_grace)
-        finally:
-            if slot.watch is not None:
-                slot.watch.cancel()  # a remote engine never ends by itself
-            self._on_gone(engine)
-            self._set(model, slot, State.COLD, reason)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+            self.set_state(model, slot, State.COLD, "the load was called off")
 
     async def _pause(self, seconds: float) -> None:
         """Wait until a state changes, or for `seconds`."""
@@ -708,23 +580,3 @@ class Supervisor:
         finally:
             for wait in waits:
                 wait.cancel()
-
-    def _status(self, model: str, slot: Slot) -> Status:
-        engine, left = slot.engine, None
-        now, wall = self._clock.now(), self._clock.wall()
-        if engine is not None and not engine.in_flight and engine.idle_timeout < inf:
-            left = max(0.0, engine.last_used + engine.idle_timeout - now)
-        since = slot.line.since
-        return Status(
-            model,
-            slot.state,
-            slot.reason,
-            engine,
-            idle_left=left,
-            waiting=len(slot.line),
-            since=None if since is None else wall - (now - since),
-            until=None if left is None else wall + left,
-            held=slots.held(slot),
-            placement=slot.placement if slot.placement.devices else None,
-            priority=slot.launch.priority if slot.launch is not None else 0,
-        )
