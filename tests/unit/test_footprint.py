@@ -339,7 +339,7 @@ def test_a_refusal_says_what_would_fit() -> None:
     assert refused is not None
     assert "4 x 131072 tokens" in refused[0]
     assert "more than cpu may give (16.0 GB)" in refused[0]
-    assert refused[1] == "context 20480; slots 1 with context 82432"
+    assert refused[1] == "context 20480; slots 1 with context 82176"
     smaller = refusal(LLAMA8B, SIZE, demand, [Room("cpu", GB, GB)])
     assert smaller is not None
     assert smaller[1] == "a smaller model or quantisation"
@@ -386,3 +386,9 @@ def test_the_reach_of_what_is_not_known() -> None:
     assert reach(LLAMA8B, SIZE, Demand(context=131072, slots=1, cache=GB), Room("cpu", 3 * GB, GB)).advice == (
         "a smaller model or quantisation",
     )
+
+
+def test_a_vocabularys_tables_count_in_the_process() -> None:
+    without = {key: value for key, value in SMOLLM2.items() if key != "vocab_size"}
+
+    assert estimate(SMOLLM2, 1).process - estimate(without, 1).process == 200 * 49152

@@ -107,7 +107,7 @@ class Header:
 
     `metadata` holds scalars, texts, short arrays of numbers and, in the general section, of texts as they stand, other
     arrays as `LongArray`. `required_size` is the bytes that the file must have for all tensors to lie in it.
-    `parameters` counts the tensors' elements.
+    `parameters` counts the tensors' elements, `block_bytes` the bytes of those that belong to a layer.
     """
 
     version: int
@@ -116,6 +116,7 @@ class Header:
     required_size: int
     tensor_types: Mapping[str, int]
     tensors: int = 0
+    block_bytes: int = 0
 
     @property
     def architecture(self) -> str:
@@ -170,6 +171,13 @@ class Header:
             return value
         return None
 
+    def _pattern(self) -> int | tuple[bool, ...] | None:
+        """Which layers see only a window: each one, or every how many that one does not."""
+        value = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
+        if isinstance(value, tuple) and value and all(isinstance(item, bool) for item in value):
+            return tuple(bool(item) for item in value)
+        return value if type(value) is int else None
+
     def facts(self) -> dict[str, Any]:
         """The model's properties, ready for JSON; what the file does not say is left out."""
         vocabulary = self.metadata.get("tokenizer.ggml.tokens")
@@ -186,6 +194,8 @@ class Header:
             "key_length": self.number("attention.key_length"),
             "value_length": self.number("attention.value_length"),
             "sliding_window": self.number("attention.sliding_window"),
+            "sliding_window_pattern": self._pattern(),
+            "block_bytes": None if self.split else self.block_bytes or None,
             "expert_count": self.number("expert_count"),
             "vocab_size": vocabulary.length if isinstance(vocabulary, LongArray) else self.number("vocab_size"),
             "tokenizer": self._short("tokenizer.ggml.model"),
@@ -319,10 +329,10 @@ class _Reader:
         self._at = at
 
     def _tensors(self, count: int, version: int, metadata: Mapping[str, object], alignment: int) -> Header:
-        parameters, end = 0, 0
+        parameters, end, inner = 0, 0, 0
         types: Counter[str] = Counter()
         for _ in range(count):
-            self._string(_LONGEST_KEY)
+            in_layer = self._string(_LONGEST_KEY).startswith("blk.")
             dimensions = self._whole(4)
             if dimensions > 4:
                 raise self._bad(f"a tensor has {dimensions} dimensions")
@@ -337,13 +347,14 @@ class _Reader:
                 raise self._bad(f"a tensor of {elements} elements is no whole number of {name} blocks")
             length = elements // block * width
             parameters += elements
+            inner += length if in_layer else 0
             if parameters > _MOST_PARAMETERS:
                 raise self._bad("it has an impossible number of parameters")
             types[name] += length
             end = max(end, offset + length)
         data = -(-self._position // alignment) * alignment
         size = data + end if count else self._position
-        return Header(version, metadata, parameters, size, dict(types), count)
+        return Header(version, metadata, parameters, size, dict(types), count, inner)
 
     def _string(self, longest: int) -> str:
         length = self._whole(8)

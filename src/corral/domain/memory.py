@@ -38,7 +38,7 @@ class Demand:
     keys: str = "f16"
     values: str = "f16"
     weights: float = 1.0
-    process: int = 48 * 1024**2
+    process: int = 40 * 1024**2
     overhead: int = 0
     cache: int | None = None
     fixed: int | None = None

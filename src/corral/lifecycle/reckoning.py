@@ -17,6 +17,8 @@ _STEP = 512
 """Tokens that are computed at once."""
 _ACTIVATIONS = 16
 """Vectors of the model's width that are alive for each token of a step."""
+_TOKEN = 200
+"""Bytes that the tables of a vocabulary take for each of its tokens, in the process."""
 _GUESSED_CONTEXT = 0.12
 """The context of one slot of 4096 tokens over the weights, where the file does not say; it is less for most models."""
 
@@ -115,7 +117,7 @@ def estimate(facts: Mapping[str, Any], size: int, demand: Demand | None = None) 
     if demand.fixed is not None:
         return Estimate(demand.fixed, 0, 0, 0, 0, tokens, demand.slots)
     weights = round(size * demand.weights)
-    width = _number(facts, "embedding_length")
+    width, vocabulary = _number(facts, "embedding_length"), _number(facts, "vocab_size") or 0
     layers = _cells(facts, tokens, demand)
     if demand.cache is not None:
         cells = demand.cache
@@ -127,8 +129,8 @@ def estimate(facts: Mapping[str, Any], size: int, demand: Demand | None = None) 
         weights=weights,
         cells=cells,
         compute=_STEP * 4 * _ACTIVATIONS * width if width else round(weights * 0.02),
-        logits=_STEP * 4 * (_number(facts, "vocab_size") or 0),
-        process=demand.process,
+        logits=_STEP * 4 * vocabulary,
+        process=demand.process + (_TOKEN * vocabulary if demand.cache is None else 0),
         tokens=tokens,
         slots=demand.slots,
         guessed=layers is None and demand.cache is None,
