@@ -104,7 +104,10 @@ def test_errors_as_json_before_and_after_the_command(yard: Yard) -> None:
     assert json.loads(yard.run("pull", "--json", code=2).stderr)["error"]["code"] == "invalid_request"
 
 
-@pytest.mark.parametrize("arguments", [["ps"], ["load", "parrot"], ["unload", "parrot"], ["logs", "parrot"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["ps"], ["load", "parrot"], ["unload", "parrot"], ["logs", "parrot"], ["explain", "parrot"], ["events"]],
+)
 def test_without_a_server_the_command_to_type_is_named(yard: Yard, arguments: list[str]) -> None:
     assert "hint: Start one in another terminal: corral serve" in yard.run(*arguments, code=4).stderr
 
@@ -358,6 +361,50 @@ def test_the_life_of_a_model(served: tuple[Yard, str]) -> None:
     assert yard.run("stop", "poet").stdout == "poet is no longer in memory.\n"
     assert yard.run("ps").stdout.startswith("No model is in memory")
     assert "corral load poet" in yard.run("logs", "poet", code=3).stderr
+
+
+def test_a_model_is_loaded_for_so_long_or_if_there_is_room(served: tuple[Yard, str]) -> None:
+    yard, _ = served
+    assert 3500 < yard.json("load", "poet", "--keep-alive", "1h")["idle_left"] <= 3600
+    assert yard.json("load", "poet", "--keep-alive", "never")["until"] is None
+    assert "10m" in yard.run("load", "poet", "--keep-alive", "long", code=2).stderr
+    assert yard.json("ps")["models"][0]["footprint"]["cpu"] > 0
+    yard.run("unload", "poet")
+    assert "if there is room" in yard.run("load", "poet", "--prefetch").stdout
+    assert yard.json("load", "poet")["state"] == "ready"
+    yard.run("unload", "poet")
+
+
+def test_why_a_model_is_or_is_not_in_memory_is_told(served: tuple[Yard, str]) -> None:
+    yard, _ = served
+    told = yard.json("explain", "poet")
+    assert told["model"] == "poet"
+    assert told["verdict"] == "loads"
+    assert told["reason"]
+    yard.run("load", "parrot")
+    story = yard.run("explain", "poet").stdout
+    assert story.startswith("poet: loads\n")
+    assert re.search(r"^parrot +ready +no ", story, re.MULTILINE), story
+    assert yard.run("explain", "parrot", "-q").stdout == "answers now\n"
+    assert "nobody" in yard.run("explain", "nobody", code=3).stderr
+    yard.run("unload", "parrot")
+
+
+def test_what_happens_is_told_as_it_happens(served: tuple[Yard, str]) -> None:
+    yard, _ = served
+    with subprocess.Popen(
+        [CORRAL, "events", "--json"], env=yard.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as following:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["type"] == "snapshot"
+        yard.run("load", "poet")
+        told = [json.loads(following.stdout.readline())]
+        while told[-1].get("state") != "ready":
+            told.append(json.loads(following.stdout.readline()))
+        following.send_signal(signal.SIGINT)
+        assert following.wait(60) == 130
+    assert {"transition", "decision"} <= {event["type"] for event in told}
+    yard.run("unload", "poet")
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])

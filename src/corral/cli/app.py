@@ -5,7 +5,8 @@
     import, override                            importing.py, configuring.py, overrides.py
     update, rollback, history, pin, verify      revisions.py
     df, gc, move, push, operations|ops          store.py, operations.py
-    ps, load, unload|stop, logs                 engines.py
+    ps, load, unload|stop                       engines.py
+    explain, events, logs                       engines.py
     services [list|start|stop|…]                services.py
     runtimes [install|rm]                       runtimes.py
     doctor, config [path|reload]                doctor.py, configuration.py
@@ -54,7 +55,14 @@ _PANELS: dict[str, dict[str, str]] = {
         "push": "store:push",
         "operations": "operations:operations",
     },
-    "In memory": {"ps": "engines:ps", "load": "engines:load", "unload": "engines:unload", "logs": "engines:logs"},
+    "In memory": {
+        "ps": "engines:ps",
+        "load": "engines:load",
+        "unload": "engines:unload",
+        "explain": "engines:explain",
+        "events": "engines:events",
+        "logs": "engines:logs",
+    },
     "Services": {"services": "services:app"},
     "This machine": {"runtimes": "runtimes:app", "doctor": "doctor:doctor", "config": "configuration:app"},
 }

@@ -1,8 +1,10 @@
-"""What is in memory: `ps`, `load`, `unload` and `logs`, asked of the running server."""
+"""What is in memory, and why: `ps`, `load`, `unload`, `explain`, `events` and `logs`, asked of the running server."""
 
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +13,17 @@ from corral.cli.names import Model
 from corral.cli.output import painted_state, size_text, time_text
 from corral.cli.table import Column
 
-_IN_MEMORY = ("loading", "ready", "stopping")
+if TYPE_CHECKING:
+    from corral.cli.server import Server
+
+_IN_MEMORY = ("loading", "ready", "sleeping", "stopping")
+_TELLING = ("queued", "failed", "sleeping", "stopping")
+"""States whose reason is worth a line."""
 
 
 @command
 def ps(invocation: Invocation) -> None:
-    """Show the models in memory."""
+    """Show the models in memory, and those that wait for room."""
     models = [model for model in invocation.ask(lambda server: server.models()) if model.get("state") != "cold"]
     loaded = [model for model in models if model.get("state") in _IN_MEMORY]
     output = invocation.output
@@ -30,15 +37,20 @@ def ps(invocation: Invocation) -> None:
             Column("STATE"),
             Column("ENGINE", soft=True),
             Column("MEMORY", right=True),
+            Column("GIVEN", right=True),
             Column("DEVICE", soft=True),
             Column("CONTEXT", right=True),
+            Column("IDLE", right=True),
+            Column("WAIT", right=True),
             Column("BUSY", right=True),
             Column("UNTIL"),
         ]
         output.table(columns, [_row(model) for model in models])
         for model in models:
-            if model.get("state") == "failed":
-                output.say(f"{model['name']}: {model.get('reason')}", "dim")
+            if model.get("state") in _TELLING and model.get("reason"):
+                output.say(f"{model['name']}: {model['reason']}", "dim")
+            for note in model.get("notes") or ():
+                output.say(f"{model['name']}: {note}", "dim")
 
     where = invocation.running()
     server = {"url": where.url, "pid": where.pid or None, "version": where.version or None} if where else None
@@ -47,28 +59,55 @@ def ps(invocation: Invocation) -> None:
 
 
 def _row(model: Mapping[str, Any]) -> list[object]:
-    footprint = model.get("footprint")
-    left = model.get("idle_left")
     slots = model.get("slots")
     busy = f"{model.get('in_flight') or 0}" + (f"/{slots}" if slots else "")
     return [
         model["name"],
         painted_state(str(model["state"])),
         model.get("engine") or model.get("runtime") or "-",
-        size_text(sum(footprint.values())) if footprint else "-",
+        _bytes(model.get("footprint")),
+        _bytes(model.get("estimated")),
         model.get("device") or "-",
         model.get("context") or "-",
-        busy if model["state"] != "failed" else "-",
-        "-" if left is None else f"{time.strftime('%H:%M', time.localtime(time.time() + left))} ({time_text(left)})",
+        time_text(model.get("idle_seconds")),
+        model.get("waiting") or "-",
+        busy if model.get("engine") else "-",
+        _until(model),
     ]
 
 
+def _bytes(devices: Mapping[str, int] | None) -> str:
+    return size_text(sum(devices.values())) if devices else "-"
+
+
+def _until(model: Mapping[str, Any]) -> str:
+    left = model.get("idle_left")
+    if left is None:
+        return "-"
+    moment = model.get("until") or time.time() + left
+    return f"{time.strftime('%H:%M', time.localtime(moment))} ({time_text(left)})"
+
+
 @command
-def load(invocation: Invocation, model: Model) -> None:
+def load(
+    invocation: Invocation,
+    model: Model,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option("--keep-alive", metavar="TIME", help="How long it may be unused: 10m, 2h, 0, never."),
+    ] = None,
+    prefetch: Annotated[
+        bool, flag("--prefetch", help="Only say that it will soon be asked for: it is loaded if there is room.")
+    ] = False,
+) -> None:
     """Bring a model into the server's memory."""
     output = invocation.output
+    if prefetch:
+        found = invocation.ask(lambda server: server.load(model, keep_alive=keep_alive, wait=False))
+        output.result(found, lambda: output.say(f"{model} is loaded if there is room: see corral ps"), [model])
+        return
     with output.busy(f"Loading {model} …"):
-        found = invocation.ask(lambda server: server.load(model))
+        found = invocation.ask(lambda server: server.load(model, keep_alive=keep_alive))
     seconds = found.get("load_seconds")
     took = "" if seconds is None else f" in {time_text(seconds)}"
     output.result(found, lambda: output.say(f"{model} is ready, loaded{took} by {found.get('engine')}."), [model])
@@ -89,6 +128,70 @@ def unload(
     with output.busy(f"Unloading {model} …"):
         found = invocation.ask(lambda server: server.unload(model, force=force, drain=drain))
     output.result(found, lambda: output.say(f"{model} is no longer in memory."), [model])
+
+
+@command
+def explain(invocation: Invocation, model: Model) -> None:
+    """Say what would happen to a request for a model now, and why."""
+    found = invocation.ask(lambda server: server.explain(model))
+    output = invocation.output
+    verdict, candidates = str(found.get("verdict") or "-"), found.get("candidates") or []
+
+    def show() -> None:
+        output.say(f"{model}: {verdict}", "bold")
+        output.say(f"  {found.get('reason') or '-'}")
+        for number, step in enumerate(found.get("steps") or (), 1):
+            output.say(f"  {number}. {step}")
+        if candidates:
+            output.say()
+            columns = [Column("IN MEMORY"), Column("STATE"), Column("MAKES ROOM"), Column("WORTH", right=True)]
+            output.table([*columns, Column("WHY", soft=True)], [_candidate(other) for other in candidates])
+
+    output.result(found, show, [verdict])
+
+
+def _candidate(other: Mapping[str, Any]) -> list[object]:
+    may = "yes" if other.get("chosen") else "could" if other.get("possible") else "no"
+    worth = other.get("worth")
+    return [
+        other.get("model"),
+        painted_state(str(other.get("state"))),
+        may,
+        "-" if worth is None else f"{worth:.3g}",
+        other.get("reason") or "-",
+    ]
+
+
+@command
+def events(invocation: Invocation) -> None:
+    """Show what happens in memory as it happens, until Ctrl-C."""
+    output = invocation.output
+
+    async def follow(server: "Server") -> None:
+        async with aclosing(server.happenings()) as happenings:
+            async for event in happenings:
+                output.result(event, partial(_tell, invocation, event), _brief(event))
+
+    invocation.ask(follow)
+
+
+def _tell(invocation: Invocation, event: Mapping[str, Any]) -> None:
+    output, kind = invocation.output, event.get("type")
+    at = time.strftime("%H:%M:%S", time.localtime(float(event.get("at") or time.time())))
+    if kind == "snapshot":
+        there = [str(model["name"]) for model in event.get("models") or () if model.get("state") in _IN_MEMORY]
+        output.say(f"{at}  in memory: {', '.join(there) or 'nothing'}", "dim")
+    elif kind == "transition":
+        output.say(f"{at}  {event.get('model')} {event.get('state')}: {event.get('reason')}")
+    elif kind == "decision":
+        for_whom = f" for {event['room_for']}" if event.get("room_for") else ""
+        output.say(f"{at}  decided: {event.get('effect')} {event.get('model')}{for_whom}: {event.get('reason')}", "dim")
+    elif kind == "lost":
+        output.warn(f"{event.get('count')} events went lost: they came faster than they were read.")
+
+
+def _brief(event: Mapping[str, Any]) -> list[str]:
+    return [f"{event.get('model')} {event.get('state')}"] if event.get("type") == "transition" else []
 
 
 @command

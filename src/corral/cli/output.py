@@ -65,7 +65,9 @@ _STYLES = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33"
 _STATES = {
     "ready": "green",
     "ok": "green",
+    "queued": "yellow",
     "loading": "yellow",
+    "sleeping": "cyan",
     "stopping": "yellow",
     "warn": "yellow",
     "failed": "red",

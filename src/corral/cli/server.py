@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from corral.cli.invocation import Invocation
 
 _PATIENCE = Timeouts(connect=5.0, first_byte=3600.0, between=600.0)
-_MODELS = "/api/v1/runtime/models"
+_RUNTIME = "/api/v1/runtime"
+_MODELS = f"{_RUNTIME}/models"
 _CATALOG = "/api/v1/models"
 _OPERATIONS = f"{_CATALOG}/operations"
 _SERVICES = "/api/v1/services"
@@ -130,9 +131,28 @@ class Server:
         """One model."""
         return dict(await self._call("GET", f"{_MODELS}/{quote(name)}", "model"))
 
-    async def load(self, name: str) -> dict[str, Any]:
-        """Bring a model into memory; returns when it is ready."""
-        return dict(await self._call("POST", f"{_MODELS}/load?{urlencode({'model_name': name})}", "model"))
+    async def load(self, name: str, *, keep_alive: str | None = None, wait: bool = True) -> dict[str, Any]:
+        """Bring a model into memory; returns when it is ready, or without `wait` at once, as a hint.
+
+        `keep_alive` says for how long it may be unused from now on, such as `10m`.
+        """
+        query = {"model_name": name, "wait": str(wait).lower()} | ({"keep_alive": keep_alive} if keep_alive else {})
+        return dict(await self._call("POST", f"{_MODELS}/load?{urlencode(query)}", "model"))
+
+    async def explain(self, name: str) -> dict[str, Any]:
+        """What would happen to a request for a model now, and why."""
+        return dict(await self._call("GET", f"{_RUNTIME}/explain?{urlencode({'model': name})}", "explanation"))
+
+    async def happenings(self) -> AsyncGenerator[dict[str, Any], None]:
+        """How it stands in memory, and then each change, until the server leaves."""
+        response = await self._ask("GET", f"{_RUNTIME}/events")
+        try:
+            if response.status >= 400:
+                raise self._refusal(await self._document(response))
+            async for data in self._events(response):
+                yield self._parse(data)
+        finally:
+            response.close()
 
     async def unload(self, name: str, *, force: bool = False, drain: float | None = None) -> dict[str, Any]:
         """Take a model out of memory. `drain`: seconds that answers under way may still take."""
