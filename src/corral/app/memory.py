@@ -82,6 +82,10 @@ class Memory:
         self._machine = self._machine or self._seen()
         return [replace(room, total=self._allowed(room)) for room in rooms(self._machine)]
 
+    def remembered(self, launch: Launch) -> Mapping[str, Mapping[str, int]]:
+        """What engines started so were found to take, by placement and device. Blocks when it is first asked."""
+        return self._recollection.recall(_subject(launch))
+
     def placements(self, launch: Launch, demand: Demand, devices: Sequence[str] = ()) -> tuple[Placement, ...]:
         """Where an engine may be put, the best first. `devices` are those that its runtime can use; none is all.
 
@@ -90,9 +94,10 @@ class Memory:
         """
         revision = launch.spec.revision
         facts, size = ({}, 0) if revision is None else (revision.facts, revision.size)
-        there = [room for room in self.rooms() if not devices or _usable(room.id, devices)]
-        remembered = self._recollection.recall(_subject(launch))
-        ways = footprint.placements(facts, size, demand, there, remembered)
+        there = [room for room in self.rooms() if room.id == "cpu" or _usable(room.id, devices)]
+        remembered = self.remembered(launch)
+        found = footprint.placements(facts, size, demand, there, remembered)
+        ways = tuple(way for way in found if _usable(way.device, devices))
         limits = {room.id: room.total for room in there}
         if any(all(_within(size, limits.get(device)) for device, size in way.devices.items()) for way in ways):
             return ways
@@ -169,7 +174,7 @@ def _subject(launch: Launch) -> Subject:
 
 
 def _usable(device: str, by: Sequence[str]) -> bool:
-    return device in by or device.partition(":")[0] in by
+    return not by or device in by or device.partition(":")[0] in by
 
 
 def _within(size: int, limit: int | None) -> bool:
