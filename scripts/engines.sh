@@ -45,7 +45,7 @@ install() {
     if [ -n "$uv" ]; then
         set -- "$1" "$2" "$uv" pip install --quiet --python "$1/bin/python"
     else
-        set -- "$1" "$2" "$1/bin/python" -m pip install --disable-pip-version-check --quiet
+        set -- "$1" "$2" "$1/bin/python" -m pip install --disable-pip-version-check --quiet --quiet
     fi
     lock=$2
     shift 2

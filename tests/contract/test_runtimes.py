@@ -1,13 +1,14 @@
 """Every runtime keeps the port's promises. Runtimes are discovered; one without an example launch fails the build.
 
-An example is `runtime_examples/KIND.yaml`: `options`, `files` (role: fixture that gives the path), `env`, and
-`remote: true` where nothing is started on this machine.
+An example is `runtime_examples/KIND.yaml`: `options` (`{name}` is what that fixture gives), `files` (role: fixture that
+gives the path), `env`, and `remote: true` where nothing is started on this machine.
 """
 
 import asyncio
 import dataclasses
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,14 @@ def launch(kind, request):
         pytest.fail(f"the runtime {kind!r} has no example launch: write {path.name}")
     data = yaml.safe_load(path.read_text())
     files = {role: request.getfixturevalue(fixture) for role, fixture in data.get("files", {}).items()}
-    return {"options": {}, "env": {}, "remote": False, **data, "files": files}
+    options = {name: given(value, request) for name, value in data.get("options", {}).items()}
+    return {"env": {}, "remote": False, **data, "options": options, "files": files}
+
+
+def given(value: Any, request) -> Any:
+    """What an option `{name}` stands for: the fixture of that name, unless it is about the upstream."""
+    found = re.fullmatch(r"\{(\w+)\}", value) if isinstance(value, str) else None
+    return str(request.getfixturevalue(found[1])) if found and not found[1].startswith("upstream") else value
 
 
 @pytest.fixture
