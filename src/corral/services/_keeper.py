@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.services import ServiceState
-from corral.errors import UpstreamError
-from corral.kit import child, lineage, loopback, pidfile
+from corral.kit import child, lineage, pidfile
 from corral.kit.process import LogRing
 from corral.services import _program
 from corral.services._logfile import LogFile
 from corral.services.folder import Folder, Record, fingerprint, unpacked
+from corral.services.health import QUIET, askable, well
 from corral.services.ports import answers
 from corral.services.vigil import Enough, Vigil
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0
 """Seconds that what a program leaves behind may take to stop, at most."""
-_QUIET = 1.0
-"""Seconds that a program without a port must run to count as well."""
 _EAGER = 0.1
 """Seconds between two health checks of a service that is starting."""
 
@@ -134,19 +132,19 @@ class Keeper:
     async def _watch(self) -> str:
         """Ask after its health for as long as that is good, or may still become so; what is wrong then."""
         spec, vigilance = self._spec, self._spec.vigilance
-        if spec.health is None and spec.port is None:
-            await asyncio.sleep(_QUIET)
+        if not askable(spec):
+            await asyncio.sleep(QUIET)
             self._well()
             await asyncio.Event().wait()
         began = time.monotonic()
-        while not await self._healthy():
+        while not await well(self._spec):
             if time.monotonic() - began >= spec.start_timeout:
                 return f"was not healthy within {spec.start_timeout:g} s"
             await asyncio.sleep(min(_EAGER, vigilance.every))
         self._well()
         while True:
             await asyncio.sleep(vigilance.every)
-            healthy = await self._healthy()
+            healthy = await well(self._spec)
             if healthy is not self._record.healthy:
                 state = ServiceState.RUNNING if healthy else ServiceState.UNHEALTHY
                 self._note(state, healthy=healthy, reason="" if healthy else "it does not answer its health check")
@@ -155,18 +153,7 @@ class Keeper:
 
     def _well(self) -> None:
         self._well_since = time.monotonic()
-        asked = self._spec.health is not None or self._spec.port is not None
-        self._note(ServiceState.RUNNING, healthy=True if asked else None, reason="")
-
-    async def _healthy(self) -> bool:
-        spec = self._spec
-        if spec.health is None:
-            return spec.port is not None and await answers(spec.host, spec.port)
-        try:
-            status, _ = await loopback.get(spec.health, {}, spec.vigilance.timeout)
-        except UpstreamError:
-            return False
-        return 200 <= status < 300
+        self._note(ServiceState.RUNNING, healthy=True if askable(self._spec) else None, reason="")
 
     async def _end(self, exited: asyncio.Future[int]) -> bool:
         """End the program and everything it has started; whether the program itself had to be killed."""
@@ -268,7 +255,8 @@ def main() -> None:
     now = time.time()
     record = Record(ServiceState.STARTING, since=now, mark=mark, print=fingerprint(spec, mark))
     folder.write(record)
-    os.write(1, b"kept\n")
+    with suppress(BrokenPipeError):  # whoever started us was killed; the service is kept all the same
+        os.write(1, b"kept\n")
     _let_go()
     try:
         asyncio.run(Keeper(spec, folder, {**launch["environment"], lineage.MARK: mark}, record).run())

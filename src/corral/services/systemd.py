@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 from corral.domain.ports import Availability
 from corral.domain.services import ServiceSpec, ServiceState, ServiceStatus, check_service
-from corral.errors import ServiceError, ServiceUnavailable, UpstreamError
-from corral.kit import loopback
+from corral.errors import ServiceError, ServiceUnavailable
 from corral.kit.disk import translated
 from corral.services import units
 from corral.services.folder import Folder
+from corral.services.health import QUIET, askable, well
 from corral.services.ports import refuse_taken
 
 if TYPE_CHECKING:
@@ -204,12 +204,14 @@ class SystemdServices:
         """How it stands, its health asked for now."""
         known = await self._shown(spec.name)
         state, healthy, reason = known.state, None, known.reason
-        if state is ServiceState.RUNNING and spec.health is not None:
-            healthy = await _healthy(spec.health, spec.vigilance.timeout)
+        age = self._clock.now() - (known.started or 0)
+        if state is ServiceState.RUNNING and askable(spec):
+            healthy = await well(spec)
             if not healthy:
-                age = self._clock.now() - (known.started or 0)
                 state = ServiceState.STARTING if age < spec.start_timeout else ServiceState.UNHEALTHY
                 reason = "it does not answer its health check"
+        elif state is ServiceState.RUNNING and age < QUIET:
+            state = ServiceState.STARTING
         behind = self._clock.wall() - self._clock.now()
         notes = []
         if known.loaded and not self._written(spec, await self._version()):
@@ -289,15 +291,16 @@ class SystemdServices:
 
     def _written(self, spec: ServiceSpec, version: int) -> bool:
         """Whether unit and variables say what they would say if they were written now."""
-        unit = self._units / units.title(spec.name)
-        variables = Folder(self._home, spec.name).environment
+        path = self._units / units.title(spec.name)
         try:
-            return (
-                unit.read_text() == units.unit(spec, self._place(spec, version))
-                and variables.read_text() == units.variables(self._variables(spec))
-            )  # fmt: skip
+            unit = path.read_text()
+            held = set(Folder(self._home, spec.name).environment.read_text().splitlines())
         except OSError:
             return False
+        wanted = set(units.variables(spec.environment).splitlines())
+        # What it has inherited is of whoever wrote it: another's terminal may well have another PATH.
+        others = {line.partition("=")[0] for line in held - wanted}
+        return unit == units.unit(spec, self._place(spec, version)) and wanted <= held and others <= set(_INHERITED)
 
     def _check_ours(self, name: str, path: Path) -> None:
         try:
@@ -318,8 +321,8 @@ class SystemdServices:
         return units.Place(self._home, folder.path, folder.environment, version, user)
 
     def _variables(self, spec: ServiceSpec) -> dict[str, str]:
-        inherited = {name: self._env[name] for name in _INHERITED if self._env.get(name, "").isprintable()}
-        return {**{name: value for name, value in inherited.items() if value}, **spec.environment}
+        inherited = {name: value for name in _INHERITED if (value := self._env.get(name, "")) and value.isprintable()}
+        return {**inherited, **spec.environment}
 
     def _lingers(self) -> bool:
         return _LINGER.joinpath(pwd.getpwuid(os.getuid()).pw_name).exists()
@@ -435,14 +438,6 @@ def _owner(home: Path) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-async def _healthy(url: str, timeout: float) -> bool:
-    try:
-        status, _ = await loopback.get(url, {}, timeout)
-    except UpstreamError:
-        return False
-    return 200 <= status < 300
 
 
 def _replace(path: Path, text: str, mode: int) -> None:

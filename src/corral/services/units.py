@@ -44,8 +44,7 @@ _SYSTEM = (
 class Place:
     """Where a unit is to stand.
 
-    `version` is systemd's. `user` is who the service runs as, None in a user's own manager. `herald` is put before the
-    program, and speaks to systemd for it.
+    `version` is systemd's. `user` is who the service runs as, None in a user's own manager.
     """
 
     home: Path
@@ -53,7 +52,6 @@ class Place:
     environment: Path
     version: int
     user: str | None = None
-    herald: tuple[str, ...] = ()
 
 
 def title(name: str) -> str:
@@ -74,7 +72,6 @@ def unit(spec: ServiceSpec, place: Place) -> str:
     """
     vigilance = spec.vigilance
     system = place.user is not None
-    heralded = bool(place.herald)
     restart = [
         f"Restart={'always' if spec.restart else 'no'}",
         f"RestartSec={seconds(vigilance.first)}",
@@ -89,9 +86,8 @@ def unit(spec: ServiceSpec, place: Place) -> str:
         f"StartLimitIntervalSec={seconds(vigilance.crashes * vigilance.settled)}",
         "",
         "[Service]",
-        f"Type={'notify' if heralded else 'exec'}",
-        *(["NotifyAccess=main", f"WatchdogSec={seconds(_watch(spec))}"] * (heralded and spec.health is not None)),
-        f"ExecStart=:{command((*place.herald, *spec.argv))}",
+        "Type=exec",
+        f"ExecStart=:{command(spec.argv)}",
         f"WorkingDirectory={setting(place.cwd if spec.cwd is None else spec.cwd)}",
         f"EnvironmentFile={setting(place.environment, globbed=True)}",
         *([f"User={_line(place.user)}"] if place.user is not None else []),
@@ -141,11 +137,6 @@ def setting(path: Path, *, globbed: bool = False) -> str:
 def seconds(value: float) -> str:
     """A length of time, as systemd reads it."""
     return "infinity" if isinf(value) else f"{round(value * 1000)}ms"
-
-
-def _watch(spec: ServiceSpec) -> float:
-    """Seconds without a good health check after which it counts as hung."""
-    return spec.vigilance.failures * (spec.vigilance.every + spec.vigilance.timeout)
 
 
 def _grows(place: Place) -> bool:
