@@ -382,7 +382,8 @@ def test_the_reach_of_what_is_not_known() -> None:
     found = reach(LLAMA8B, SIZE, LLAMACPP, Room("cpu", None, None))
 
     assert (found.context, found.single, found.layers, found.verdict) == (None, None, None, None)
-    assert reach({}, GB, Demand(), CPU).context is not None
+    assert reach({}, GB, Demand(), CPU).context is None
+    assert reach({}, GB, Demand(), CPU).verdict is Verdict.YES
     assert reach(LLAMA8B, SIZE, Demand(context=131072, slots=1, cache=GB), Room("cpu", 3 * GB, GB)).advice == (
         "a smaller model or quantisation",
     )

@@ -7,6 +7,7 @@
     df, gc, move, push, operations|ops          store.py, operations.py
     ps, load, unload|stop                       engines.py
     explain, events, logs                       engines.py
+    hardware, fit                               hardware.py
     services [list|start|stop|…]                services.py
     runtimes [install|rm]                       runtimes.py
     doctor, config [path|reload]                doctor.py, configuration.py
@@ -64,7 +65,13 @@ _PANELS: dict[str, dict[str, str]] = {
         "logs": "engines:logs",
     },
     "Services": {"services": "services:app"},
-    "This machine": {"runtimes": "runtimes:app", "doctor": "doctor:doctor", "config": "configuration:app"},
+    "This machine": {
+        "hardware": "hardware:hardware",
+        "fit": "hardware:fit",
+        "runtimes": "runtimes:app",
+        "doctor": "doctor:doctor",
+        "config": "configuration:app",
+    },
 }
 """Each command's module and function, in the order of the help."""
 

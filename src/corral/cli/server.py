@@ -207,6 +207,10 @@ class Server:
         path = f"{_CATALOG}/{quote(name)}/update"
         return await self._whole("GET", path, "changed")
 
+    async def question(self, path: str, field: str) -> dict[str, Any]:
+        """The answer to a GET, which has that field."""
+        return await self._whole("GET", path, field)
+
     async def room(self) -> dict[str, Any]:
         """What takes what in its store."""
         return await self._whole("GET", f"{_CATALOG}/df", "total")

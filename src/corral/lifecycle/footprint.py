@@ -319,7 +319,8 @@ class Reach:
         needed: bytes it must give for the demand as it is.
         total: bytes engines may take of it; None when unknown, and then nothing below is.
         free: bytes of that which nobody holds.
-        context: the longest context with as many slots as were asked for, for the layers asked for.
+        context: the longest context with as many slots as were asked for, for the layers asked for; None also where
+            the files do not say what a context takes.
         single: the longest with one slot.
         layers: the most layers it takes with the context asked for; None where a model cannot be cut.
         of: layers there are.
@@ -348,8 +349,9 @@ def reach(facts: Mapping[str, Any], size: int, demand: Demand, room: Room) -> Re
     if room.total is None:
         return Reach(room.id, needed, None, room.free, None, None, None, of, None)
     most = None if cut is None else _most_layers(facts, size, demand, room, cut)
-    context = _longest(facts, size, demand, room)
-    single = _longest(facts, size, replace(demand, slots=1), room)
+    # Of a guess, nothing can be said for other contexts.
+    context = None if found.guessed else _longest(facts, size, demand, room)
+    single = None if found.guessed else _longest(facts, size, replace(demand, slots=1), room)
     verdict = _verdict(needed, room)
     advice = [] if verdict is not Verdict.NO else list(_advice(facts, size, demand, room, (context, single, most)))
     return Reach(room.id, needed, room.total, room.free, context, single, most, of, verdict, tuple(advice))
