@@ -9,13 +9,20 @@ import pytest
 from corral.runtimes.fake import FAULTS, FakeOptions
 from corral.runtimes.llamacpp import LlamaCppOptions
 from corral.runtimes.openai import OpenAIOptions
+from corral.runtimes.transformers import TransformersOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "runtimes.md").read_text(encoding="utf-8")
 SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("llamacpp", LlamaCppOptions), ("openai", OpenAIOptions), ("fake", FakeOptions)]
+    ("kind", "options"),
+    [
+        ("llamacpp", LlamaCppOptions),
+        ("openai", OpenAIOptions),
+        ("transformers", TransformersOptions),
+        ("fake", FakeOptions),
+    ],
 )
 def test_the_table_holds_the_options(kind, options):
     cells = re.findall(r"^\| (`[^|]*`) \|", SECTIONS[kind], re.MULTILINE)

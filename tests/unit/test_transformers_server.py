@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from corral.runtimes._transformers import server
-from corral.runtimes._transformers.server import Batch, Door, Single, StoppedQueue, Stops, TooLongError, room, sampling
+from corral.runtimes._transformers.engine import answering, server
+from corral.runtimes._transformers.engine.answering import Batch, Single
+from corral.runtimes._transformers.engine.choosing import sampling
+from corral.runtimes._transformers.engine.door import Door
+from corral.runtimes._transformers.engine.stopping import StoppedQueue, Stops, TooLongError, room
 
 
 def config(**values):
@@ -311,7 +314,7 @@ def test_the_model_is_served_under_its_own_name():
         def get_model_modality(self, model, processor):
             return model, processor
 
-    loaded = server.Loaded(Library(), "smollm2")
+    loaded = answering.Loaded(Library(), "smollm2")
     assert loaded.process_model_name("smollm2") == "smollm2"
     assert loaded.load_model_and_processor("smollm2", gguf_file=None) == ("model", "processor")
     assert loaded.get_model_modality("m", processor="p") == ("m", "p")
@@ -324,7 +327,7 @@ def test_the_handlers_get_the_one_who_generates():
     batch.init_cb(None, None)
     single.init_cb(None, None)
 
-    together, alone = server.Turns(batch, compiled=False), server.Turns(single, compiled=True)
+    together, alone = answering.Turns(batch, compiled=False), answering.Turns(single, compiled=True)
     assert together.use_continuous_batching(None, None)
     assert together.get_manager("m", use_cb=True) is batch
     assert not alone.use_continuous_batching(None, None)

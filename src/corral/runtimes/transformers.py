@@ -1,7 +1,7 @@
 """Runtime `transformers`: safetensors snapshots on the library's own serving, one child process for each engine.
 
 The library and torch live in an environment of their own (`corral.kit.environments`): nothing of them is imported here.
-The child is `_transformers/server.py` on that environment's Python, started under the guard of `corral.kit.program`.
+The child is `_transformers/engine` on that environment's Python, started under the guard of `corral.kit.program`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Re
 from corral.errors import CorralError, EngineStartFailed, InvalidRequest, OutOfMemory, RuntimeUnavailable
 from corral.kit import environments, loopback, process, program
 from corral.kit.session import ChildSession
-from corral.runtimes._transformers import server
 from corral.runtimes._transformers.asking import SAMPLING, Asking
+from corral.runtimes._transformers.engine import server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OLDEST = (5, 23)
-"""The oldest version of the library whose parts `_transformers/server.py` knows."""
+"""The oldest version of the library whose parts `_transformers/engine` knows."""
 
 _INSTALL = "Type: corral runtimes install transformers"
 _FACTS_TIMEOUT = 30.0
@@ -200,7 +200,7 @@ class Transformers:
         report(Progress("load", detail=f"transformers {available.version}"))
         command = program.Program(
             title=f"The engine of {spec.model!r}",
-            argv=(str(python), "-P", str(Path(server.__file__)), "{port}"),
+            argv=(str(python), "-P", "-m", "engine.server", "{port}"),
             environment=child_environment(self._env, cache) | {server.LAUNCH: json.dumps(launch)},
             headers=headers,
             cwd=Path(launch["folder"]),
@@ -280,7 +280,7 @@ def launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
 
 
 def child_environment(env: Mapping[str, str], cache: Path) -> dict[str, str]:
-    """The engine's environment: it asks no hub, tells nobody, and sees nothing of Corral's own Python."""
+    """The engine's environment: it asks no hub, tells nobody, and finds its program but nothing else of Corral's."""
     kept = {
         name: value
         for name, value in process.child_environment(env).items()
@@ -291,6 +291,7 @@ def child_environment(env: Mapping[str, str], cache: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
+        "PYTHONPATH": str(Path(server.__file__).parent.parent),
         "PYTHONUNBUFFERED": "1",
     }
 
