@@ -134,8 +134,10 @@ def test_an_adapter_answers_under_the_models_name(tmp_path, rank, room):
 
 @pytest.mark.parametrize(
     "word",
-    "--host --api-key=x --api_key --por --served-model-name --kv-cache-memory-bytes -q -tp=2 --trust-remote-code "
-    "--config --ssl-keyfile --gpu-memory-utilization --".split(),
+    [
+        *("--host", "--api-key=x", "--api_key", "--por", "--served-model-name", "--kv-cache-memory-bytes", "-q"),
+        *("-tp=2", "--trust-remote-code", "--config", "--ssl-keyfile", "--gpu-memory-utilization", "--"),
+    ],
 )
 def test_an_argument_that_is_corrals_own_is_refused(word):
     with pytest.raises(InvalidRequest, match="which Corral sets itself") as caught:
@@ -162,7 +164,7 @@ def test_a_processor_does_not_sleep():
 
 
 def test_a_gpu_that_this_build_cannot_use_is_refused_and_not_replaced():
-    with pytest.raises(RuntimeUnavailable, match="is to run on cuda, and vLLM .* is made for processors"):
+    with pytest.raises(RuntimeUnavailable, match=r"is to run on cuda, and vLLM .* is made for processors"):
         command.check(CPU, spec(device="cuda", files={"model": Path.cwd()}))
     command.check(GPU, spec(device="cuda", files={"model": Path.cwd()}))
     command.check(CPU, spec(device="cpu", files={"model": Path.cwd()}))
@@ -403,9 +405,9 @@ def test_it_sleeps_on_a_gpu_when_asked_to():
 
 CORE = "(EngineCore pid=619) ERROR 11-21 16:53:45 [core.py:1510] "
 TOO_LONG = (
-    f"{CORE}ValueError: To serve at least one request with the model's max seq len (2048), 0.05 GiB KV cache is needed, "
-    "which is larger than the available KV cache memory (0.0 GiB). Based on the available memory, the estimated maximum "
-    "model length is 128."
+    f"{CORE}ValueError: To serve at least one request with the model's max seq len (2048), 0.05 GiB KV cache is "
+    "needed, which is larger than the available KV cache memory (0.0 GiB). Based on the available memory, the "
+    "estimated maximum model length is 128."
 )
 UNKNOWN = (
     "  Value error, The checkpoint you are trying to load has model type `nosuch` but Transformers does not recognize "
