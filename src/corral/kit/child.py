@@ -36,8 +36,12 @@ class Parent:
 
     def failed(self, message: str) -> NoReturn:
         """Say why this process cannot do what it was started for, and end."""
-        self._say({"failed": message})
+        self.excuse(message)
         leave(1)
+
+    def excuse(self, message: str) -> None:
+        """Say why this process cannot do what it was started for; it has something to tidy up before it ends."""
+        self._say({"failed": message})
 
     def _say(self, message: dict[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"

@@ -220,7 +220,9 @@ class Guard:
 
     def _spawn(self, argv: list[str], output: int) -> int:
         """Start a process in a group of its own that dies with this one, its output going to `output`."""
-        words = {"{port}": str(self._port), "{pid}": str(self._program)}
+        words = {"{port}": str(self._port)}
+        if argv is self._launch["stop"]:
+            words["{pid}"] = str(self._program)
         command = [_filled(item, words) for item in argv]
         environment = dict(self._launch["environment"])
         for name in self._launch["ported"]:
@@ -274,7 +276,9 @@ class Guard:
         taken = f"port {self._port} is taken by another program"
         if self._launch["port"] or self._choices == _CHOICES:
             self._output.finish()
-            self._parent.failed(taken)
+            self._parent.excuse(taken)
+            self._at_once = True
+            return
         self._note(f"{taken}; choosing another")
         self._drain()
         self._give_up_trying()

@@ -28,7 +28,10 @@ class Try:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
-        self._failed = self._socket.connect_ex(address)
+        try:
+            self._failed = self._socket.connect_ex(address)
+        except OSError:  # a name that nobody knows
+            self._failed = errno.EHOSTUNREACH
 
     def fileno(self) -> int:
         """The socket's descriptor."""
