@@ -223,3 +223,25 @@ async def test_a_look_that_fails_is_no_end() -> None:
     with pytest.raises(OSError, match="no"):
         await sampler.look()
     assert (await sampler.look()).gpus == ()
+
+
+async def test_figures_and_changes_as_messages() -> None:
+    sampler = Sampler(Scripted(machine(A), SILENT, machine(A)), HandClock())
+    await sampler.look()
+    told = []
+    async with aclosing(sampler.messages()) as messages:
+        told.append(await anext(messages))
+        for _ in range(2):
+            await sampler.look()
+            told += [await anext(messages), await anext(messages)]
+
+    assert [(one["type"], one.get("back")) for one in told] == [
+        ("sample", None),
+        ("device", False),
+        ("sample", None),
+        ("device", True),
+        ("sample", None),
+    ]
+    assert told[0]["gpus"]["cuda:0"] == {"used": 4 * GB, "usage": 50.0, "temperature": 60.0, "power": 100.0}
+    assert told[2]["lost"] == ["cuda:0"]
+    assert told[1]["reason"] == "the driver does not answer"

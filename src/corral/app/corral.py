@@ -24,6 +24,8 @@ from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.ports import Clock, Report, Runtime, Source, silent
 from corral.errors import CorralError, ModelNotFound
 from corral.hardware import snapshot
+from corral.hardware.sampler import Sampler
+from corral.hardware.snapshot import Looker
 from corral.kit.advice import sifted
 from corral.kit.clock import SystemClock
 from corral.kit.upstream import Timeouts, Upstream
@@ -78,6 +80,7 @@ class Corral:
         )
         self.models: dict[str, ModelSettings] = dict(self.settings.models)
         self.choices = Choices(self.runtimes, self.clock)
+        self.sampler = Sampler(Looker(self.settings.models_dir), self.clock)
         self.memory = Memory(
             lambda: self.settings.engines,
             lambda: snapshot.take(self.settings.home, usage=False),

@@ -22,7 +22,7 @@ def hardware(
     invocation: Invocation,
     watch: Annotated[bool, flag("--watch", "-w", help="Go on showing it, until Ctrl-C.")] = False,
 ) -> None:
-    """Show processor, memory, disk and GPUs, and which of them serves models best.
+    """Show processor, memory, disk, GPUs, and what serves models best.
 
     What is not known is a dash, never zero. For example: corral hardware --watch
     """
@@ -119,10 +119,10 @@ def fit(
     slots: Annotated[str | None, typer.Option("--slots", metavar="N", help="Requests answered at once.")] = None,
     device: Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, ….")] = None,
 ) -> None:
-    """Say what context and offload this machine can give a model, and what to change where it does not fit.
+    """Say what context and offload this machine can give a model.
 
-    MODEL is an installed name, a short name or a reference; nothing is downloaded. The exit code is 1 when it does not
-    fit. For example: corral fit smollm2 --context 8192
+    MODEL is an installed name, a short name or a reference; nothing is downloaded. Where it does not fit, it says what
+    to change, and the exit code is 1. For example: corral fit smollm2 --context 8192
     """
     wish = {"context": _whole(tokens, "context"), "slots": _whole(slots, "slots"), "device": device}
     found = _asked(invocation, model, wish)

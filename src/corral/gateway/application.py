@@ -251,6 +251,7 @@ class Gateway:
         await receive()
         self._registrations.restore()
         self._spawn(self.corral.supervisor.run())
+        self._spawn(self.corral.sampler.run())
         self._spawn(self._operate())
         self._spawn(self.corral.reloading.watch())
         for name in self.corral.preloads():

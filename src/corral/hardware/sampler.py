@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from corral.hardware.loss import Roll, called
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
     from corral.domain.hardware import DeviceChange, Machine
     from corral.domain.ports import Clock
@@ -82,12 +82,11 @@ class Sampler:
         return await asyncio.shield(self._looking)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Look again and again, until cancelled; the first time when somebody watches, or after a while."""
         while True:
-            await self.look()
-            pause = self._every if self._watched() else self._every * _QUIET
             self._noticed.clear()
-            await self._sleep(pause)
+            await self._sleep(self._every if self._watched() else self._every * _QUIET)
+            await self.look()
 
     async def subscribe(self) -> AsyncGenerator[Machine]:
         """Each look from now on, the latest first; a slow reader misses some, and holds up nobody."""
@@ -99,6 +98,24 @@ class Sampler:
                     yield shown
                 await news.wait()
                 news.clear()
+
+    async def messages(self) -> AsyncGenerator[Mapping[str, Any]]:
+        """Each look from now on as figures of type `sample`, and each GPU that is lost or back as type `device`."""
+        known: set[str] | None = None
+        async with aclosing(self.subscribe()) as looks:
+            async for machine in looks:
+                lost = {one.gpu.id: one.reason for one in machine.lost}
+                for device in sorted(set(lost) ^ (set(lost) if known is None else known)):
+                    back = device not in lost
+                    yield {
+                        "type": "device",
+                        "at": machine.at,
+                        "device": device,
+                        "back": back,
+                        "reason": lost.get(device, ""),
+                    }
+                known = set(lost)
+                yield {"type": "sample", **_figures(machine)}
 
     def history(self, seconds: float | None = None) -> dict[str, Any]:
         """What charts show, in columns, oldest first: `at`, `cpu`, `memory`, and `gpus` by id. Unknown is None.
@@ -174,3 +191,10 @@ class Sampler:
 def _row(machine: Machine) -> _Row:
     gpus = {gpu.id: (gpu.used, gpu.usage, gpu.temperature, gpu.power) for gpu in machine.gpus or ()}
     return _Row(machine.at or 0.0, machine.cpu.usage, machine.memory.used, gpus)
+
+
+def _figures(machine: Machine) -> dict[str, Any]:
+    row = _row(machine)
+    names = ("used", "usage", "temperature", "power")
+    gpus = {name: dict(zip(names, values, strict=True)) for name, values in row.gpus.items()}
+    return {"at": row.at, "cpu": row.cpu, "memory": row.memory, "gpus": gpus, "lost": [x.gpu.id for x in machine.lost]}

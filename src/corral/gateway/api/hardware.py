@@ -9,8 +9,6 @@ from fastapi import APIRouter, Query, Response
 
 from corral.app.reaching import Wish, reaches
 from corral.gateway.api.pages import printable, reply
-from corral.hardware.sampler import Sampler
-from corral.hardware.snapshot import Looker
 
 if TYPE_CHECKING:
     from corral.app import Corral
@@ -26,10 +24,10 @@ Slots = Annotated[int | None, Query(ge=1, le=1024, description="Requests answere
 Device = Annotated[str | None, Query(description="`cpu`, `cuda`, `cuda:1`, …")]
 
 
-def router(corral: Corral, sampler: Sampler | None = None) -> APIRouter:
-    """The routes, over `corral`. Without a `sampler` the machine is looked at when somebody asks, and only then."""
+def router(corral: Corral) -> APIRouter:
+    """The routes, over `corral`."""
     routes = APIRouter(prefix="/api/v1/runtime", tags=["runtime"])
-    looks = sampler or Sampler(Looker(corral.settings.models_dir), corral.clock)
+    looks = corral.sampler
 
     @routes.get("/hardware", response_model=dict[str, Any])
     async def hardware(history: History = None) -> Response:
