@@ -16,7 +16,7 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev run test lint types fmt bench bench-gateway bench-engine bench-load bench-startup bench-install bench-catalog bench-capabilities model lock clean
+.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -27,6 +27,9 @@ install:  ## Make .venv with the locked dependencies and Corral in it; nothing i
 
 dev:  ## The same, with what tests and checks need
 	@$(SETUP) dev
+
+engines: dev  ## Make what tests need of transformers and vLLM, in the user's cache folder; 4 GB
+	@for what in transformers model vllm; do scripts/engines.sh $$what > /dev/null || exit 1; done
 
 model: install  ## Install a small model, if it is not there
 	@$(BIN)/corral pull $(MODEL)
@@ -52,7 +55,7 @@ fmt: dev  ## Put formatting and imports right
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load  ## Every benchmark, one after the other
+bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch  ## Every benchmark, one after the other
 
 bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx and vllm-router
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
@@ -62,6 +65,12 @@ bench-engine: dev model  ## Tokens a second through Corral, over the same engine
 
 bench-load: dev model  ## From a cold model to its first token, over the library used directly
 	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench-switch: dev model  ## From a cold model to another's first token, over loading that directly
+	@$(BIN)/python -m benchmarks.switch $(ARGS)
+
+bench-threads: dev model  ## Tokens a second of one engine and of two, by how their threads wait
+	@$(BIN)/python -m benchmarks.threads $(ARGS)
 
 bench-startup: dev  ## Start of the command line over an empty Python, and the server's memory
 	@$(BIN)/python -m benchmarks.startup $(ARGS)

@@ -10,6 +10,7 @@ from corral.runtimes.fake import FAULTS, FakeOptions
 from corral.runtimes.llamacpp import LlamaCppOptions
 from corral.runtimes.openai import OpenAIOptions
 from corral.runtimes.transformers import TransformersOptions
+from corral.runtimes.vllm import VllmOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "runtimes.md").read_text(encoding="utf-8")
 SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
@@ -21,6 +22,7 @@ SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
         ("llamacpp", LlamaCppOptions),
         ("openai", OpenAIOptions),
         ("transformers", TransformersOptions),
+        ("vllm", VllmOptions),
         ("fake", FakeOptions),
     ],
 )
