@@ -1,4 +1,4 @@
-"""The lines of the catalog's document, run by `curl` on a real server: every answer has the keys and types it shows.
+"""The lines of the documents, run by `curl` on a real server: every answer has the keys and types that they show.
 
 Ollama's registry is played on loopback, by its own name: behind a proxy that leads there, with a certificate that this
 server is told to trust.
@@ -22,7 +22,7 @@ import pytest
 
 from support import models, oci
 from support.origin import ThreadedOrigin
-from support.servers import Server, corral_server
+from support.servers import CORRAL, Server, corral_server, environment
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="no curl command"),
@@ -277,3 +277,105 @@ def test_a_provider_that_cannot_be_reached_is_told_and_answers_its_shape(server:
     shaped(answer, {"success": bool, "models": list, "count": int})
     assert answer["success"] is True
     assert answer["problems"]
+
+
+RUNTIME = {
+    "register": """\
+curl -X POST http://localhost:7860/api/v1/runtime/models/register \\
+  -H "Content-Type: application/json" \\
+  -d '{
+    "model_id": "google/gemma-2b",
+    "model_name": "Gemma-2B",
+    "model_type": "llm",
+    "runtime_type": "transformers",
+    "quantization": "int8"
+  }'""",
+    "load": "curl -X POST http://localhost:7860/api/v1/runtime/models/load?model_name=Gemma-2B",
+    "generate": """\
+curl -X POST http://localhost:7860/api/v1/runtime/generate \\
+  -H "Content-Type: application/json" \\
+  -d '{
+    "model_name": "Gemma-2B",
+    "prompt": "Escribe una función Python",
+    "max_tokens": 256
+  }'""",
+    "health": "curl http://localhost:7860/api/v1/runtime/health",
+}
+"""The lines of the runtimes' document, as they stand there."""
+
+
+def typed(server: Server, line: str, seconds: float = 100) -> dict[str, Any]:
+    """What the line answers, typed as it stands: only the port is this server's."""
+    port = server.url.rpartition(":")[2]
+    command, *rest = shlex.split(line.replace("localhost:7860", f"localhost:{port}"))
+    done = subprocess.run(
+        [command, "--silent", "--show-error", "--noproxy", "*", *rest],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer["success"] is True, answer
+    return answer
+
+
+RECEIPT = {"request_id": str, "model": str, "runtime": str, "revision": str, "engine": str, "context": int}
+
+
+def the_eight_routes(server: Server, register: str, kind: str, seconds: float = 100) -> None:
+    registered = typed(server, register)
+    assert (registered["model"]["name"], registered["model"]["runtime"]) == ("Gemma-2B", kind)
+
+    loaded = typed(server, RUNTIME["load"], seconds)["model"]
+    assert (loaded["state"], loaded["loaded"], loaded["runtime"]) == ("ready", True, kind)
+    assert loaded["footprint"]["cpu"] > 0
+
+    answer = typed(server, RUNTIME["generate"], seconds)
+    shaped(answer, {"success": bool, "text": str, "tokens": int, "model": str, "receipt": RECEIPT})
+    assert answer["text"]
+    assert 0 < answer["tokens"] <= 256
+
+    assert typed(server, RUNTIME["health"])["status"] == "ok"
+
+    base = "http://localhost:7860/api/v1/runtime"
+    listed = typed(server, f"curl {base}/models")
+    assert [(m["name"], m["registered"]) for m in listed["models"] if m["loaded"]] == [("Gemma-2B", True)]
+    assert typed(server, f"curl {base}/models/Gemma-2B")["model"]["served"] >= 1
+    stats = typed(server, f"curl {base}/stats")
+    assert stats["memory"]["cpu"]["held"] > 0
+    assert stats["counters"]["loads"] == 1
+    assert typed(server, f"curl '{base}/explain?model=Gemma-2B'")["explanation"]["verdict"] == "answers now"
+    unloaded = typed(server, f"curl -X POST {base}/models/unload?model_name=Gemma-2B")
+    assert unloaded["model"]["state"] == "cold"
+
+
+def installed_as_gemma(what: Path, home: Path) -> None:
+    """Put a model into the store of a home that has no server yet, under the name that the document uses."""
+    subprocess.run(
+        [CORRAL, "pull", f"file:{what}", "--name", "google/gemma-2b"],
+        env=environment(home),
+        cwd=home,
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+
+
+def test_the_runtime_document_line_by_line_on_a_gguf(tmp_path: Path, smollm2: Path) -> None:
+    installed_as_gemma(smollm2, tmp_path)
+    line = RUNTIME["register"].replace("transformers", "llamacpp").replace("int8", "Q4_1")
+    with corral_server(tmp_path) as server:
+        the_eight_routes(server, line, "llamacpp")
+
+
+@pytest.mark.timeout(600)
+def test_the_runtime_document_line_by_line(
+    tmp_path: Path, transformers_environment: Path, smollm2_snapshot: Path
+) -> None:
+    installed_as_gemma(smollm2_snapshot, tmp_path)
+    environments = tmp_path / ".corral" / "environments"
+    environments.mkdir(parents=True, exist_ok=True)
+    (environments / "transformers").symlink_to(transformers_environment)
+    with corral_server(tmp_path, env={"CORRAL_ENGINES_LOAD_TIMEOUT": "300s"}) as server:
+        the_eight_routes(server, RUNTIME["register"], "transformers", 500)
