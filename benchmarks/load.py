@@ -3,9 +3,9 @@
     python benchmarks/load.py [MODEL.gguf] [--rounds N]      without a file: the installed smollm2
 
 Each measurement is a fresh process, the two kinds in turn after one round that is not counted. Both load the same file
-with the same context, slots and threads and send the same streaming request. The clock starts when a process decides
-to load (its own imports are behind it; xllamacpp's are not) and stops at the first token. Target: a ratio of medians of
-at most 1.25.
+with the same context and slots, for the rest as each does by itself, and send the same streaming request. The clock
+starts when a process decides to load (its own imports are behind it; xllamacpp's are not) and stops at the first token.
+Target: a ratio of medians of at most 1.25.
 """
 
 from __future__ import annotations
@@ -30,28 +30,34 @@ TARGET = 1.25
 KEY = "benchmark"
 
 
-def first_token(address: str, authorization: str) -> None:
-    """Ask for a stream and return when its first token is here."""
+def first_token(address: str, authorization: str, model: str | None = None) -> None:
+    """Ask `model` for a stream and return when its first token is here."""
     connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
-    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0, "stream": True}
+    body: dict[str, object] = {"messages": [{"role": "user", "content": "Hello"}]}
+    body |= {"max_tokens": 4, "temperature": 0, "stream": True, **({"model": model} if model else {})}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Authorization": authorization})
     answer = connection.getresponse()
     while line := answer.readline():
-        if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+        if line.startswith(b"data: {") and _content(json.loads(line[6:])):
             connection.close()
             return
     raise SystemExit(f"no token came: status {answer.status}")
 
 
-def bare(model: Path) -> float:
-    """Seconds with xllamacpp alone."""
+def _content(event: dict[str, list[dict[str, dict[str, str]]]]) -> bool:
+    choices = event.get("choices")
+    return bool(choices and choices[0]["delta"].get("content"))
+
+
+def bare(model: Path, context: int = DEFAULT_CONTEXT, slots: int = DEFAULT_SLOTS) -> float:
+    """Seconds with xllamacpp alone; `context` in tokens of each slot."""
     start = time.perf_counter()
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
-    params.n_ctx = DEFAULT_CONTEXT * DEFAULT_SLOTS
-    params.n_parallel = DEFAULT_SLOTS
+    params.n_ctx = context * slots
+    params.n_parallel = slots
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [KEY]

@@ -127,10 +127,10 @@ class LlamaCppOptions:
                 f"may hold {_MOST_TOKENS} tokens.",
                 param="context",
             )
-        if self.micro_batch is not None and self.micro_batch > (self.batch or _DEFAULT_BATCH):
+        batch = self.batch or _DEFAULT_BATCH
+        if self.micro_batch is not None and self.micro_batch > batch:
             raise InvalidRequest(
-                f"Option 'micro_batch' for llamacpp is {self.micro_batch}, more than a batch of {self.batch or _DEFAULT_BATCH} "
-                "tokens.",
+                f"Option 'micro_batch' for llamacpp is {self.micro_batch}, and a batch has only {batch} tokens.",
                 "Make batch as large.",
                 param="micro_batch",
             )
