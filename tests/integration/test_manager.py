@@ -12,7 +12,7 @@ import aiohttp
 import psutil
 import pytest
 
-from corral import GenerationConfig, ModelConfig, ModelManager
+from corral import DeviceType, GenerationConfig, ModelConfig, ModelManager, RuntimeType
 from corral.config import Settings, load
 from corral.errors import (
     Conflict,
@@ -232,3 +232,64 @@ async def test_another_name_for_an_installed_model_pulls_that_model(tmp_path: Pa
         for alias in ("writer", "tiny"):
             assert (await manager.install(alias)).name == "smollm2"
             assert manager.corral.definition(alias).installed is not None
+
+
+async def test_what_is_registered_becomes_the_runtime_s_own_options(tmp_path: Path, model_store: Path) -> None:
+    flags = {"store.models_dir": str(model_store)}
+    async with ModelManager(flags=flags, env={"HOME": str(tmp_path)}) as manager:
+
+        def options() -> object:
+            return manager.corral.models["m"].options
+
+        manager.register_model(ModelConfig("smollm2", "m", RuntimeType.LLAMACPP, device_type=DeviceType.CPU))
+        assert options() in ({"gpu_layers": 0}, {"device": "cpu"})
+        manager.register_model(ModelConfig("smollm2", "m", "llamacpp", quantization="q4_1"))
+        assert options() == {}
+        manager.register_model(ModelConfig("smollm2", "m", quantization="Q4_1"))
+        with pytest.raises(NotSupported, match="quantization"):
+            manager.register_model(ModelConfig("smollm2", "m", "llamacpp", quantization="int8"))
+        with pytest.raises(NotSupported, match="device"):
+            manager.register_model(ModelConfig("m", "m", "fake", device_type="cuda:1"))
+        info = manager.get_model_info("m")
+        assert (info.runtime, info.path is not None, (info.size or 0) > 10**7) == ("llamacpp", True, True)
+
+
+async def test_another_model_is_asked_where_one_cannot_be_had(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        away = {"base_url": "http://127.0.0.1:9/v1"}
+        manager.register_model(ModelConfig("x", "cloud", "openai", options=away, fallback=["dies", "nobody", "robot"]))
+        reply = await manager.generate("cloud", GenerationConfig("hi"))
+        assert (reply.text, reply.receipt.model) == ("one two three", "robot")
+        assert [(miss.model, miss.code) for miss in reply.receipt.fallbacks] == [
+            ("cloud", "upstream_refused"),
+            ("dies", "engine_died"),
+            ("nobody", "model_not_found"),
+        ]
+        pieces = [piece async for piece in manager.generate_stream("cloud", GenerationConfig("hi"))]
+        assert "".join(pieces).endswith("one two three")
+
+        manager.register_model(ModelConfig("x", "gone", "llamacpp", fallback=["robot"]))
+        model, info = await manager.load_model("gone")
+        assert (model.name, info.name) == ("robot", "robot")
+        assert "gone" in info.reason
+        manager.register_model(ModelConfig("x", "gone", "llamacpp", fallback=["nobody"]))
+        with pytest.raises(ModelNotFound, match="In its place 'nobody' was asked"):
+            await manager.load_model("gone")
+
+
+async def test_what_is_asked_wrongly_is_asked_of_nobody_else(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        manager.register_model(ModelConfig("x", "strict", "fake", options={"fault": "status:400"}, fallback=["robot"]))
+        manager.register_model(ModelConfig("x", "spent", "fake", options={"fault": "status:429"}, fallback=["robot"]))
+        with pytest.raises(InvalidRequest):
+            await manager.generate("strict", GenerationConfig("hi"))
+        assert (await manager.generate("spent", GenerationConfig("hi"))).receipt.model == "robot"
+
+
+async def test_a_model_stays_as_long_as_the_generation_says(settings: Settings) -> None:
+    async with ModelManager(settings=settings) as manager:
+        await manager.generate("robot", GenerationConfig("hi", keep_alive=4321.0))
+        [stream async for stream in manager.generate_stream("robot", GenerationConfig("hi", keep_alive=1234.0))]
+        (status,) = manager.corral.supervisor.statuses()
+        assert status.idle_left is not None
+        assert 1200 < status.idle_left <= 1234

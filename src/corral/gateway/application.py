@@ -55,7 +55,7 @@ class Gateway:
         self._answers = Answers(corral)
         self._workshop = Workshop(corral)
         self._registrations = Registrations(corral)
-        self._feed = Feed(corral, self._registrations, self._workshop.leaving)
+        self._feed = Feed(corral, self._registrations, self._workshop.leaving, corral.sampler.messages)
         self._management: Application | None = None
         self._creating = asyncio.Lock()
         self._ids = request_ids()

@@ -43,9 +43,15 @@ def models(corral: Corral, registrations: Registrations) -> list[dict[str, Any]]
 
 
 def problems(corral: Corral) -> list[dict[str, str]]:
-    """What is not as it should be: models whose last load failed or whose engine ended, and a broken configuration."""
+    """What is not as it should be.
+
+    Models whose last load failed or whose engine ended, GPUs that were there and are not, a configuration that changed
+    and cannot be used.
+    """
     failed = (s for s in corral.supervisor.statuses() if s.state is State.FAILED)
     found = [{"kind": "model", "name": status.model, "reason": status.reason} for status in failed]
+    machine = corral.sampler.latest
+    found += [{"kind": "device", "name": one.gpu.id, "reason": one.reason} for one in (machine.lost if machine else ())]
     broken = corral.reloading.problem
     if broken is not None:
         file = str(corral.settings.file)

@@ -4,6 +4,7 @@
     {"type": "transition", "at", "model", "state", "reason"}
     {"type": "decision", "at", "model", "effect", "reason", "room_for"}
     {"type": "sample", "at", …}                 the machine's own figures, where somebody takes them
+    {"type": "device", "at", "device", "back", "reason"}
     {"type": "lost", "count"}                   so many of the oldest went lost: the listener was too slow
 
 Times in Unix seconds.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
@@ -37,7 +36,6 @@ from corral.gateway.api.runtime_shapes import (
 from corral.gateway.api.streaming import Streaming
 from corral.gateway.envelope import envelope
 from corral.gateway.feed import Feed
-from corral.hardware import snapshot
 from corral.kit.relay import Clients
 from corral.lifecycle.supervisor import Engine
 from corral.routing.generation import Generator, Stream
@@ -169,7 +167,7 @@ def _add_telling(routes: APIRouter, corral: Corral, feed: Feed) -> None:
     @routes.get("/stats", response_model=Stats)
     async def stats() -> Response:
         """What is used of this machine, and by whom."""
-        machine = await asyncio.to_thread(snapshot.take, corral.settings.models_dir)
+        machine = await corral.sampler.look(fresh=1.0)
         return reply(
             {
                 "success": True,
