@@ -54,9 +54,12 @@ async def test_it_finds_its_name_and_its_key(vllm_stand_in, vllm_snapshot, tmp_p
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared memory is looked up in /dev/shm")
-@pytest.mark.parametrize("grace", [5, 0])
-async def test_its_sockets_and_shared_memory_go_with_it(grace, vllm_stand_in, vllm_snapshot, tmp_path, nothing_left):
-    session = await Vllm(os.environ, tmp_path).start(spec(vllm_stand_in, vllm_snapshot), silent)
+@pytest.mark.parametrize(("grace", "fault"), [(5, ""), (5, "forgetful"), (0, "")])
+async def test_its_sockets_and_shared_memory_go_with_it(
+    grace, fault, vllm_stand_in, vllm_snapshot, tmp_path, nothing_left
+):
+    runtime = Vllm({**os.environ, FAULT: fault}, tmp_path)
+    session = await runtime.start(spec(vllm_stand_in, vllm_snapshot), silent)
     memory = shared_memory(session.log())
     folder = Path(vllm_stand_in.launches[0]["environment"]["TMPDIR"])
     assert memory.exists()

@@ -20,7 +20,7 @@ PROGRAM = """
 import argparse, json, os, signal, socket, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 
 fault = os.environ.get("VLLM_STAND_IN_FAULT", "")
 named = version("vllm")
@@ -42,6 +42,8 @@ own = os.path.join(os.environ["VLLM_RPC_BASE_PATH"], "1f6c1d0e-0000-4000-8000-00
 ipc = socket.socket(socket.AF_UNIX)
 ipc.bind(own)
 memory = shared_memory.SharedMemory(create=True, size=4096)
+if fault == "forgetful":
+    resource_tracker.unregister(memory._name, "shared_memory")
 print("shared memory:", memory.name, flush=True)
 asleep = False
 key = "Bearer " + os.environ["VLLM_API_KEY"]
@@ -105,6 +107,8 @@ server = ThreadingHTTPServer((options.host, options.port), Handler)
 
 
 def leave(*_):
+    if fault == "forgetful":
+        os._exit(0)
     threading.Thread(target=server.shutdown).start()
 
 

@@ -117,6 +117,7 @@ class Guard:
         self._stop_command = 0
         self._told: set[int] = set()
         self._asked = self._at_once = self._orphaned = False
+        self._parting = False
         self._segments: set[str] = set()
 
     def run(self) -> NoReturn:
@@ -310,6 +311,7 @@ class Guard:
             if said == "":
                 self._ready = True
                 self._parent.ready(address=f"http://{_bracketed(self._launch['host'])}:{self._port}")
+                self._segments |= leftovers.segments(self._left())  # for when it is killed, and cannot be looked at
                 return
         if said != self._said and not said.startswith("no connection"):
             self._note(said)
@@ -354,6 +356,9 @@ class Guard:
         left = self._left()
         if not left:
             return True
+        if not self._parting:
+            self._parting = True
+            self._segments |= leftovers.segments(left)
         patience = _STOPPING if self._at_once else _ORPHANS_GRACE if self._orphaned else math.inf
         self._deadline = min(self._deadline, now + patience)
         if 0 not in self._told and self._status is None and (self._launch["stop"] or not self._at_once):
