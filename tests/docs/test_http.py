@@ -13,6 +13,7 @@ from corral.config import load
 from corral.gateway.api.application import create
 from corral.gateway.api.operations import OperationState
 from corral.gateway.api.runtime_shapes import ModelState
+from corral.gateway.api.services import Service
 from corral.gateway.api.shapes import InstalledModel
 from corral.gateway.application import Gateway
 from tests.docs import pages
@@ -40,7 +41,7 @@ async def test_every_route_of_the_management(corral: Corral) -> None:
     described = (await asyncio.to_thread(create(corral).openapi))["paths"]
 
     offered = {(verb.upper(), path) for path, verbs in described.items() for verb in verbs}
-    assert _documented("Management", "Catalog", "Long work") == offered
+    assert _documented("Management", "Catalog", "Long work", "Services") == offered
 
 
 async def test_every_websocket(corral: Corral) -> None:
@@ -48,7 +49,8 @@ async def test_every_websocket(corral: Corral) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "heading"), [(ModelState, "Management"), (InstalledModel, "Catalog"), (OperationState, "Long work")]
+    ("shape", "heading"),
+    [(ModelState, "Management"), (InstalledModel, "Catalog"), (OperationState, "Long work"), (Service, "Services")],
 )
 def test_every_field_of_a_model(shape: type[BaseModel], heading: str) -> None:
     text = PAGE.section(heading)

@@ -95,7 +95,7 @@ def test_a_service_from_its_first_start_to_its_removal(yard: Machine, user: bool
     assert SECRET not in unit
     assert SECRET in yard.run("cat", f"{folder}/environment")
 
-    yard.run("kill", "-9", str(up["pid"]))
+    yard.kill(up["pid"])
     _until(lambda: _pid(yard, "web", user) not in (0, up["pid"]))
     _until(lambda: yard.corral("services", "list", user=user)["services"][3]["state"] == "running")
     again = yard.corral("services", "status", "web", user=user)

@@ -76,6 +76,10 @@ class Machine:
         self.run("tee", path, typed=text)
         self.run("chown", USER, path)
 
+    def kill(self, pid: int) -> None:
+        """SIGKILL to a process."""
+        self.run("python3", "-c", f"import os; os.kill({pid}, 9)")
+
     def processes(self, word: str) -> list[str]:
         """Commands that have `word` in them."""
         code = (

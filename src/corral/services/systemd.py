@@ -104,6 +104,7 @@ class SystemdServices:
         user: whether it is the user's own manager, or the machine's.
         run: runs programs.
         runs: the folder that is there where systemd runs.
+        linger: the folder in which it notes whose manager outlives their last session.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class SystemdServices:
         user: bool,
         run: Run = run,
         runs: Path = _RUNS,
+        linger: Path = _LINGER,
     ) -> None:
         self.name = "systemd-user" if user else "systemd"
         self._home = home.absolute()
@@ -122,6 +124,7 @@ class SystemdServices:
         self._user = user
         self._run = run
         self._runs = runs
+        self._linger = linger
         self._env = dict(env)
         runtime = Path(f"/run/user/{os.getuid()}")
         if user and not env.get("XDG_RUNTIME_DIR") and runtime.is_dir():
@@ -325,7 +328,7 @@ class SystemdServices:
         return {**inherited, **spec.environment}
 
     def _lingers(self) -> bool:
-        return _LINGER.joinpath(pwd.getpwuid(os.getuid()).pw_name).exists()
+        return self._linger.joinpath(pwd.getpwuid(os.getuid()).pw_name).exists()
 
     async def _version(self) -> int:
         done = await self._systemctl("--version")
