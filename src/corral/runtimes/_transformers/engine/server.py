@@ -109,7 +109,20 @@ def begin(torch: Any, model: Any, launch: Mapping[str, Any], context: int) -> An
     batching.logit_processor = processors
     batching.warmup()
     batching.start()
+    answer_once(batching)
     return batching
+
+
+def answer_once(batching: Any) -> None:
+    """Have one token computed: what is ready has answered, and its weights are in memory and not only mapped.
+
+    Raises:
+        RuntimeError: it could not.
+    """
+    name = batching.add_request([0], max_new_tokens=1)
+    found = batching.get_result(name)
+    if found is None or found.error is not None:
+        raise RuntimeError(found.error if found else batching.background_thread_status.fatal_error)
 
 
 def answer_errors(app: Any) -> None:
