@@ -5,7 +5,8 @@
 Decisions are made from queues, one a model, that say how many wait, since when and with what priority; here 1,000 of
 them, for ten requests each. What the supervisor spends on keeping them is not in it. Four yards are decided about, in
 turns with the reference, in one process: the list of the 10,000 requests sorted by priority and age, which is what a
-scheduler could do at the least that looked at each of them. Printed are medians.
+scheduler could do at the least that looked at each of them. Printed are medians of processor time, so that other work
+of the machine counts for little.
 """
 
 from __future__ import annotations
