@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from corral.runtimes.command import CommandOptions
 from corral.runtimes.fake import FAULTS, FakeOptions
 from corral.runtimes.llamacpp import LlamaCppOptions
+from corral.runtimes.ollama import OllamaOptions
 from corral.runtimes.openai import OpenAIOptions
 from corral.runtimes.transformers import TransformersOptions
 from corral.runtimes.vllm import VllmOptions
@@ -24,6 +26,8 @@ SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
         ("transformers", TransformersOptions),
         ("vllm", VllmOptions),
         ("fake", FakeOptions),
+        ("command", CommandOptions),
+        ("ollama", OllamaOptions),
     ],
 )
 def test_the_table_holds_the_options(kind, options):

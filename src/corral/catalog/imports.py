@@ -44,11 +44,12 @@ class ImportPlan:
     """What an import would do.
 
     `installs` are references to install, each with the name to install it under. `models` are entries for `models:` in
-    corral.yaml. `skipped` names what is left out, or is not taken over whole, and why.
+    corral.yaml, `groups` for `groups:`. `skipped` names what is left out, or is not taken over whole, and why.
     """
 
     installs: tuple[tuple[str, str], ...] = ()
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skipped: tuple[tuple[str, str], ...] = ()
 
 

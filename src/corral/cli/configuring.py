@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from corral.config import Settings
 
 
-def add_models(settings: Settings, models: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write `models` into the configuration file that is read, or into a new one in the home; the file.
+def add_models(
+    settings: Settings, models: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Mapping[str, Any]] | None = None
+) -> Path:
+    """Write `models` and `groups` into the configuration file that is read, or into a new one in the home; the file.
 
     Raises:
         ConfigError: its `models` are written in a way that cannot be added to, or it could not be read afterwards.
@@ -31,54 +33,55 @@ def add_models(settings: Settings, models: Mapping[str, Mapping[str, Any]]) -> P
         file.parent.mkdir(parents=True, exist_ok=True)
         before = file.read_text(encoding="utf-8") if file.exists() else ""
         after = added(before, models, str(file))
+        after = added(after, groups, str(file), "groups") if groups else after
         _replace(file, after)
     except OSError as error:
         raise NoPermission(f"{file} cannot be written: {error.strerror}.", "Check its permissions.") from error
     return file
 
 
-def added(text: str, models: Mapping[str, Mapping[str, Any]], place: str) -> str:
-    """The configuration `text` with `models` in it; comments and order stay.
+def added(text: str, entries: Mapping[str, Mapping[str, Any]], place: str, section: str = "models") -> str:
+    """The configuration `text` with `entries` in its `section`; comments and order stay.
 
     Raises:
-        ConfigError: `models` is not a block of lines.
+        ConfigError: the section is not a block of lines.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{place} holds no settings.", "Move it away, and import again.")
     if root is not None and root.flow_style:
         tree = yaml.safe_load(text)
-        tree["models"] = {**(tree.get("models") or {}), **models}
+        tree[section] = {**(tree.get(section) or {}), **entries}
         return json.dumps(tree, indent=2) + "\n"
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
-    node = _models(root)
+    node = _section(root, section)
     if node is None:
-        return "".join([*lines, "models:\n", *_rows(models, 2)])
+        return "".join([*lines, f"{section}:\n", *_rows(entries, 2)])
     key, value = node
     if isinstance(value, yaml.MappingNode) and not value.flow_style and value.value:
         first = value.value[0][0].start_mark
-        lines[first.line : first.line] = _rows(models, first.column)
+        lines[first.line : first.line] = _rows(entries, first.column)
         return "".join(lines)
     if isinstance(value, yaml.ScalarNode) and value.value == "":
         line = key.start_mark.line + 1
-        lines[line:line] = _rows(models, 2)
+        lines[line:line] = _rows(entries, 2)
         return "".join(lines)
     raise ConfigError(
-        f"`models` in {place}:{key.start_mark.line + 1} is written in one line, which is not changed.",
-        "Write it as lines below `models:`, and import again.",
+        f"`{section}` in {place}:{key.start_mark.line + 1} is written in one line, which is not changed.",
+        f"Write it as lines below `{section}:`, and import again.",
     )
 
 
-def _models(root: Any) -> tuple[Any, Any] | None:
+def _section(root: Any, name: str) -> tuple[Any, Any] | None:
     pairs = [] if root is None else root.value
-    return next(((key, value) for key, value in pairs if key.value == "models"), None)
+    return next(((key, value) for key, value in pairs if key.value == name), None)
 
 
-def _rows(models: Mapping[str, Mapping[str, Any]], indent: int) -> list[str]:
-    """Each model on a line; JSON is YAML."""
-    return [f"{' ' * indent}{json.dumps(name)}: {json.dumps(dict(entry))}\n" for name, entry in models.items()]
+def _rows(entries: Mapping[str, Mapping[str, Any]], indent: int) -> list[str]:
+    """Each entry on a line; JSON is YAML."""
+    return [f"{' ' * indent}{json.dumps(name)}: {json.dumps(dict(entry))}\n" for name, entry in entries.items()]
 
 
 def _replace(file: Path, text: str) -> None:

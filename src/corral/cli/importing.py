@@ -1,4 +1,4 @@
-"""`corral import`: what other programs have here, taken over: Ollama's models, a `config/models.json`."""
+"""`corral import`: what other programs have here, taken over: Ollama's models, llama-swap's, a `config/models.json`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,25 +14,27 @@ from corral.errors import InvalidRequest
 if TYPE_CHECKING:
     from corral.catalog.imports import ImportPlan
 
-_FORMS = "ollama [FOLDER], or a models.json with a list `models`"
+_FORMS = "ollama [FOLDER], llama-swap CONFIG.YAML, or a models.json with a list `models`"
 
 
 @command
 def import_models(
     invocation: Invocation,
-    what: Annotated[str, typer.Argument(metavar="ollama|FILE", help="ollama, or a config/models.json.")],
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Ollama's folder of models; its usual one unless given.")
+    what: Annotated[
+        str, typer.Argument(metavar="ollama|llama-swap|FILE", help="ollama, llama-swap, or a config/models.json.")
+    ],
+    place: Annotated[
+        Path | None, typer.Argument(metavar="[PLACE]", help="Ollama's folder of models, or llama-swap's config.yaml.")
     ] = None,
     yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Take over Ollama's models, or the models of a models.json.
+    """Take over the models of Ollama, llama-swap or a models.json.
 
     The plan is shown first. Ollama's files are linked, not copied, where that can be. For example: corral import ollama
     """
     invocation.here_only("import")
     output = invocation.output
-    plan = _plan(invocation, what, folder)
+    plan = _plan(invocation, what, place)
     settings = invocation.settings()
     taken = sorted(name for name in plan.models if name in settings.models)
     fresh = {name: entry for name, entry in plan.models.items() if name not in taken}
@@ -47,7 +49,8 @@ def import_models(
     if fresh:
         from corral.cli.configuring import add_models
 
-        file = add_models(settings, fresh)
+        groups = {name: group for name, group in plan.groups.items() if name not in settings.groups}
+        file = add_models(settings, fresh, groups)
         output.note(f"{len(fresh)} models are written to {file}.")
     output.result(_data(plan, fresh, taken, file), lambda: None, sorted(fresh))
     if plan.installs:
@@ -62,19 +65,31 @@ def import_models(
         conclude(invocation, tasks, corral, before)
 
 
-def _plan(invocation: Invocation, what: str, folder: Path | None) -> "ImportPlan":
+def _plan(invocation: Invocation, what: str, place: Path | None) -> "ImportPlan":
     from corral.catalog.imports import plan_models_json, plan_ollama
 
     if what == "ollama":
-        return plan_ollama(folder or _ollama_folder(invocation))
-    if folder is not None:
-        raise InvalidRequest("Only `ollama` takes a folder.", f"What can be imported: {_FORMS}.")
+        return plan_ollama(place or _ollama_folder(invocation))
+    if what == "llama-swap":
+        return _llama_swap(invocation, place)
+    if place is not None:
+        raise InvalidRequest("Only `ollama` and `llama-swap` take a place.", f"What can be imported: {_FORMS}.")
     path = Path(what).expanduser()
     if "\0" in what or len(what) > 4096 or not path.is_file():
         raise InvalidRequest(f"{what[:80]!r} is no file.", f"What can be imported: {_FORMS}.")
     if path.suffix.lower() != ".json":
         raise InvalidRequest(f"{path.name!r} is of a form that cannot be imported.", f"What can be: {_FORMS}.")
     return plan_models_json(path)
+
+
+def _llama_swap(invocation: Invocation, place: Path | None) -> "ImportPlan":
+    import os
+
+    from corral.catalog.llama_swap import plan_llama_swap
+
+    if place is None:
+        raise InvalidRequest("Which configuration?", "Type: corral import llama-swap CONFIG.YAML")
+    return plan_llama_swap(place.expanduser(), os.environ if invocation.env is None else invocation.env)
 
 
 def _ollama_folder(invocation: Invocation) -> Path:
@@ -89,8 +104,11 @@ def _tell_plan(invocation: Invocation, plan: "ImportPlan", fresh: Mapping[str, A
     for ref, name in plan.installs:
         output.say(f"  + {name}  from {ref}", "green")
     for name, entry in fresh.items():
-        what = entry.get("source") or dict(entry.get("options") or {}).get("base_url") or ""
+        options = dict(entry.get("options") or {})
+        what = entry.get("source") or options.get("base_url") or " ".join(options.get("cmd") or ())
         output.say(f"  + {name}  {entry.get('runtime') or ''} {what}".rstrip(), "green")
+    for name, group in plan.groups.items():
+        output.say(f"  + group {name}: {', '.join(group['members'])}", "green")
     for name in taken:
         output.say(f"  = {name}  is in the configuration already")
     for name, reason in plan.skipped:
@@ -102,6 +120,7 @@ def _data(plan: "ImportPlan", fresh: Mapping[str, Any], taken: list[str], file: 
         "event": "plan",
         "installs": [{"ref": ref, "name": name} for ref, name in plan.installs],
         "models": dict(fresh),
+        "groups": dict(plan.groups),
         "configured": taken,
         "skipped": [{"name": name, "reason": reason} for name, reason in plan.skipped],
         "file": file,
