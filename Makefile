@@ -16,7 +16,7 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler model lock clean
+.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-resident bench-alternate model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -55,7 +55,7 @@ fmt: dev  ## Put formatting and imports right
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler  ## Every benchmark, one after the other
+bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler bench-resident bench-alternate  ## Every benchmark, one after the other
 
 bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx and vllm-router
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
@@ -80,6 +80,12 @@ bench-install: dev  ## Install of a gigabyte from loopback, verified, over curl 
 
 bench-catalog: dev  ## Lists, pages, starts and installs with ten thousand revisions, over the same with few
 	@$(BIN)/python -m benchmarks.catalog $(ARGS)
+
+bench-resident: dev  ## What the scheduler adds to a request for a model in memory
+	@$(BIN)/python -m benchmarks.resident $(ARGS)
+
+bench-alternate: dev model  ## Requests in turn to three models of which two fit, over the best order by hand
+	@$(BIN)/python -m benchmarks.alternate $(ARGS)
 
 bench-footprint: dev model  ## The memory that an engine is expected to take, over what it takes
 	@$(BIN)/python -m benchmarks.footprint $(ARGS)

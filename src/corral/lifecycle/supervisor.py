@@ -102,6 +102,7 @@ class Supervisor:
         """A use is over. `keep_alive`, in seconds, is how long the engine may be unused from now on; None as before."""
         engine.in_flight -= 1
         engine.served += 1
+        self._chronicle.counters["request"] += 1
         engine.last_used = self._clock.now()
         if keep_alive is not None and keep_alive != engine.keep_alive:
             engine.keep_alive = keep_alive
@@ -234,7 +235,7 @@ class Supervisor:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """How often each effect was decided, and how many engines ended by themselves (`crash`)."""
+        """How often each effect was decided, an engine ended by itself (`crash`), a use was over (`request`)."""
         return self._chronicle.counters
 
     def events(self) -> AsyncIterator[Transition | Entry]:
