@@ -1,0 +1,150 @@
+"""One server, three real engines: llama.cpp, transformers and vLLM take turns in memory that holds two of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import psutil
+import pytest
+
+from support.servers import CORRAL, Server, corral_server, ended
+
+PATIENCE = 1500  # vLLM takes 80 s to start on a machine that does nothing else, and a multiple of that on one that does
+
+pytestmark = [pytest.mark.timeout(3 * PATIENCE), pytest.mark.xdist_group("vllm")]
+
+MIB = 1024**2
+NAMES = ("on-llamacpp", "on-transformers", "on-vllm")
+
+
+@pytest.fixture(scope="module")
+def models(transformers_environment: Path, vllm_environment: Path) -> dict[str, Any]:
+    """The three of them in the words of the configuration."""
+    small = {"context": 512, "slots": 2}
+    return {
+        "on-llamacpp": {"runtime": "llamacpp", "source": "smollm2", "options": {**small, "threads": 1}},
+        "on-transformers": {
+            "runtime": "transformers",
+            "source": "smollm2-hf",
+            "options": {**small, "executable": str(transformers_environment)},
+        },
+        "on-vllm": {
+            "runtime": "vllm",
+            "source": "smollm2-hf",
+            "options": {**small, "executable": str(vllm_environment), "cache_mib": 128},
+        },
+    }
+
+
+def configured(models: dict[str, Any], *, budget: int | None = None, resident: tuple[str, ...] = ()) -> str:
+    """A configuration file; JSON is YAML."""
+    entries = {name: {**entry, "resident": name in resident} for name, entry in models.items()}
+    engines: dict[str, Any] = {"load_timeout": PATIENCE, "idle_timeout": "never", "measure_every": "2s"}
+    if budget is not None:
+        engines["memory"] = {"cpu": budget}
+    return json.dumps({"engines": engines, "models": entries})
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Any], smollm2: Path, smollm2_snapshot: Path
+) -> Iterator[Server]:
+    with corral_server(tmp_path_factory.mktemp("three"), configured(models)) as running:
+        for source, name in ((smollm2, "smollm2"), (smollm2_snapshot, "smollm2-hf")):
+            pull = [CORRAL, "--json", "pull", f"file:{source}", "--name", name]
+            done = subprocess.run(pull, check=False, env=running.env, capture_output=True, text=True, timeout=600)
+            assert done.returncode == 0, done.stderr
+        yield running
+
+
+def configure(server: Server, text: str) -> None:
+    (server.home / "corral.yaml").write_text(text)
+    told = httpx.post(f"{server.url}/api/v1/runtime/reload", timeout=60)
+    assert told.json() == {"success": True, "file": str(server.home / "corral.yaml"), "later": []}
+
+
+def ask(server: Server, model: str) -> httpx.Response:
+    """An answer in words; it takes as long as a load takes."""
+    body = {"model": model, "max_tokens": 12, "temperature": 0}
+    body |= {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    reply = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=PATIENCE)
+    assert reply.status_code == 200, reply.text
+    assert "Paris" in reply.json()["choices"][0]["message"]["content"], reply.text
+    assert reply.headers["x-corral-model"] == model
+    return reply
+
+
+def state(server: Server, model: str) -> dict[str, Any]:
+    return dict(httpx.get(f"{server.url}/api/v1/runtime/models/{model}", timeout=60).json()["model"])
+
+
+def resident(server: Server) -> set[str]:
+    return {name for name in NAMES if state(server, name)["state"] == "ready"}
+
+
+def held(server: Server) -> int:
+    """Bytes of main memory that engines count for, once each of them has been measured."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        states = [state(server, name) for name in NAMES]
+        if all(one["footprint"] for one in states if one["state"] == "ready"):
+            break
+    stats = httpx.get(f"{server.url}/api/v1/runtime/stats", timeout=60).json()
+    return int(stats["memory"]["cpu"]["held"])
+
+
+def decisions(server: Server, effect: str) -> list[str]:
+    found = httpx.get(f"{server.url}/api/v1/runtime/decisions?limit=1000", timeout=60).json()["decisions"]
+    return [entry["model"] for entry in reversed(found) if entry["effect"] == effect]
+
+
+def test_three_engines_take_turns_in_memory_for_two(server: Server, models: dict[str, Any]) -> None:
+    started = ask(server, "on-vllm")
+    assert started.headers["x-corral-engine"].startswith("vllm")
+    ask(server, "on-transformers")
+    assert resident(server) == {"on-vllm", "on-transformers"}
+    budget = held(server) + 100 * MIB  # and not a third one, however small
+
+    # The third takes the place of the cheaper one of the two.
+    configure(server, configured(models, budget=budget))
+    ask(server, "on-llamacpp")
+    assert resident(server) == {"on-vllm", "on-llamacpp"}
+    assert decisions(server, "evict") == ["on-transformers"]
+
+    # It comes back, and vLLM, which is the dearest to have back, stays.
+    ask(server, "on-transformers")
+    assert resident(server) == {"on-vllm", "on-transformers"}
+    assert decisions(server, "evict")[1:] == ["on-llamacpp"]
+
+    # Where the other must stay, even the dearest makes room; and is had back.
+    configure(server, configured(models, budget=budget, resident=("on-transformers",)))
+    ask(server, "on-llamacpp")
+    assert resident(server) == {"on-transformers", "on-llamacpp"}
+    assert decisions(server, "evict")[2:] == ["on-vllm"]
+    configure(server, configured(models, budget=budget))
+    ask(server, "on-vllm")
+    assert "on-vllm" in resident(server)
+    assert held(server) <= budget
+
+    loads = decisions(server, "load")
+    assert {name: loads.count(name) for name in NAMES} == {"on-llamacpp": 2, "on-transformers": 2, "on-vllm": 2}
+    remembered = json.loads((server.home / "footprints.json").read_text())["footprints"]
+    assert {entry["runtime"] for entry in remembered} == {"llamacpp", "transformers", "vllm"}
+
+
+def test_afterwards_no_process_of_any_is_left(server: Server) -> None:
+    engines = server.engines()
+    assert engines
+    ports = {c.laddr.port for engine in engines for c in engine.net_connections("tcp") if c.status == "LISTEN"}
+    for name in NAMES:
+        unload = f"{server.url}/api/v1/runtime/models/unload?model_name={name}&force=true"
+        assert httpx.post(unload, timeout=120).status_code == 200
+    assert ended(engines)
+    assert not [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port in ports]
+    assert held(server) == 0
