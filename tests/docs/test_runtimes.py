@@ -35,7 +35,8 @@ def test_plain_defaults_are_the_documented_ones(kind: str) -> None:
         for option, word in zip(options, said * len(options) if len(said) == 1 else said, strict=False):
             actual = defaults[option]
             if actual is not None and actual is not MISSING and isinstance(actual, int | float | str):
-                assert word == str(actual), f"{kind}.{option} is {actual!r}, and the page says {default!r}"
+                spelt = str(actual).lower() if isinstance(actual, bool) else str(actual)
+                assert word == spelt, f"{kind}.{option} is {actual!r}, and the page says {default!r}"
 
 
 @pytest.mark.parametrize("block", PAGE.blocks("yaml"))
