@@ -160,7 +160,7 @@ def run(program: str, env: dict[str, str], folder: Path, seconds: float = 100) -
     file = folder / "sample.py"
     file.write_text(program)
     done = subprocess.run(
-        [sys.executable, "-W", "default", file],
+        [sys.executable, file],
         env={**env, "PYTHONPATH": str(ROOT / "src")},
         cwd=folder,
         capture_output=True,

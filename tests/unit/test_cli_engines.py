@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from corral.cli.engines import _brief, _candidate, _row, _tell
+from corral.cli.engines import _brief, _candidate, _needs, _row, _tell
 from corral.cli.invocation import Invocation
 from corral.cli.output import Mode, Output
 
@@ -61,3 +61,13 @@ def test_an_event_is_a_line() -> None:
     assert said({"type": "snapshot"})[0].endswith("in memory: nothing\n")
     assert "7 events went lost" in said({"type": "lost", "count": 7})[1]
     assert said({"type": "sample"}) == ("", "")
+
+
+def test_what_a_model_takes_stands_beside_what_there_is() -> None:
+    memory = {"cpu": {"capacity": 8_000_000_000, "held": 0, "free": 7_000_000_000}}
+    placement = {"devices": {"cpu": 300_000_000, "cuda:0": 1_000_000_000}, "source": "measured"}
+    assert list(_needs(placement, memory)) == [
+        "It takes 300 MB of cpu (measured); 7 GB free of the 8 GB that engines may take.",
+        "It takes 1 GB of cuda:0 (measured); without limit.",
+    ]
+    assert list(_needs({}, memory)) == []

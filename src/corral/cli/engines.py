@@ -1,7 +1,7 @@
 """What is in memory, and why: `ps`, `load`, `unload`, `explain`, `events` and `logs`, asked of the running server."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,6 +140,8 @@ def explain(invocation: Invocation, model: Model) -> None:
     def show() -> None:
         output.say(f"{model}: {verdict}", "bold")
         output.say(f"  {found.get('reason') or '-'}")
+        for text in _needs(found.get("placement") or {}, found.get("memory") or {}):
+            output.say(f"  {text}")
         for number, step in enumerate(found.get("steps") or (), 1):
             output.say(f"  {number}. {step}")
         if candidates:
@@ -148,6 +150,17 @@ def explain(invocation: Invocation, model: Model) -> None:
             output.table([*columns, Column("WHY", soft=True)], [_candidate(other) for other in candidates])
 
     output.result(found, show, [verdict])
+
+
+def _needs(placement: Mapping[str, Any], memory: Mapping[str, Any]) -> Iterator[str]:
+    """What it takes of each device, and what there is."""
+    for device, size in (placement.get("devices") or {}).items():
+        there = memory.get(device) or {}
+        room = "without limit"
+        if there.get("capacity") is not None:
+            free, most = size_text(there.get("free")), size_text(there["capacity"])
+            room = f"{free} free of the {most} that engines may take"
+        yield f"It takes {size_text(size)} of {device} ({placement.get('source') or 'estimated'}); {room}."
 
 
 def _candidate(other: Mapping[str, Any]) -> list[object]:

@@ -185,7 +185,10 @@ def _add_telling(routes: APIRouter, corral: Corral, feed: Feed) -> None:
         """What would happen to a request for the model now, and why: what it needs, who would make room, who waits."""
         own = corral.canonical(model)
         found = described.as_json(await corral.supervisor.explain(own))
-        return reply({"success": True, "model": own, "explanation": found})
+        status = next((s for s in corral.supervisor.statuses() if s.model == own and s.engine), None)
+        place = status.placement if status is not None else None
+        found |= {"placement": described.placed(place)} if place is not None else await _expected(corral, model)
+        return reply({"success": True, "model": own, "explanation": {**found, "memory": described.memory(corral)}})
 
     @routes.get("/decisions", response_model=Decisions)
     async def decisions(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
