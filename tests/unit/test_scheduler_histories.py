@@ -60,6 +60,12 @@ def events(*kinds: str) -> st.SearchStrategy[list[Event]]:
     return st.lists(one, max_size=40)
 
 
+def streams() -> st.SearchStrategy[list[Event]]:
+    """More than can be answered, for a while: at most one stream a model."""
+    one = st.builds(Event, st.just("stream"), st.sampled_from(NAMES), st.integers(0, 20), st.integers(2, 6))
+    return st.lists(one, min_size=2, max_size=6, unique_by=lambda event: event.model)
+
+
 def play(yard: Simulation, history: list[Event]) -> None:
     for event in history:
         if event.model not in yard.models:
@@ -68,6 +74,9 @@ def play(yard: Simulation, history: list[Event]) -> None:
             case "ask":
                 for _ in range(event.number):
                     yard.ask(event.model, event.at)
+            case "stream":
+                for number in range(event.number * 12):
+                    yard.ask(event.model, event.at + number * 0.5)
             case "urgent":
                 yard.ask(event.model, event.at, priority=event.number)
             case "grow":
@@ -111,8 +120,15 @@ def test_whatever_happens_everyone_is_answered_or_told_why_not(
     assert all(not engine.served for engine in yard.engines.values())
 
 
-@QUICK
-@given(models(), events(), st.sampled_from([1.0, 5.0, 20.0]), st.integers(1, 3))
+CROWDED = models(
+    placements=st.integers(3, 9).map(lambda size: (units(cpu=size),)),
+    answer=st.sampled_from([1.0, 3.0]),
+    limit=st.sampled_from([1, 2]),
+)
+
+
+@settings(QUICK, max_examples=40)
+@given(CROWDED, streams(), st.sampled_from([1.0, 5.0, 20.0]), st.integers(1, 3))
 def test_nobody_waits_for_memory_longer_than_the_bound(
     found: list[Model], history: list[Event], patience: float, loads: int
 ) -> None:

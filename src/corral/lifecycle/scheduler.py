@@ -142,7 +142,7 @@ class _Round:
         self._waits: dict[str, str] = {}
         self._recheck = inf
         self._full = f"no more than {yard.loads} model{'s' * (yard.loads != 1)} may be loading at once"
-        self._free: dict[str, str] = {}
+        self._lacking: dict[tuple[str, int], str] = {}
         self._holders: dict[str, str] = {}
 
     def decide(self) -> Decision:
@@ -294,7 +294,7 @@ class _Round:
     def _promise(self, wish: _Wish) -> None:
         """Nobody behind the model in line gets its room, its load, or a place that excludes it."""
         self._loads -= 1
-        self._free.clear()
+        self._lacking.clear()
         self._holders.clear()
         self._out.promise(wish.need)
         self._rivals.add(wish.queue.model)
@@ -374,9 +374,11 @@ class _Round:
         short = missing(ledger.now, wish.need) or missing(ledger.later, wish.need)
         if short:
             device = next(iter(short)) if len(short) == 1 else max(short, key=short.__getitem__)
-            if device not in self._free:
-                self._free[device] = f"{device} has {human(max(0, ledger.now[device]))} free of the"
-            return f"{self._free[device]} {human(wish.need[device])} it needs; {self._who_holds(device)}"
+            key = device, wish.need[device]
+            if key not in self._lacking:  # many need as much of the same
+                free, need = human(max(0, ledger.now[device])), human(wish.need[device])
+                self._lacking[key] = f"{device} has {free} free of the {need} it needs; {self._who_holds(device)}"
+            return self._lacking[key]
         if wish.rivals:
             return "; ".join(f"{rival} {self._doing(rival)}, and may not be in memory with it" for rival in wish.rivals)
         return "its last engine is leaving"
