@@ -47,6 +47,7 @@ async def served(home: str) -> AsyncIterator[str]:
         "home": home,
         "store.models_dir": str(load().models_dir),
         "engines.memory": {"cpu": MEMORY},
+        "groups.pair": {"members": list(NAMES), "swap": True},  # of one file, their measured memory would be shared
         "engines.patience": 0,
         "runtimes.llamacpp": {"context": CONTEXT, "slots": SLOTS, "device": "cpu"},
         **{f"models.{name}": {"source": "smollm2"} for name in NAMES},

@@ -46,7 +46,7 @@ SAMPLING = (
 _QUIET = {"GGML_NO_BACKTRACE": "1"}
 """An engine that gives up ends at once, and does not call a debugger first."""
 _PROPS_TIMEOUT = 10.0
-_PROCESS = 48 * 1024**2
+_PROCESS = 40 * 1024**2
 _BATCH = 2048
 _STEP = 512
 _ACTIVATIONS = 64
