@@ -106,7 +106,7 @@ class Fake:
     options = FakeOptions
     formats: frozenset[str] = frozenset()
     preference = 0
-    capabilities = frozenset(Capability) - {Capability.VISION}
+    capabilities = frozenset(Capability) - {Capability.VISION, Capability.RERANK}
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
