@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+import pytest_asyncio
 
 from corral.domain.models import Capability
 from corral.domain.ports import LaunchSpec, silent
@@ -37,7 +38,7 @@ def spec(vllm_environment, smollm2_snapshot):
     return LaunchSpec("smollm2", options, {"model": smollm2_snapshot}, load_timeout=PATIENCE)
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(runtime, spec):
     session = await runtime.start(spec, silent)
     yield session

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from corral.domain.ports import LaunchSpec, Sleeper, silent
-from corral.errors import EngineError, EngineStartFailed, OutOfMemory, RuntimeUnavailable
+from corral.errors import EngineError, EngineStartFailed, EngineTimeout, OutOfMemory, RuntimeUnavailable
 from corral.runtimes.vllm import Vllm, VllmOptions
 from tests.support.vllm import FAULT, built, shared_memory
 
@@ -118,10 +119,10 @@ async def test_on_a_gpu_it_sleeps_and_wakes(for_gpus, vllm_snapshot, tmp_path, n
         assert session.facts.sleeps
         await session.sleep()
         await session.wake()
-        asked = [line for line in session.log() if line.startswith("POST")]
-        assert asked == ["POST /sleep?level=1", "POST /wake_up"]
     finally:
         await session.stop(5)
+    asked = [line for line in session.log() if line.startswith("POST")]
+    assert asked == ["POST /sleep?level=1", "POST /wake_up"]
     with pytest.raises(EngineError, match="did not answer"):
         await session.sleep()
 
@@ -139,6 +140,13 @@ async def test_one_that_cannot_sleep_says_so(for_gpus, vllm_snapshot, tmp_path, 
 async def test_want_of_memory_is_told_as_such(vllm_stand_in, vllm_snapshot, tmp_path, nothing_left):
     with pytest.raises(OutOfMemory, match="No available memory for the cache blocks"):
         await Vllm({**os.environ, FAULT: "memory"}, tmp_path).start(spec(vllm_stand_in, vllm_snapshot), silent)
+
+
+async def test_it_is_given_the_longer_of_two_times(vllm_stand_in, vllm_snapshot, tmp_path, nothing_left):
+    runtime = Vllm({**os.environ, FAULT: "silent"}, tmp_path)
+    hasty = replace(spec(vllm_stand_in, vllm_snapshot, load_timeout=1.5), load_timeout=0.1)
+    with pytest.raises(EngineTimeout, match=r"within 1\.5 s"):
+        await runtime.start(hasty, silent)
 
 
 async def test_one_that_tells_nothing_of_itself_is_not_kept(vllm_stand_in, vllm_snapshot, tmp_path, nothing_left):

@@ -37,6 +37,8 @@ options, _ = parser.parse_known_args()
 if fault == "memory":
     print("(EngineCore pid=7) ERROR 11-21 16:53:45 [core.py:1] ValueError: No available memory for the cache blocks.")
     sys.exit(1)
+if fault == "silent":
+    threading.Event().wait()
 
 own = os.path.join(os.environ["VLLM_RPC_BASE_PATH"], "1f6c1d0e-0000-4000-8000-000000000000")
 ipc = socket.socket(socket.AF_UNIX)

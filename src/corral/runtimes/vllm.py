@@ -124,7 +124,7 @@ class Vllm:
         )
         report(Progress("load", detail=f"vLLM {build.version}"))
         try:
-            child = await program.start(engine, spec.load_timeout)
+            child = await program.start(engine, max(spec.load_timeout, options.load_timeout))
         except (CorralError, asyncio.CancelledError):
             await asyncio.shield(asyncio.to_thread(leftovers.remove, (), str(folder)))
             raise

@@ -52,6 +52,7 @@ class VllmOptions:
         lora: folder of an adapter (PEFT) that the model answers with.
         sleep: let the engine give back the GPU's memory and stay, instead of being stopped.
         trust_remote_code: run Python code that comes with the model.
+        load_timeout: seconds it may take to become ready, where `engines.load_timeout` allows less: vLLM starts slowly.
         executable: vLLM's program or its environment's folder, in place of the one `corral runtimes install` made.
         args: more arguments for `vllm serve`, as they are.
     """
@@ -73,6 +74,7 @@ class VllmOptions:
     lora: Path | None = None
     sleep: bool = False
     trust_remote_code: bool = False
+    load_timeout: float = 600.0
     executable: Path | None = None
     args: tuple[str, ...] = ()
 
