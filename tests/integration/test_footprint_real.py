@@ -61,19 +61,22 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     return copy
 
 
+@pytest.fixture(params=["smollm2", "gemma3"])
+def weights(request: pytest.FixtureRequest, copies: Callable[[Path], Path]) -> Path:
+    """The path of each model's own copy."""
+    return copies(request.getfixturevalue(request.param))
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("model", ["smollm2", "gemma3"])
 @pytest.mark.parametrize(("context", "slots"), [(512, 1), (2048, 1), (8192, 1), (4096, 4)])
-async def test_the_estimate_is_near(
-    request: pytest.FixtureRequest, copies: Callable[[Path], Path], model: str, context: int, slots: int
-) -> None:
-    spec = launch(copies(request.getfixturevalue(model)), context, slots)
+async def test_the_estimate_is_near(weights: Path, context: int, slots: int) -> None:
+    spec = launch(weights, context, slots)
     assert spec.revision is not None
     demand = LlamaCpp(os.environ).demand(spec)
     (first,) = placements(spec.revision.facts, spec.revision.size, demand, CPU)
     taken = await measured(spec)
 
-    print(f"{model} {context} x {slots}: estimated {first.total / 1e6:.0f} MB, measured {taken / 1e6:.0f} MB")
+    print(f"{weights.name} {context} x {slots}: estimated {first.total / 1e6:.0f} MB, measured {taken / 1e6:.0f} MB")
     assert first.source == "estimated"
     assert 0.9 * taken <= first.total <= 1.25 * taken
 
