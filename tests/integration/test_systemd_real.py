@@ -89,11 +89,11 @@ def test_a_service_from_its_first_start_to_its_removal(yard: Machine, user: bool
     assert "Uid:\t1000\t1000" in status
     limits = yard.run("grep", "core", f"/proc/{up['pid']}/limits")
     assert limits.split()[4:6] == ["0", "0"]
-    folder = f"{HOME}/services/web"
-    assert yard.run("stat", "--format", "%a", f"{folder}/environment").strip() == "600"
-    unit = yard.systemctl("cat", "corral-web.service", user=user)
-    assert SECRET not in unit
-    assert SECRET in yard.run("cat", f"{folder}/environment")
+    unit = yard.systemctl("show", "--property=FragmentPath", "--value", "corral-web.service", user=user)
+    variables = unit.replace(".service", ".environment")
+    assert yard.run("stat", "--format", "%a %U", variables).split() == ["600", USER if user else "root"]
+    assert SECRET not in yard.run("cat", unit)
+    assert SECRET in yard.run("cat", variables)
 
     yard.kill(up["pid"])
     _until(lambda: _pid(yard, "web", user) not in (0, up["pid"]))
@@ -111,7 +111,7 @@ def test_a_service_from_its_first_start_to_its_removal(yard: Machine, user: bool
     assert not yard.corral("services", "uninstall", "web", user=user)["installed"]
     assert "corral-web" not in yard.systemctl("list-unit-files", "corral-*", user=user, code=None)
     assert "corral-web" not in yard.systemctl("list-units", "--all", "corral-*", user=user, code=None)
-    assert yard.run("ls", folder, code=None) == ""
+    assert "corral-web" not in yard.run("ls", unit.rpartition("/")[0], code=None)
 
 
 def test_a_crash_loop_is_stopped_by_the_start_limit(yard: Machine, user: bool) -> None:

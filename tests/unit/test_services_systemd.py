@@ -12,7 +12,6 @@ import pytest
 
 from corral.domain.services import ServiceSpec, ServiceState
 from corral.errors import InvalidName, ServiceError
-from corral.services.folder import Folder
 from corral.services.systemd import Done, SystemdServices
 from support.clocks import HandClock
 
@@ -98,7 +97,7 @@ async def test_a_start_writes_checks_loads_and_starts(bench: Bench) -> None:
         *("systemd-analyze", "daemon-reload", "reset-failed", "start")
     ]
     assert bench.unit.read_text() == bench.played.verified
-    variables = Folder(bench.home, "web").environment
+    variables = bench.unit.with_name("corral-web.environment")
     assert variables.read_text() == 'PATH="/bin"\nTOKEN="s3cr3t"\n'
     assert oct(variables.stat().st_mode)[-3:] == "600"
     assert "s3cr3t" not in bench.unit.read_text()
@@ -150,7 +149,7 @@ async def test_install_enables_and_uninstall_removes_all(bench: Bench) -> None:
 
     assert bench.played.orders == ["disable corral-web.service", "daemon-reload", "reset-failed corral-web.service"]
     assert not bench.unit.exists()
-    assert not Folder(bench.home, "web").path.exists()
+    assert list(bench.unit.parent.iterdir()) == []
     bench.played.asked.clear()
     await bench.manager.uninstall(SPEC)
     assert bench.played.orders == []

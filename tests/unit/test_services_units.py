@@ -14,7 +14,7 @@ from corral.services import units
 SPEC = ServiceSpec(
     "web", "command", ("/opt/a b/server", "--port", "80"), {"TOKEN": "s3cr3t"}, port=80, memory=5000, stop_grace=2.5
 )
-PLACE = units.Place(Path("/srv/yard"), Path("/srv/yard/services/web"), Path("/srv/yard/e"), 252, "ada")
+PLACE = units.Place(Path("/srv/yard"), Path("/srv/yard/e"), 252, "ada")
 
 
 def settings(text: str) -> dict[str, str]:
@@ -29,7 +29,7 @@ def test_a_unit_of_the_machine() -> None:
     assert text.startswith(units.signature("web", Path("/srv/yard")) + "\n[Unit]\n")
     assert found["Type"] == "exec"
     assert found["ExecStart"] == ':"/opt/a b/server" "--port" "80"'
-    assert found["WorkingDirectory"] == "/srv/yard/services/web"
+    assert (found["StateDirectory"], found["WorkingDirectory"]) == ("corral/web", "%S/corral/web")
     assert found["EnvironmentFile"] == "/srv/yard/e"
     assert found["User"] == "ada"
     assert (found["Restart"], found["RestartSec"]) == ("always", "1000ms")
@@ -47,6 +47,9 @@ def test_a_user_s_unit_asks_for_nothing_that_only_the_machine_s_manager_may_do()
     assert not found.keys() & {"User", "PrivateTmp", "ProtectSystem", "CapabilityBoundingSet", "MemoryMax", "After"}
     assert found["WantedBy"] == "default.target"
     assert found["Restart"] == "no"
+    elsewhere = settings(units.unit(replace(SPEC, cwd=Path("/data/%")), PLACE))
+    assert elsewhere["WorkingDirectory"] == "/data/%%"
+    assert "StateDirectory" not in elsewhere
     assert found["NoNewPrivileges"] == "yes"
 
 

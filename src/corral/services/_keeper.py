@@ -242,7 +242,11 @@ def main() -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
-    os.set_inheritable(launch["lock"], False)
+    lock: int = launch["lock"]
+    os.set_inheritable(lock, False)
+    # Whatever else was inherited: the other loop's copies of the pipes below would keep these open for ever.
+    os.closerange(3, lock)
+    os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     folder = Folder(Path(launch["home"]), launch["spec"]["name"])
     spec, mark = unpacked(launch["spec"]), launch["mark"]

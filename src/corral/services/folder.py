@@ -1,4 +1,4 @@
-"""The folder of one service, and what lies in it.
+"""The folder of one local service, and what lies in it.
 
 HOME/services/NAME/
   keeper.lock    locked by the keeper for as long as it lives: the lock says whether one does, the files do not
@@ -50,7 +50,6 @@ class Folder:
         self.pid = self.path / "keeper.pid"
         self.status = self.path / "status.json"
         self.log = self.path / "service.log"
-        self.environment = self.path / "environment"
 
     def make(self) -> None:
         """Make the folder, for its owner only.

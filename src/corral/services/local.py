@@ -69,7 +69,7 @@ class LocalServices:
         """Stop it, and remove what was written for it, but its log."""
         await self.stop(spec)
         folder = Folder(self._home, spec.name)
-        for path in (folder.status, folder.pid, folder.environment, folder.lock):
+        for path in (folder.status, folder.pid, folder.lock):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             folder.path.rmdir()  # unless its log is in it
@@ -183,7 +183,8 @@ class LocalServices:
             async with asyncio.timeout(_START):
                 said, complaint = await process.communicate(json.dumps(launch).encode() + b"\n")
         except TimeoutError:
-            process.kill()
+            with suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
             raise ServiceError(f"The keeper of {spec.name!r} did not come up within {_START:g} s.") from None
         if said != b"kept\n":

@@ -23,7 +23,6 @@ from corral.domain.services import ServiceSpec, ServiceState, ServiceStatus, che
 from corral.errors import ServiceError, ServiceUnavailable
 from corral.kit.disk import translated
 from corral.services import units
-from corral.services.folder import Folder
 from corral.services.health import QUIET, askable, well
 from corral.services.ports import refuse_taken
 
@@ -171,12 +170,9 @@ class SystemdServices:
         self._check_ours(spec.name, path)
         await self.stop(spec)
         await self._must("disable", unit)
-        folder = Folder(self._home, spec.name)
         with translated("removing", path):
             path.unlink(missing_ok=True)
-            folder.environment.unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.path.rmdir()  # unless the log of a local one is in it
+            self._variables_file(spec.name).unlink(missing_ok=True)
         await self._must("daemon-reload")
         await self._systemctl("reset-failed", unit)
 
@@ -246,12 +242,10 @@ class SystemdServices:
         Raises:
             ServiceError: the journal cannot be read.
         """
-        which = "--user-unit" if self._user else "--unit"
-        unit = units.title(check_service(spec.name))
+        # What it printed, and not what systemd says of it.
+        which = f"{'_SYSTEMD_USER_UNIT' if self._user else '_SYSTEMD_UNIT'}={units.title(check_service(spec.name))}"
         done = await self._run(
-            ["journalctl", which, unit, "--lines", str(lines), "--output", "cat", "--no-pager", "--quiet"],
-            self._env,
-            _CALL,
+            ["journalctl", f"--lines={lines}", "--output=cat", "--no-pager", "--quiet", which], self._env, _CALL
         )
         if done.code != 0:
             raise ServiceError(f"The journal of {spec.name!r} cannot be read: {_first_line(done.errors)}.")
@@ -268,17 +262,11 @@ class SystemdServices:
         self._check_ours(spec.name, path)
         if self._written(spec, version):
             return
-        folder = Folder(self._home, spec.name)
         text = units.unit(spec, self._place(spec, version))
-        with translated("writing", folder.path):
-            folder.make()
-            owner = self._home.stat()
-            if os.geteuid() == 0:
-                os.chown(folder.path, owner.st_uid, owner.st_gid)
-            _replace(folder.environment, units.variables(self._variables(spec)), 0o600)
         await self._verify(spec.name, text)
         with translated("writing", path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(self._variables_file(spec.name), units.variables(self._variables(spec)), 0o600)
             _replace(path, text, 0o644)
         await self._must("daemon-reload")
 
@@ -297,7 +285,7 @@ class SystemdServices:
         path = self._units / units.title(spec.name)
         try:
             unit = path.read_text()
-            held = set(Folder(self._home, spec.name).environment.read_text().splitlines())
+            held = set(self._variables_file(spec.name).read_text().splitlines())
         except OSError:
             return False
         wanted = set(units.variables(spec.environment).splitlines())
@@ -319,9 +307,11 @@ class SystemdServices:
             )
 
     def _place(self, spec: ServiceSpec, version: int) -> units.Place:
-        folder = Folder(self._home, spec.name)
         user = None if self._user else _owner(self._home)
-        return units.Place(self._home, folder.path, folder.environment, version, user)
+        return units.Place(self._home, self._variables_file(spec.name), version, user)
+
+    def _variables_file(self, name: str) -> Path:
+        return self._units / units.variables_file(name)
 
     def _variables(self, spec: ServiceSpec) -> dict[str, str]:
         inherited = {name: value for name in _INHERITED if (value := self._env.get(name, "")) and value.isprintable()}

@@ -48,7 +48,6 @@ class Place:
     """
 
     home: Path
-    cwd: Path
     environment: Path
     version: int
     user: str | None = None
@@ -57,6 +56,11 @@ class Place:
 def title(name: str) -> str:
     """What the unit of a service is called."""
     return f"corral-{name}.service"
+
+
+def variables_file(name: str) -> str:
+    """What the file with its variables is called; it lies beside the unit, and only the owner of both reads it."""
+    return f"corral-{name}.environment"
 
 
 def signature(name: str, home: Path) -> str:
@@ -88,7 +92,7 @@ def unit(spec: ServiceSpec, place: Place) -> str:
         "[Service]",
         "Type=exec",
         f"ExecStart=:{command(spec.argv)}",
-        f"WorkingDirectory={setting(place.cwd if spec.cwd is None else spec.cwd)}",
+        *_folder(spec),
         f"EnvironmentFile={setting(place.environment, globbed=True)}",
         *([f"User={_line(place.user)}"] if place.user is not None else []),
         *restart,
@@ -137,6 +141,13 @@ def setting(path: Path, *, globbed: bool = False) -> str:
 def seconds(value: float) -> str:
     """A length of time, as systemd reads it."""
     return "infinity" if isinf(value) else f"{round(value * 1000)}ms"
+
+
+def _folder(spec: ServiceSpec) -> list[str]:
+    """Where it works: a folder of its own that systemd makes, with the right owner, unless it is told another."""
+    if spec.cwd is not None:
+        return [f"WorkingDirectory={setting(spec.cwd)}"]
+    return [f"StateDirectory=corral/{spec.name}", "StateDirectoryMode=0700", f"WorkingDirectory=%S/corral/{spec.name}"]
 
 
 def _grows(place: Place) -> bool:
