@@ -193,28 +193,45 @@ async def test_one_that_ends_later_is_told_as_it_ended(made):
 # It does not become ready, or says so falsely
 
 
+async def test_one_that_never_answers_is_given_up(made, folder):
+    with pytest.raises(EngineTimeout, match="not ready within"):
+        await program.start(made("threading.Event().wait()"), 1.0)
+    assert nothing_left(folder)
+
+
+FIVE_ANSWERS = """
+    class Five(Handler):
+        left = 5
+        def do_GET(self):
+            if not Five.left:
+                os._exit(4)
+            Five.left -= 1
+            super().do_GET()
+    http.server.HTTPServer(("127.0.0.1", port), Five).serve_forever(0.01)
+"""
+FIVE_GREETINGS = """
+    listener = socket.create_server(("127.0.0.1", port))
+    for _ in range(5):
+        wire, _ = listener.accept()
+        wire.recv(65536)
+        wire.sendall(b"SSH-2.0 is this HTTP?\\r\\n")
+        wire.close()
+    sys.exit(4)
+"""
+
+
 @pytest.mark.parametrize(
     ("body", "more", "says"),
     [
-        ("threading.Event().wait()", {}, "Raise its load time-out"),
-        ("serve()", {"health": "/elsewhere"}, "GET /elsewhere is answered with 404"),
-        ("serve()", {"expect": "something else"}, "GET /health is answered, and not with 'something else'"),
-        (
-            """
-            listener = socket.create_server(("127.0.0.1", port))
-            while True:
-                wire, _ = listener.accept()
-                wire.sendall(b"SSH-2.0 is this HTTP?\\r\\n")
-                wire.close()
-            """,
-            {},
-            "GET /health is not answered",
-        ),
+        (FIVE_ANSWERS, {"health": "/elsewhere"}, "GET /elsewhere is answered with 404"),
+        (FIVE_ANSWERS, {"expect": "something else"}, "GET /health is answered, and not with 'something else'"),
+        (FIVE_GREETINGS, {}, "GET /health is not answered in HTTP"),
     ],
 )
-async def test_one_that_does_not_answer_as_it_should_is_given_up(made, folder, body, more, says):
-    with pytest.raises(EngineTimeout, match="not ready within") as caught:
-        await program.start(made(body, **more), 1.5)
+async def test_one_that_does_not_answer_as_it_should_is_not_ready(made, folder, body, more, says):
+    """Five such answers change nothing, and the log says what they were."""
+    with pytest.raises(EngineStartFailed, match="exited with code 4") as caught:
+        await program.start(made(body, **more), PATIENCE)
     assert says in caught.value.hint
     assert nothing_left(folder)
 
@@ -305,7 +322,14 @@ async def test_daemons_it_made_end_with_it(made, folder, ignores):
 async def test_a_program_that_becomes_a_daemon_is_ended_as_one_that_ended(made, folder):
     """Its server would answer; but who starts it could never tell when it is gone."""
     body = """
-        daemon(serve)
+        alive, held = os.pipe()
+
+        def serve_alone():
+            os.close(held)
+            os.read(alive, 1)  # until the program has ended
+            serve()
+
+        daemon(serve_alone)
         print("gone to the background")
     """
     with pytest.raises(EngineStartFailed, match="exited with code 0") as caught:
