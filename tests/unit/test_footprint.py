@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.domain.memory import Demand, Placement
@@ -99,6 +99,7 @@ def test_nonsense_is_no_fact(facts: dict[str, object]) -> None:
     assert estimate(facts, GB).guessed
 
 
+@settings(deadline=None)
 @given(
     context=st.integers(1, 1 << 20),
     slots=st.integers(1, 64),
@@ -117,6 +118,7 @@ def test_more_is_never_less(context: int, slots: int, layers: int, heads: int, s
     assert estimate(facts, size, Demand(context, slots, "q8_0", "q8_0")).total < one.total
 
 
+@settings(deadline=None)
 @given(size=st.integers(0, 1 << 40), total=st.integers(1, 1 << 40), share=st.floats(0, 1))
 def test_verdicts_are_in_order(size: int, total: int, share: float) -> None:
     found = estimate(SMOLLM2, size)
@@ -213,6 +215,7 @@ def test_a_gpu_that_is_too_small_takes_the_layers_that_fit() -> None:
     assert _keys(without) == ["cpu"]
 
 
+@settings(deadline=None)
 @given(total=st.integers(1, 10 * GB), context=st.integers(1, 131072), slots=st.integers(1, 8))
 def test_what_is_placed_fits_or_nothing_does(total: int, context: int, slots: int) -> None:
     rooms = {"cuda:0": total, "cpu": 7 * GB}
@@ -359,6 +362,7 @@ def test_a_model_of_the_block_bytes_is_cut_where_the_file_says() -> None:
     assert slices({}, estimate({}, 1), LLAMACPP) is None
 
 
+@settings(deadline=None)
 @given(total=st.integers(1, 40 * GB), slots=st.integers(1, 8), layers=st.none() | st.integers(1, 40))
 def test_the_reach_is_exact(total: int, slots: int, layers: int | None) -> None:
     demand = Demand(context=8192, slots=slots, splits=True, layers=layers)

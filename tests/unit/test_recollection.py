@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.lifecycle.recollection import Recollection, Subject, digest
@@ -207,6 +207,7 @@ def test_without_a_file_it_lasts_as_long_as_the_object() -> None:
     assert known.recall(SMOL) == {"cpu": {"cpu": 5}}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", "e"]), st.integers(0, 100)), min_size=1))
 def test_the_last_three_lives_count(history: list[tuple[str, int]]) -> None:
     known = Recollection(None, now=Ticking())

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.domain.hardware import Cpu, DeviceChange, Disk, Gpu, Machine, Memory
@@ -162,6 +162,7 @@ looks = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(looks)
 def test_nothing_that_was_seen_is_ever_forgotten(script: Iterable[tuple[str, ...] | None]) -> None:
     roll = Roll()
