@@ -78,8 +78,10 @@ class Chooser:
         out = torch.cumsum(shares, dim=-1) - shares >= plan["top_p"]
         out |= shares < plan["min_p"] * shares[0]
         out[0] = False
-        shares = shares.masked_fill(out, 0.0)
-        return int(tokens[torch.multinomial(shares, 1, generator=self._generator(plan, state, scores.device))])
+        # Chance is dealt out in the order of the vocabulary: many scores are equal in bfloat16, and their order is not
+        # the same twice, so that in the order of the scores a seed would mean another token each time.
+        shares = torch.zeros_like(scores).scatter(0, tokens, shares.masked_fill(out, 0.0))
+        return int(torch.multinomial(shares, 1, generator=self._generator(plan, state, scores.device)))
 
     def _penalised(self, scores: Any, plan: Mapping[str, Any], state: Any) -> Any:
         torch = self._torch

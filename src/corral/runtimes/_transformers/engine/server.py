@@ -38,7 +38,9 @@ def serve(port: int, launch: Mapping[str, Any]) -> None:
     from transformers.cli.serving.model_manager import ModelManager
     from transformers.cli.serving.server import build_server
     from transformers.cli.serving.utils import GenerateManager
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would fill the log with one long line
     os.chdir(launch["folder"])  # a model's own path may hold what the library reads as more than a path
     if launch["threads"]:
         torch.set_num_threads(launch["threads"])
