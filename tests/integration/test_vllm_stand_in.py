@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from corral.domain.ports import LaunchSpec, Sleeper, silent
 from corral.errors import EngineError, EngineStartFailed, EngineTimeout, OutOfMemory, RuntimeUnavailable
 from corral.runtimes.vllm import Vllm, VllmOptions
-from tests.support.vllm import FAULT, built, shared_memory
+from tests.support.vllm import FAULT, built
 
 SOON = 60
 
@@ -25,7 +26,13 @@ def spec(stand_in, snapshot, **options):
 
 
 def own_folders():
-    return set(Path(tempfile.gettempdir()).glob("corral-vllm-*"))
+    """Folders of engines that this process has started; others may run such tests beside this one."""
+    found = set()
+    for folder in Path(tempfile.gettempdir()).glob("corral-vllm-*"):
+        with suppress(OSError):
+            if (folder / "owner").read_text() == str(os.getpid()):
+                found.add(folder)
+    return found
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ async def test_its_sockets_and_shared_memory_go_with_it(
 ):
     runtime = Vllm({**os.environ, FAULT: fault}, tmp_path)
     session = await runtime.start(spec(vllm_stand_in, vllm_snapshot), silent)
-    memory = shared_memory(session.log())
+    memory = vllm_stand_in.memory
     folder = Path(vllm_stand_in.launches[0]["environment"]["TMPDIR"])
     assert memory.exists()
     assert any(path.is_socket() for path in folder.iterdir())
@@ -74,7 +81,7 @@ async def test_when_the_guard_is_killed_its_folder_goes_too(vllm_stand_in, vllm_
     session = await Vllm(os.environ, tmp_path).start(spec(vllm_stand_in, vllm_snapshot), silent)
     os.kill(session.pid, signal.SIGKILL)
     assert "SIGKILL" in await session.ended()
-    shared_memory(session.log()).unlink(missing_ok=True)  # nobody was left who knew of it
+    vllm_stand_in.memory.unlink(missing_ok=True)  # nobody was left who knew of it
 
 
 OWNER = """
@@ -87,7 +94,7 @@ async def main():
     folder, snapshot, home = map(Path, sys.argv[1:])
     spec = LaunchSpec("m", VllmOptions(executable=folder), {"model": snapshot})
     session = await Vllm(os.environ, home).start(spec, silent)
-    print(json.dumps({"processes": list(session.processes()), "log": list(session.log())}), flush=True)
+    print(json.dumps({"processes": list(session.processes())}), flush=True)
     await session.ended()
 
 asyncio.run(main())
@@ -100,11 +107,11 @@ def test_when_corral_is_killed_nothing_is_left(vllm_stand_in, vllm_snapshot, tmp
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         said = json.loads(owner.stdout.readline())
         processes = [psutil.Process(pid) for pid in said["processes"]]
-        memory = shared_memory(said["log"])
         owner.kill()
     psutil.wait_procs(processes, timeout=SOON)
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
-    assert not memory.exists()
+    assert not vllm_stand_in.memory.exists()
+    assert not Path(vllm_stand_in.launches[0]["environment"]["TMPDIR"]).exists()
 
 
 @pytest.fixture

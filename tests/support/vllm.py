@@ -24,7 +24,8 @@ from multiprocessing import resource_tracker, shared_memory
 
 fault = os.environ.get("VLLM_STAND_IN_FAULT", "")
 named = version("vllm")
-with open(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0]))), "launches"), "a") as log:
+told = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
+with open(os.path.join(told, "launches"), "a") as log:
     log.write(json.dumps({"argv": sys.argv[1:], "environment": dict(os.environ), "version": named}) + "\\n")
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("command")
@@ -46,7 +47,8 @@ ipc.bind(own)
 memory = shared_memory.SharedMemory(create=True, size=4096)
 if fault == "forgetful":
     resource_tracker.unregister(memory._name, "shared_memory")
-print("shared memory:", memory.name, flush=True)
+with open(os.path.join(told, "memory"), "w") as log:
+    log.write(memory.name)
 asleep = False
 key = "Bearer " + os.environ["VLLM_API_KEY"]
 
@@ -132,6 +134,11 @@ class StandIn:
         """How it was started, each time: `argv`, `environment`, and the `version` that it found of itself."""
         return [json.loads(line) for line in (self.folder / "launches").read_text().splitlines()]
 
+    @property
+    def memory(self) -> Path:
+        """The shared memory that it made last."""
+        return Path(os.sep, "dev", "shm", (self.folder / "memory").read_text())
+
     def __str__(self) -> str:
         return str(self.folder)
 
@@ -176,9 +183,3 @@ def vllm_stand_in(tmp_path: Path) -> StandIn:
 def vllm_snapshot(tmp_path: Path) -> Path:
     """What the stand-in is given for a model."""
     return snapshot(tmp_path / "snapshot")
-
-
-def shared_memory(log: list[str] | tuple[str, ...]) -> Path:
-    """The shared memory that a stand-in said it has made."""
-    name = next(line.removeprefix("shared memory: ") for line in log if line.startswith("shared memory: "))
-    return Path(os.sep, "dev", "shm", name)
