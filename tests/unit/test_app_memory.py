@@ -62,8 +62,13 @@ class Session:
         return self._pids
 
 
-def engine(launch: Launch, placement: Placement, peak: dict[str, int], pids: Sequence[int] = ()) -> Any:
-    return SimpleNamespace(id="e-1", launch=launch, placement=placement, peak=peak, session=Session(pids))
+def engine(
+    launch: Launch, placement: Placement, peak: dict[str, int], pids: Sequence[int] = (), name: str = "e-1"
+) -> Any:
+    revision = launch.spec.revision.id if launch.spec.revision else None
+    return SimpleNamespace(
+        id=name, launch=launch, placement=placement, peak=peak, session=Session(pids), revision=revision
+    )
 
 
 def launch(model: str = "m", size: int = GIB) -> Launch:
@@ -153,6 +158,19 @@ async def test_what_was_measured_is_taken_the_next_time() -> None:
     yard.memory.measured(engine(launch(), first, {"cpu": 2 * GIB}))
     (second,) = yard.memory.placements(launch(), Demand())
     assert (second.devices, second.source) == ({"cpu": 2 * GIB}, "measured")
+    await yard.memory.close()
+
+
+async def test_what_is_measured_while_files_are_shared_is_not_remembered() -> None:
+    yard = Yard(machine())
+    (first,) = yard.memory.placements(launch(), Demand())
+    other = engine(launch("other"), first, {"cpu": GIB}, name="e-2")
+    yard.memory.measured(other)
+    yard.memory.measured(engine(launch(), first, {"cpu": GIB // 2}))
+    assert yard.memory.placements(launch(), Demand())[0].devices == {"cpu": GIB}
+    yard.memory.forget(other)
+    yard.memory.measured(engine(launch(), first, {"cpu": 2 * GIB}))
+    assert yard.memory.placements(launch(), Demand())[0].devices == {"cpu": 2 * GIB}
     await yard.memory.close()
 
 

@@ -123,6 +123,7 @@ class Yard:
         self.sessions: dict[str, Session] = {}
         self.failures: dict[str, list[Exception]] = {}
         self.room = room
+        self.most_room = 0
         self.needs: dict[str, int] = {}
         self.takes: dict[str, int] = {}
         self.settled: list[bool] = []
@@ -147,6 +148,9 @@ class Yard:
     def capacity(self, *, settled: bool) -> Mapping[str, int]:
         self.settled.append(settled)
         return {"cpu": self.room}
+
+    def limits(self) -> Mapping[str, int]:
+        return {"cpu": self.most_room or self.room}
 
     async def measure(self, engine: Engine) -> Mapping[str, int]:
         if self.sessions[engine.model].asleep:
@@ -244,6 +248,46 @@ async def test_a_model_that_cannot_fit_is_refused_to_all_who_ask() -> None:
     assert [type(answer) for answer in answers] == [DoesNotFit] * 3
     assert yard.starts == []
     assert yard.supervisor.counters["refuse"] == 1
+
+
+async def test_memory_that_others_have_for_a_while_is_waited_for() -> None:
+    yard = Yard(room=5, rules=Rules(patience=20))
+    yard.most_room = 20
+    async with yard.run():
+        waiting = asyncio.create_task(yard.ask("a"))
+        await settle()
+        assert "may pass" in yard.reason("a")
+        yard.room = 20
+        await yard.clock.advance(3)
+        await waiting
+        await yard.supervisor.unload("a")
+        yard.room = 5
+        refused = asyncio.create_task(yard.ask("a"))
+        for _ in range(15):
+            await yard.clock.advance(2)
+        with pytest.raises(DoesNotFit):
+            await refused
+        await yard.supervisor.close()
+
+
+async def test_a_low_priority_is_not_passed_over_for_ever() -> None:
+    yard = Yard(rules=Rules(patience=10))
+    yard.slots = 1
+    engine = await yard.supervisor.acquire("a")
+    low = asyncio.create_task(yard.supervisor.acquire("a", priority=0))
+    await settle()
+    for _ in range(100):
+        high = asyncio.create_task(yard.supervisor.acquire("a", priority=3))
+        await yard.clock.advance(1)
+        yard.supervisor.end(engine)
+        await settle()
+        if low.done():
+            break
+        engine = await high
+    assert await low is engine
+    yard.supervisor.end(engine)
+    yard.supervisor.end(await high)
+    await yard.supervisor.close()
 
 
 async def test_requests_beyond_the_slots_wait_their_turn() -> None:

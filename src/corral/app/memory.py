@@ -58,6 +58,7 @@ class Memory:
         self._machine: Machine | None = None
         self._looked_at = 0.0
         self._private: dict[str, Mapping[str, int]] = {}
+        self._revisions: dict[str, str | None] = {}
         self._others: dict[str, int] = {}
         self._saving: asyncio.Task[None] | None = None
 
@@ -76,6 +77,10 @@ class Memory:
                 there = most if room.total is None else room.total - self._others.get(room.id, 0)
                 found[room.id] = max(0, min(most, there)) if room.lost is None else 0
         return found
+
+    def limits(self) -> Mapping[str, int]:
+        """Bytes of each device that engines may take at most, whoever has them now."""
+        return {room.id: room.total for room in self.rooms() if room.total is not None and room.lost is None}
 
     def rooms(self) -> list[Room]:
         """The devices, the best first, each with what engines may take of it at most, whoever has it now."""
@@ -120,7 +125,10 @@ class Memory:
         return found | on_gpus
 
     def measured(self, engine: Engine) -> None:
-        """Remember what an engine was found to take."""
+        """Remember what an engine was found to take; not while it shares its files with another: then it seems less."""
+        self._revisions[engine.id] = engine.revision
+        if engine.revision is not None and list(self._revisions.values()).count(engine.revision) > 1:
+            return
         place = footprint.key(engine.placement)
         self._recollection.remember(_subject(engine.launch), place, engine.peak, f"{_OWN}-{engine.id}")
         self._save_soon()
@@ -132,6 +140,7 @@ class Memory:
 
     def forget(self, engine: Engine) -> None:
         """The engine is gone."""
+        self._revisions.pop(engine.id, None)
         self._private.pop(engine.id, None)
 
     async def close(self) -> None:

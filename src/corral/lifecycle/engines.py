@@ -50,6 +50,10 @@ class Gauge(Protocol):
         """Bytes of each device that engines may take now; `settled`: none is coming, going or unmeasured. Quick."""
         ...
 
+    def limits(self) -> Mapping[str, int]:
+        """Bytes of each device that engines may take at most, when nobody else takes any. Quick."""
+        ...
+
     async def measure(self, engine: Engine) -> Mapping[str, int]:
         """Bytes by device that the engine takes now, as far as that can be told. Never raises."""
         ...
@@ -68,6 +72,10 @@ class NoGauge:
 
     def capacity(self, *, settled: bool) -> Mapping[str, int]:
         """No device has a limit."""
+        return {}
+
+    def limits(self) -> Mapping[str, int]:
+        """No device has one."""
         return {}
 
     async def measure(self, engine: Engine) -> Mapping[str, int]:

@@ -46,9 +46,13 @@ def held(slot: Slot) -> Mapping[str, int]:
         return {}
     if slot.engine is None:
         return slot.placement.devices
-    if slot.state is State.SLEEPING and slot.engine.asleep is not None and (slot.task is None or slot.task.done()):
+    if slot.state is not State.SLEEPING or slot.engine.asleep is None:
+        return slot.engine.held
+    if slot.task is None or slot.task.done():
         return slot.engine.asleep
-    return slot.engine.held
+    # On its way to sleep it may have both: what it gives back on one device it puts on another.
+    there, then = slot.engine.held, slot.engine.asleep
+    return {device: max(there.get(device, 0), then.get(device, 0)) for device in {**there, **then}}
 
 
 def settled(slot: Slot) -> bool:

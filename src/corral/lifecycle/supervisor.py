@@ -352,18 +352,17 @@ class Supervisor:
         for effect in decision.effects:
             self._carry_out(effect, held)
         for model, why in decision.waits.items():
-            slot = self._slots.get(model)
-            if slot is not None and slot.state is State.QUEUED and slot.reason != why:
-                self.set_state(model, slot, State.QUEUED, why)
-                slot.line.tell(Progress("wait", detail=why))
+            if model in self._slots:
+                self._wait(model, self._slots[model], why)
         for model, slot in list(self._slots.items()):
             self._open_or_not(model, slot)
             if slot.hinted_until is not None and slot.state is State.QUEUED and now >= slot.hinted_until:
                 self.set_state(model, slot, State.COLD, "there was no room for it in time")
-        self._look_again_at(min(now + decision.recheck, self._next_look(now, waiting=bool(decision.waits))))
+        self._look_again_at(min(now + decision.recheck, self._next_look(now)))
 
-    def _next_look(self, now: float, *, waiting: bool) -> float:
+    def _next_look(self, now: float) -> float:
         """When something may have changed that nobody tells of: others' memory, a hint that is too old."""
+        waiting = any(slot.line and slot.state is State.QUEUED for slot in self._slots.values())
         hints = (slot.hinted_until for slot in self._slots.values() if slot.state is State.QUEUED)
         return min(now + _LOOK_AGAIN if waiting else inf, *(until for until in hints if until is not None), inf)
 
@@ -392,13 +391,30 @@ class Supervisor:
                 if held.get(model) != room_for:
                     self._chronicle.decided("hold", model, reason, room_for)
             case scheduler.Refuse(model, reason, hint):
+                if self._passing(slot):
+                    self._wait(model, slot, f"{reason}; others have some of it, which may pass")
+                    return
                 self._chronicle.decided("refuse", model, reason)
-                error = slot.failed_for or DoesNotFit(reason, hint)
-                self._fail(model, slot, error)
+                self._fail(model, slot, slot.failed_for or DoesNotFit(reason, hint))
+
+    def _passing(self, slot: Slot) -> bool:
+        """Whether a model does not fit only because of what others take just now, and has not waited long for that."""
+        launch, since = slot.launch, slot.line.since
+        if launch is None or since is None or self._clock.now() - since >= self.rules.patience:
+            return False
+        limits, capacity = self._gauge.limits(), self._gauge.capacity(settled=self._settled)
+        wanted = {device for placement in launch.placements for device in placement.devices}
+        return any(capacity.get(device, 0) < limits.get(device, 0) for device in wanted)
+
+    def _wait(self, model: str, slot: Slot, why: str) -> None:
+        if slot.state is State.QUEUED and slot.reason != why:
+            self.set_state(model, slot, State.QUEUED, why)
+            slot.line.tell(Progress("wait", detail=why))
 
     def _admit(self, slot: Slot, engine: Engine, count: int) -> None:
+        now = self._clock.now()
         for _ in range(min(count, len(slot.line))):
-            waiter = slot.line.next()
+            waiter = slot.line.next(now, self.rules.patience)
             self._waiting -= 1
             engine.in_flight += 1
             waiter.future.set_result(engine)
@@ -406,8 +422,6 @@ class Supervisor:
     def _evict(self, effect: scheduler.Evict) -> None:
         slot = self._slots[effect.model]
         engine = cast("Engine", slot.engine)
-        if slot.line:
-            slot.lost = self._clock.now()
         if effect.to is State.SLEEPING:
             self._chronicle.decided("sleep", effect.model, effect.reason, effect.room_for)
             self.set_state(effect.model, slot, State.SLEEPING, effect.reason)
@@ -467,8 +481,15 @@ class Supervisor:
         self._changed.set()
         self._chronicle.tell(Transition(model, state, self._clock.wall(), reason))
         if state in (State.COLD, State.FAILED):
+            self._share(slot)
             self._again(model, slot)
             self.decide_soon()
+
+    def _share(self, gone: Slot) -> None:
+        """Measure those again who shared a model's files with an engine that is gone: now they have them alone."""
+        for engine in self._running():
+            if gone.engine is not None and engine.revision is not None and engine.revision == gone.engine.revision:
+                self._hands.spawn(self._hands.measure(engine))
 
     def _again(self, model: str, slot: Slot) -> None:
         """Whoever still waits for a model that has just left waits for the next of its engines."""
@@ -479,7 +500,8 @@ class Supervisor:
             gone = EngineStartFailed(f"Model {model!r} is not loaded: Corral is stopping.")
             self._refuse(slot, self._unstable(model, wait) if wait else gone)
         else:
-            self._enlist(model, slot.line).lost = slot.lost
+            # They had an engine: in the line for memory they stand anew.
+            self._enlist(model, slot.line).lost = self._clock.now() if slot.engine is not None else slot.lost
 
     def _open_or_not(self, model: str, slot: Slot) -> None:
         """Let requests in without a decision exactly while nobody waits for the engine and it makes room for nobody."""

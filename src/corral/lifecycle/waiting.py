@@ -1,10 +1,14 @@
-"""Who waits for one model, in the order in which they are served: the highest priority first, then the longest wait."""
+"""Who waits for one model, in the order in which they are served: the highest rank first, then the longest wait.
+
+A request's rank is its priority, and one more for each patience that it has waited: so nobody waits for ever.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from math import floor, inf
 
 from corral.domain.ports import Progress, Report, silent
 from corral.lifecycle.engines import Engine
@@ -54,7 +58,7 @@ class Line:
         self._taken(waiter.priority)
         return True
 
-    def next(self) -> Waiter:
+    def next(self, now: float = 0.0, patience: float = inf) -> Waiter:
         """Take out whose turn it is.
 
         Raises:
@@ -62,13 +66,16 @@ class Line:
         """
         if not self._by_priority:
             raise IndexError("nobody waits")
-        priority = max(self._by_priority)
-        waiter = self._by_priority[priority].popleft()
-        self._taken(priority)
-        return waiter
+        first = max(
+            (line[0] for line in self._by_priority.values()),
+            key=lambda waiter: (waiter.priority + _steps(now - waiter.since, patience), -waiter.since),
+        )
+        self._by_priority[first.priority].popleft()
+        self._taken(first.priority)
+        return first
 
     def all(self) -> list[Waiter]:
-        """Take out everyone, in order."""
+        """Take out everyone."""
         return [self.next() for _ in range(self._count)]
 
     def tell(self, progress: Progress) -> None:
@@ -81,3 +88,7 @@ class Line:
         self._count -= 1
         if not self._by_priority[priority]:
             del self._by_priority[priority]
+
+
+def _steps(waited: float, patience: float) -> int:
+    return floor(waited / patience) if patience > 0 else 0
