@@ -14,6 +14,7 @@ from corral.config import load
 from corral.domain.ports import Availability
 from corral.domain.services import ServiceSpec, ServiceState, ServiceStatus
 from corral.errors import ConfigError, InvalidName, ModelNotFound, ServiceError, ServiceNotFound
+from corral.services.folder import Folder, Record
 from support.clocks import Restless
 
 FILE = """
@@ -93,6 +94,12 @@ async def bench(tmp_path: Path):
 async def test_systemd_keeps_them_where_it_can_and_local_processes_elsewhere(bench: Bench) -> None:
     assert (await bench.services.manager("web")).name in ("systemd", "systemd-user")
     assert (await bench.services.manager("named")).name == "local"
+
+    folder = Folder(bench.corral.settings.home, "web")
+    folder.make()
+    folder.write(Record(ServiceState.RUNNING))
+    assert (await bench.services.manager("web")).name == "local"  # it has been started so
+    folder.write(Record(ServiceState.STOPPED))
 
     for name in ("systemd", "systemd-user"):
         bench.managers[name].usable = False

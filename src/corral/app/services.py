@@ -12,6 +12,7 @@ from corral.domain.services import ServiceState, ServiceStatus, check_service
 from corral.errors import ConfigError, CorralError, ServiceError, ServiceNotFound, nearest
 from corral.kit import environments
 from corral.services import kinds
+from corral.services.folder import Folder
 from corral.services.local import LocalServices
 from corral.services.systemd import SystemdServices
 
@@ -159,6 +160,8 @@ class Services:
             if not found.usable:
                 raise ServiceError(f"Service {name!r} cannot be kept by {wanted}: {found.reason}", found.hint)
             return managers[wanted]
+        if (await asyncio.to_thread(Folder(self._corral.settings.home, name).read)).state.up:
+            return managers["local"]  # it was started so, where systemd could not be reached then
         if self._chosen is None:
             # The machine's own manager for root, for whom a session of its own is rare, and a user's for users.
             order = ("systemd", "systemd-user") if os.geteuid() == 0 else ("systemd-user",)
