@@ -45,6 +45,7 @@ _AFTERWARDS = 2.0  # seconds for what a program that ended has left behind
 _ORPHANS_GRACE = 5.0
 _STOPPING = 5.0  # seconds for the stop command when there is no more time
 _MOST_PIECES = 32
+_NOBODY = "no connection"
 
 
 class Output:
@@ -210,7 +211,7 @@ class Guard:
         self._choices += 1
         self._port = self._launch["port"] or _free_port(self._launch["host"])
         self._status, self._deadline, self._told, self._suspected = None, math.inf, set(), 0
-        self._pause, self._next_look = _FIRST_LOOK, time.monotonic() + _FIRST_LOOK
+        self._said, self._pause, self._next_look = "", _FIRST_LOOK, time.monotonic() + _FIRST_LOOK
         if self._read >= 0:
             self._close_output()
         self._read, write = os.pipe()
@@ -292,7 +293,7 @@ class Guard:
         if self._try is None:
             if time.monotonic() < self._next_look:
                 return
-            if self._is_foreign():
+            if not self._said.startswith(_NOBODY) and self._is_foreign():  # the table of sockets is not cheap to read
                 self._clear()
                 self._choose_anew()
                 return
@@ -313,7 +314,7 @@ class Guard:
                 self._parent.ready(address=f"http://{_bracketed(self._launch['host'])}:{self._port}")
                 self._segments |= leftovers.segments(self._left())  # for when it is killed, and cannot be looked at
                 return
-        if said != self._said and not said.startswith("no connection"):
+        if said != self._said and not said.startswith(_NOBODY):
             self._note(said)
         self._said = said
 
