@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from corral.app import launching
 from corral.app.catalog import Catalog
@@ -23,9 +24,6 @@ from corral.config import ModelSettings, Settings, load, model_settings
 from corral.domain.models import Installed, ModelRef, check_name
 from corral.domain.ports import Clock, Report, Runtime, Source, silent
 from corral.errors import CorralError, ModelNotFound
-from corral.hardware import snapshot
-from corral.hardware.sampler import Sampler
-from corral.hardware.snapshot import Looker
 from corral.kit.advice import sifted
 from corral.kit.clock import SystemClock
 from corral.kit.upstream import Timeouts, Upstream
@@ -33,6 +31,12 @@ from corral.lifecycle.recollection import Recollection
 from corral.lifecycle.supervisor import Engine, Supervisor
 from corral.plugins import Plugins, runtimes, sources
 from corral.routing.dispatch import Dispatcher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from corral.domain.hardware import Machine
+    from corral.hardware.sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,9 @@ class Corral:
         )
         self.models: dict[str, ModelSettings] = dict(self.settings.models)
         self.choices = Choices(self.runtimes, self.clock)
-        self.sampler = Sampler(Looker(self.settings.models_dir), self.clock)
         self.memory = Memory(
             lambda: self.settings.engines,
-            lambda: snapshot.take(self.settings.home, usage=False),
+            lambda: _seen(self.settings.home),
             Recollection(self.settings.home / "footprints.json"),
             self.clock,
         )
@@ -99,6 +102,14 @@ class Corral:
         self.catalog = Catalog(self)
         self.exchange = Exchange(self)
         self.reloading = Reloading(self, again or (lambda: self.settings))
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """Looks at the machine from time to time, while its `run` does."""
+        from corral.hardware.sampler import Sampler
+        from corral.hardware.snapshot import Looker
+
+        return Sampler(Looker(self.settings.models_dir), self.clock)
 
     def register(self, name: str, content: Mapping[str, Any]) -> None:
         """Add or replace a model as if `models.NAME` stood in the configuration file; lasts as long as this object."""
@@ -299,3 +310,10 @@ class Corral:
         advice, _ = sifted(installed.revision.defaults)
         known = {f.name for f in fields(self.runtimes[kind].options)}
         return {key: value for key, value in advice.items() if key in known}
+
+
+def _seen(folder: Path) -> Machine:
+    """The machine now. What looks at it is imported when it is first needed: many commands never do."""
+    from corral.hardware import snapshot
+
+    return snapshot.take(folder, usage=False)

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from corral.hardware import snapshot
 from corral.lifecycle.footprint import Fit, Room, fit
 from corral.lifecycle.reckoning import estimate
 
@@ -49,6 +48,8 @@ class Judge:
     @classmethod
     async def of(cls, folder: Path) -> Judge:
         """A judge who has looked at the machine just now."""
+        from corral.hardware import snapshot
+
         return cls(await asyncio.to_thread(snapshot.take, folder, usage=False))
 
     def fit(self, facts: Mapping[str, Any], size: int | None, demand: Demand | None = None) -> Fit | None:

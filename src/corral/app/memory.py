@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from corral.app.fitness import allowed, rooms
 from corral.errors import DoesNotFit
-from corral.hardware import nvidia, probes, processes
 from corral.hardware.loss import Roll, called
 from corral.lifecycle import footprint
 from corral.lifecycle.recollection import Recollection, Subject, digest
@@ -114,6 +113,8 @@ class Memory:
 
     async def measure(self, engine: Engine) -> Mapping[str, int]:
         """Bytes that an engine takes now: main memory as its session tells, GPUs as the driver does."""
+        from corral.hardware import processes
+
         session = engine.session
         found = dict((await session.footprint()).devices)
         pids = tuple(session.processes())
@@ -156,6 +157,8 @@ class Memory:
 
     def _on_gpus(self, pids: tuple[int, ...]) -> dict[str, int]:
         """Bytes that processes take of each GPU, as far as the driver tells. Blocks."""
+        from corral.hardware import nvidia, probes
+
         found = probes.gpus()
         return nvidia.held(found, pids) or {} if found else {}
 

@@ -100,9 +100,12 @@ class Supervisor:
 
     def end(self, engine: Engine, keep_alive: float | None = None) -> None:
         """A use is over. `keep_alive`, in seconds, is how long the engine may be unused from now on; None as before."""
-        engine.in_flight -= 1
         engine.served += 1
         self._chronicle.counters["request"] += 1
+        self._release(engine, keep_alive)
+
+    def _release(self, engine: Engine, keep_alive: float | None = None) -> None:
+        engine.in_flight -= 1
         engine.last_used = self._clock.now()
         if keep_alive is not None and keep_alive != engine.keep_alive:
             engine.keep_alive = keep_alive
@@ -157,7 +160,7 @@ class Supervisor:
         """
         self._restarts.forget(model)
         engine = await self.acquire(model, report)
-        self.end(engine, keep_alive)
+        self._release(engine, keep_alive)
         return engine
 
     def hint(self, model: str) -> None:
@@ -297,7 +300,7 @@ class Supervisor:
     def _give_up(self, model: str, waiter: Waiter) -> None:
         """A request is withdrawn; what was begun for it goes on where others may want it."""
         if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-            self.end(waiter.future.result())
+            self._release(waiter.future.result())
             return
         slot = self._slots.get(model)
         if slot is None or not slot.line.leave(waiter):
