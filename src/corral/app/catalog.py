@@ -133,30 +133,45 @@ class Catalog:
     async def activate(self, name: str, runtime: str | None) -> tuple[Installed | None, str, str]:
         """Choose the runtime that runs a model, and bring it into memory; the model, the runtime, and a remark.
 
-        A name of the ecosystem that is no runtime here (`ollama`, `vllm`) means the one here that runs the files.
+        A runtime that is not here, or cannot be used here, is told in the remark, and the one that runs the files is
+        taken.
 
         Raises:
             ModelNotFound: there is no such model.
-            RuntimeUnavailable: nothing here runs it, or the runtime that was named cannot.
+            RuntimeUnavailable: nothing here runs it, or the runtime that was named does not run such files.
         """
         corral = self._corral
         definition = corral.definition(name)
-        chosen, remark = definition.runtime, ""
-        if runtime is not None and runtime in corral.runtimes:
-            formats = corral.runtimes[runtime].formats
-            if definition.installed is not None and definition.installed.revision.format not in formats:
-                raise RuntimeUnavailable(
-                    f"{runtime} does not run {definition.installed.revision.format} files, as {name!r} is.",
-                    f"Leave the runtime out: {definition.runtime} runs them.",
-                )
-            if definition.installed is not None:
-                kept = dict(corral.registry.override(definition.installed.name))
-                await corral.registry.set_override(definition.installed.name, kept | {"runtime": runtime})
-            chosen = runtime
-        elif runtime is not None:
-            remark = f"There is no runtime {runtime!r} here; {chosen} runs {name}."
+        installed, chosen, remark = definition.installed, definition.runtime, ""
+        if runtime is not None:
+            why = await self.why_not(runtime, installed)
+            if why is not None:
+                remark = f"{why} {chosen} runs {name}."
+            else:
+                if installed is not None:
+                    kept = dict(corral.registry.override(installed.name))
+                    await corral.registry.set_override(installed.name, kept | {"runtime": runtime})
+                chosen = runtime
         await corral.load(name)
-        return definition.installed, chosen, remark
+        return installed, chosen, remark
+
+    async def why_not(self, runtime: str, installed: Installed | None) -> str | None:
+        """Why the runtime cannot be used here, as a sentence; None when it can.
+
+        Raises:
+            RuntimeUnavailable: it runs other files than the model has.
+        """
+        corral = self._corral
+        if runtime not in corral.runtimes:
+            return f"There is no runtime {runtime!r} here."
+        formats = corral.runtimes[runtime].formats
+        if installed is not None and formats and installed.revision.format not in formats:
+            raise RuntimeUnavailable(
+                f"{runtime} does not run {installed.revision.format} files, as {installed.name!r} is.",
+                "Leave the runtime out: one that runs them is chosen.",
+            )
+        said = await corral.choices.availability(runtime)
+        return None if said.usable else f"{runtime} cannot be used here: {said.reason}"
 
     async def search(self, query: Query, schemes: Sequence[str] = ("hf",)) -> tuple[list[Hit], list[CorralError]]:
         """What the sources offer, and why one of them could not be asked."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from corral.app.described import brief
 from corral.domain.models import ModelRef
-from corral.errors import CorruptModel, ModelBusy, ModelNotFound
+from corral.errors import CorruptModel, ModelBusy, ModelNotFound, RuntimeUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from corral.app.corral import Corral
+    from corral.domain.models import Installed
     from corral.domain.operations import Operation
     from corral.operations.durable import Work
 
@@ -44,14 +45,22 @@ class _Hands:
         params = operation.order.params
         what, name = str(params["what"]), params.get("name")
         installed = await self._corral.install(what, name=name, report=work.report, on_part=work.on_part)
-        runtime = params.get("runtime")
-        if runtime and runtime in self._corral.runtimes:
-            formats = self._corral.runtimes[runtime].formats
-            if installed.revision.format in formats:
-                kept = dict(self._registry.override(installed.name))
-                await self._registry.set_override(installed.name, kept | {"runtime": runtime})
+        remark = await self._choose(installed, params.get("runtime"))
         self._corral.catalog.renew(installed.name)
-        return brief(installed)
+        return brief(installed) | ({"remark": remark} if remark else {})
+
+    async def _choose(self, installed: Installed, runtime: Any) -> str | None:
+        """Have the model run by the runtime that was asked for; returns why it cannot be, which is no failure."""
+        if not runtime:
+            return None
+        try:
+            why = await self._corral.catalog.why_not(str(runtime), installed)
+        except RuntimeUnavailable as error:
+            return error.message
+        if why is None:
+            kept = dict(self._registry.override(installed.name))
+            await self._registry.set_override(installed.name, kept | {"runtime": runtime})
+        return why
 
     async def update(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         before = self._registry.get(operation.order.model)
