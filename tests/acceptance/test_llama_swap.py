@@ -75,13 +75,12 @@ def test_what_llama_swap_ran_runs(yard: Yard) -> None:
     shown = yard.run("import", "llama-swap", "config.yaml", "--yes").stdout
     assert "+ first  command" in shown
     assert "+ group llama-swap: first, second" in shown
-    assert "! first: Aliases are not taken over" in shown
     assert yard.run("list", "-q").stdout.split() == ["first", "second"]
     again = yard.json("import", "llama-swap", "config.yaml")
     assert (again["models"], again["configured"]) == ({}, ["first", "second"])
 
     with yard.serving():
-        said = yard.run("run", "first", "--set", "temperature=0.5", "hi").stdout
+        said = yard.run("run", "alias", "--set", "temperature=0.5", "hi").stdout
         assert said.startswith("the first got ")
         assert "for upstream/first" in said
         assert "temperature" not in said

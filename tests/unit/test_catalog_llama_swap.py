@@ -94,6 +94,7 @@ def test_a_realistic_file(planned):
             },
             "idle_timeout": 60,
             "concurrency": 4,
+            "aliases": ["gpt-4o-mini", "gpt-4o"],
         },
         "small": {
             "runtime": "command",
@@ -124,7 +125,6 @@ def test_a_realistic_file(planned):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("qwen2.5-coder", "gpt-4o-mini, gpt-4o"),
         ("qwen2.5-coder", "`unlisted`"),
         ("qwen2.5-coder", "`name`"),
         ("qwen2.5-coder", "NAME=value"),

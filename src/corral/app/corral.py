@@ -121,9 +121,12 @@ class Corral:
         return sorted({*configured, *self.registry.names()})
 
     def canonical(self, name: str) -> str:
-        """The one name of a model that has several: an alias of the library becomes the installed model's own name."""
+        """The one name of a model that has several: an alias of the configuration or the library becomes its own."""
         if name in self.models or name in self.registry:
             return name
+        meant = next((own for own, entry in self.models.items() if name in entry.aliases), None)
+        if meant is not None:
+            return meant
         entry = self.registry.library.find(name)
         return name if entry is None else entry.name
 

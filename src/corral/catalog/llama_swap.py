@@ -81,11 +81,9 @@ def plan_llama_swap(path: Path, env: Mapping[str, str]) -> ImportPlan:
         except _UnfitError as error:
             skipped.append((name, str(error)))
             continue
-        models[name] = made if name not in preload else {**made, "preload": True}
+        more = {"preload": True} if name in preload else {}
+        models[name] = {**made, **({"aliases": aliases} if aliases else {}), **more}
         skipped += [(name, reason) for reason in entry.reasons]
-        if aliases:
-            shown = ", ".join(aliases)[:200]
-            skipped.append((name, f"Aliases are not taken over; clients ask for it by its name: {shown}."))
     groups = _groups(content, models, skipped)
     skipped += [(name, _OWN_WAY.get(name, "Not taken over.")) for name in sorted(map(str, content.keys() - _WHOLE))]
     skipped += [

@@ -157,6 +157,7 @@ class ModelSettings:
     resident: bool = _setting(False, flag, "Once in memory it never has to make room for another.")
     priority: int = _setting(0, integer, "Its requests go before those of models with a smaller number.")
     concurrency: int | None = _setting(None, whole, "Requests it is given at once. Default: as many as it has slots.")
+    aliases: tuple[str, ...] = _setting((), names, "Other names that it can be asked for by.")
     fallback: tuple[str, ...] = _setting((), names, "Models asked in its place, in this order, when it cannot be had.")
 
 
