@@ -35,6 +35,7 @@ from corral.routing.dispatch import Dispatcher
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from corral.app.services import Services
     from corral.domain.hardware import Machine
     from corral.hardware.sampler import Sampler
 
@@ -110,6 +111,13 @@ class Corral:
         from corral.hardware.snapshot import Looker
 
         return Sampler(Looker(self.settings.models_dir), self.clock)
+
+    @cached_property
+    def services(self) -> Services:
+        """The long-lived servers of this configuration."""
+        from corral.app.services import Services
+
+        return Services(self)
 
     def register(self, name: str, content: Mapping[str, Any]) -> None:
         """Add or replace a model as if `models.NAME` stood in the configuration file; lasts as long as this object."""

@@ -214,12 +214,11 @@ def _here(given: Invocation, question: Callable[["Services"], Awaitable[T]]) -> 
     """Ask the services of this home, in this process."""
     import asyncio
 
-    from corral.app.services import Services
 
     async def work() -> T:
         corral = given.corral()
         try:
-            return await question(Services(corral))
+            return await question(corral.services)
         finally:
             await corral.close()
 

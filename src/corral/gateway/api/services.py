@@ -8,7 +8,6 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, Field
 
 from corral.app import Corral
-from corral.app.services import Services
 from corral.domain.services import ServiceState, ServiceStatus, describe
 from corral.gateway.api.pages import reply
 
@@ -69,7 +68,7 @@ Start = Annotated[StartRequest | None, Body()]
 
 def router(corral: Corral) -> APIRouter:
     """The routes, over the services of `corral`."""
-    services = Services(corral)
+    services = corral.services
     routes = APIRouter(prefix="/api/v1/services", tags=["services"])
 
     def one(status: ServiceStatus) -> Response:
