@@ -343,10 +343,11 @@ async def test_one_that_forks_as_fast_as_it_can_is_caught(made, folder):
     body = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         def breed():
-            while True:  # the child goes on, its parent ends: never the same process for long
+            for _ in range(3000):  # the child goes on, its parent ends: never the same process for long
                 if os.fork():
                     os._exit(0)
                 os.setsid()
+            os._exit(0)  # a test that is cut short must not leave this to the machine for ever
         for _ in range(2):
             if os.fork() == 0:
                 breed()
