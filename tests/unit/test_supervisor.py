@@ -299,8 +299,11 @@ async def test_events_tell_the_whole_story_in_order() -> None:
 
     async def listen() -> None:
         async for change in yard.supervisor.events():
-            if isinstance(change, Transition):
-                seen.append(change.state)
+            told(change)
+
+    def told(change: object) -> None:
+        if isinstance(change, Transition):
+            seen.append(change.state)
 
     listener = asyncio.create_task(listen())
     await settle()
