@@ -214,7 +214,6 @@ def _here(given: Invocation, question: Callable[["Services"], Awaitable[T]]) -> 
     """Ask the services of this home, in this process."""
     import asyncio
 
-
     async def work() -> T:
         corral = given.corral()
         try:
