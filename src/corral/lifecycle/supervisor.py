@@ -365,7 +365,7 @@ class Supervisor:
 
     def _next_look(self, now: float) -> float:
         """When something may have changed that nobody tells of: others' memory, a hint that is too old."""
-        waiting = any(slot.line and slot.state is State.QUEUED for slot in self._slots.values())
+        waiting = any(slot.line and slot.state in (State.QUEUED, State.SLEEPING) for slot in self._slots.values())
         hints = (slot.hinted_until for slot in self._slots.values() if slot.state is State.QUEUED)
         return min(now + _LOOK_AGAIN if waiting else inf, *(until for until in hints if until is not None), inf)
 
@@ -398,7 +398,11 @@ class Supervisor:
                     self._wait(model, slot, f"{reason}; others have some of it, which may pass")
                     return
                 self._chronicle.decided("refuse", model, reason)
-                self._fail(model, slot, slot.failed_for or DoesNotFit(reason, hint))
+                error = slot.failed_for or DoesNotFit(reason, hint)
+                if slot.engine is None:
+                    self._fail(model, slot, error)
+                else:  # it sleeps, or is leaving: it is still there
+                    self._refuse(slot, error)
 
     def _passing(self, slot: Slot) -> bool:
         """Whether a model does not fit only because of what others take just now, and has not waited long for that."""
@@ -416,9 +420,13 @@ class Supervisor:
 
     def _admit(self, slot: Slot, engine: Engine, count: int) -> None:
         now = self._clock.now()
-        for _ in range(min(count, len(slot.line))):
+        while count and slot.line:
             waiter = slot.line.next(now, self.rules.patience)
             self._waiting -= 1
+            if waiter.future.done():  # withdrawn in this very moment: what was decided counted on it
+                self.decide_soon()
+                continue
+            count -= 1
             engine.in_flight += 1
             waiter.future.set_result(engine)
 
@@ -517,7 +525,8 @@ class Supervisor:
         """Tell all who wait that they wait in vain."""
         for waiter in slot.line.all():
             self._waiting -= 1
-            waiter.future.set_exception(error)
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
 
     def _fail(self, model: str, slot: Slot, error: BaseException) -> None:
         self._refuse(slot, error)
@@ -544,8 +553,7 @@ class Supervisor:
             return
         slot.task = None
         if task.cancelled():
-            self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
-            self.set_state(model, slot, State.COLD, "the load was called off")
+            self._called_off(model, slot)
         elif error := task.exception():
             self._not_loaded(model, slot, error)
         elif isinstance(found := task.result(), Launch):
@@ -592,8 +600,16 @@ class Supervisor:
             await asyncio.wait([slot.task])  # and look again: it may have become ready before it could be cancelled
             await asyncio.sleep(0)  # its callback runs before anything else does
         else:
-            self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
-            self.set_state(model, slot, State.COLD, "the load was called off")
+            self._called_off(model, slot)
+
+    def _called_off(self, model: str, slot: Slot) -> None:
+        why = "the load was called off"
+        self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
+        if slot.engine is None:
+            self.set_state(model, slot, State.COLD, why)
+        else:  # it was waking
+            self.set_state(model, slot, State.STOPPING, why)
+            self._hands.begin_stop(model, slot, slot.engine, why)
 
     async def _pause(self, seconds: float) -> None:
         """Wait until a state changes, or for `seconds`."""

@@ -1,0 +1,145 @@
+"""The supervisor where two things happen in the same moment, or something stops half-way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from corral.domain.states import State
+from corral.errors import DoesNotFit, EngineStartFailed
+from corral.lifecycle.engines import Engine
+from support.clocks import settle
+from support.room import Yard
+
+
+async def test_a_request_withdrawn_in_the_moment_it_would_be_admitted_takes_no_place() -> None:
+    yard = Yard()
+    yard.slots = 1
+    engine = await yard.supervisor.acquire("a")
+    leaver = asyncio.create_task(yard.supervisor.acquire("a"))
+    await settle()
+    after = asyncio.create_task(yard.supervisor.acquire("a"))
+    await settle()
+    leaver.cancel()  # its task does not know yet
+    yard.supervisor.end(engine)
+    await settle()
+    assert leaver.cancelled()
+    assert await after is engine
+    assert engine.in_flight == 1
+    yard.supervisor.end(engine)
+    assert engine.in_flight == 0
+    assert yard.supervisor.begin("a") is engine  # nobody counts as waiting
+    yard.supervisor.end(engine)
+    await yard.supervisor.close()
+
+
+async def test_a_request_withdrawn_in_the_moment_of_a_decision_does_not_spoil_it() -> None:
+    yard = Yard(room=10)
+    yard.slots = 1
+    engine = await yard.supervisor.acquire("a")
+    leaver = asyncio.create_task(yard.supervisor.acquire("a"))
+    other = asyncio.create_task(yard.supervisor.acquire("b"))
+    await settle()
+    yard.supervisor.end(engine)  # others wait for others: it is decided about all of them, in a moment
+    leaver.cancel()
+    await settle()
+    assert leaver.cancelled()
+    b = await other
+    assert (engine.in_flight, b.in_flight) == (0, 1)
+    yard.supervisor.end(b)
+    await yard.supervisor.close()
+
+
+async def test_a_request_withdrawn_in_the_moment_its_load_fails_hides_that_from_nobody() -> None:
+    yard = Yard()
+    yard.gate.clear()
+    yard.failures["a"] = [EngineStartFailed("it does not start")]
+    leaver = asyncio.create_task(yard.supervisor.acquire("a"))
+    other = asyncio.create_task(yard.supervisor.acquire("a"))
+    await settle()
+    yard.gate.set()
+    asyncio.get_running_loop().call_soon(leaver.cancel)
+    await settle()
+    assert leaver.cancelled()
+    with pytest.raises(EngineStartFailed, match="does not start"):
+        await other
+    assert yard.state("a") is State.FAILED
+    await yard.supervisor.close()
+
+
+async def _asleep(yard: Yard, model: str = "a") -> Engine:
+    """An engine that sleeps, and room for it to wake."""
+    yard.sleeps = True
+    engine = await yard.ask(model)
+    engine.asleep = {"cpu": 1}
+    await yard.ask("z")
+    assert yard.state(model) is State.SLEEPING
+    await yard.supervisor.unload("z")
+    return engine
+
+
+async def test_a_model_that_is_unloaded_while_it_wakes_is_stopped() -> None:
+    yard = Yard(room=11)
+    engine = await _asleep(yard)
+    yard.gate.clear()
+    asker = asyncio.create_task(yard.supervisor.acquire("a"))
+    await settle()
+    assert yard.state("a") is State.LOADING
+    assert await yard.supervisor.unload("a") is True
+    assert yard.running == set()
+    assert engine.gone.is_set()
+    assert yard.state("a") is State.COLD
+    assert yard.supervisor.held() == {}
+    with pytest.raises(EngineStartFailed, match="called off"):
+        await asker
+    async with asyncio.timeout(5):
+        await yard.supervisor.close()
+
+
+async def test_a_model_that_cannot_be_woken_any_more_is_refused_and_sleeps_on() -> None:
+    yard = Yard(room=11)
+    engine = await _asleep(yard)
+    yard.room = 5  # a device was lost
+    with pytest.raises(DoesNotFit):
+        await yard.ask("a")
+    assert yard.state("a") is State.SLEEPING
+    assert not engine.gone.is_set()
+    assert yard.supervisor.held() == {"cpu": 1}
+    async with asyncio.timeout(5):
+        await yard.supervisor.close()
+    assert yard.running == set()
+
+
+async def test_a_model_whose_engine_is_leaving_is_refused_without_forgetting_that_engine() -> None:
+    yard = Yard(room=10)
+    await yard.ask("a")
+    session = yard.sessions["a"]
+    session.slow.clear()
+    leaving = asyncio.create_task(yard.supervisor.unload("a"))
+    await settle()
+    yard.room = 5
+    with pytest.raises(DoesNotFit):
+        await yard.ask("a")
+    assert yard.state("a") is State.STOPPING
+    assert yard.supervisor.held() == {"cpu": 10}
+    session.slow.set()
+    assert await leaving is True
+    assert yard.state("a") is State.COLD
+    await yard.supervisor.close()
+
+
+async def test_who_waits_for_a_sleeping_model_is_looked_at_again_when_others_have_its_memory() -> None:
+    yard = Yard(room=11)
+    engine = await _asleep(yard)
+    yard.room, yard.most_room = 5, 11  # somebody else's program takes some for a while
+    async with yard.run():
+        asker = asyncio.create_task(yard.supervisor.acquire("a"))
+        await settle()
+        assert not asker.done()
+        yard.room = 11
+        await yard.clock.advance(2)
+        assert asker.done()
+        assert await asker is engine
+        yard.supervisor.end(engine)
+        await yard.supervisor.close()
