@@ -35,10 +35,14 @@ async def tell(
         async with aclosing(messages):
             while not gone.done():
                 step = asyncio.ensure_future(_next(messages))
-                await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if not step.done():
-                    step.cancel()
-                    await asyncio.wait({step})
+                try:
+                    await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    idle = not step.done()
+                    if idle:  # also when this is cancelled: messages that are being waited for cannot be closed
+                        step.cancel()
+                        await asyncio.wait({step})
+                if idle:
                     return
                 message = step.result()
                 if message is None:

@@ -214,8 +214,8 @@ async def _generated(
 ) -> AsyncGenerator[bytes, None]:
     """The answer as events: each piece, and at the end the facts of it, or why there is no more."""
     stream = await generator.open(config.body(model, stream=True), request_id, keep_alive=config.keep_alive)
-    yield b""  # the head is sent now: whatever could not be had would have been told by a status
     try:
+        yield b""  # the head is sent now: whatever could not be had would have been told by a status
         async with aclosing(stream.texts()) as texts:
             async for text in texts:
                 yield _event({"text": text})
