@@ -345,7 +345,7 @@ def test_a_refusal_says_what_would_fit() -> None:
     assert refused[1] == "context 20480; slots 1 with context 82176"
     smaller = refusal(LLAMA8B, SIZE, demand, [Room("cpu", GB, GB)])
     assert smaller is not None
-    assert smaller[1] == "a smaller model or quantisation"
+    assert smaller[1] == "Try a smaller model or quantisation."
 
 
 def test_a_model_of_the_block_bytes_is_cut_where_the_file_says() -> None:

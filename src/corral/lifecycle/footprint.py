@@ -174,10 +174,11 @@ def refusal(facts: Mapping[str, Any], size: int, demand: Demand, devices: Sequen
     near = ways[-1] if demand.layers is None else ways[0]
     short = next(room for room in devices if (room.total or 0) < near.devices.get(room.id, 0))
     needed = human(near.devices[short.id])
-    reason = (
-        f"needs {needed}{_how(there.estimate)} {near.said}, more than {short.id} may give ({human(short.total or 0)})"
-    )
-    return reason, "; ".join(reach(facts, size, demand, short).advice) or "Take a smaller model or quantisation."
+    how = _how(there.estimate) if demand.fixed is None else ""
+    reason = f"needs {needed}{how} {near.said}, more than {short.id} may give ({human(short.total or 0)})"
+    if demand.fixed is not None:
+        return reason, "Take less of it, or raise engines.memory."
+    return reason, f"Try {'; or '.join(reach(facts, size, demand, short).advice)}."
 
 
 class _Ground:
