@@ -342,7 +342,7 @@ def test_a_refusal_says_what_would_fit() -> None:
     assert refused is not None
     assert "4 x 131072 tokens" in refused[0]
     assert "more than cpu may give (16.0 GB)" in refused[0]
-    assert refused[1] == "context 20480; slots 1 with context 82176"
+    assert refused[1] == "Try context 20480; or slots 1 with context 82176."
     smaller = refusal(LLAMA8B, SIZE, demand, [Room("cpu", GB, GB)])
     assert smaller is not None
     assert smaller[1] == "Try a smaller model or quantisation."
