@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -41,14 +42,24 @@ class Yard:
     def __init__(self, there: Machine, **settings: Any) -> None:
         self.there = there
         self.looks = 0
+        self.slow: Callable[[], Machine] | None = None
         self.settings = EngineSettings(**settings)
         self.clock = HandClock()
         self.recollection = Recollection(None)
         self.memory = Memory(lambda: self.settings, self.look, self.recollection, self.clock)
 
     def look(self) -> Machine:
+        if self.slow is not None:
+            take, self.slow = self.slow, None
+            return take()
         self.looks += 1
         return self.there
+
+    async def later(self) -> dict[str, int]:
+        """What engines may take after a while in which nothing came or went."""
+        self.clock.time += 10
+        await self.memory.look_again()
+        return dict(self.memory.capacity(settled=True))
 
 
 class Session:
@@ -67,7 +78,13 @@ def engine(
 ) -> Any:
     revision = launch.spec.revision.id if launch.spec.revision else None
     return SimpleNamespace(
-        id=name, launch=launch, placement=placement, peak=peak, session=Session(pids), revision=revision
+        id=name,
+        launch=launch,
+        placement=placement,
+        peak=peak,
+        session=Session(pids),
+        revision=revision,
+        gone=asyncio.Event(),
     )
 
 
@@ -87,24 +104,76 @@ def test_of_a_small_device_at_most_a_tenth_is_kept_back() -> None:
     assert yard.memory.capacity(settled=True)["cuda:0"] == 4 * GIB - 4 * GIB // 10
 
 
-def test_a_limit_of_the_settings_holds_and_what_others_take_comes_off_the_device() -> None:
+async def test_a_limit_of_the_settings_holds_and_what_others_take_comes_off_the_device() -> None:
     yard = Yard(machine(available=24 * GIB), memory={"cpu": 2 * GIB})
     assert yard.memory.capacity(settled=True) == {"cpu": 2 * GIB}
     yard.there = machine(available=GIB)
-    yard.clock.time += 10
-    assert yard.memory.capacity(settled=True) == {"cpu": GIB}
+    assert await yard.later() == {"cpu": GIB}
 
 
-def test_others_are_looked_at_only_while_nothing_comes_or_goes() -> None:
+async def test_others_are_looked_at_only_while_nothing_comes_or_goes() -> None:
     yard = Yard(machine(available=24 * GIB))
     assert yard.memory.capacity(settled=False) == {"cpu": 23 * GIB}
     yard.there = machine(available=4 * GIB)
     yard.clock.time += 10
     assert yard.memory.capacity(settled=False) == {"cpu": 23 * GIB}  # an engine may be what takes it
-    assert yard.memory.capacity(settled=True) == {"cpu": 4 * GIB}
+    assert await yard.later() == {"cpu": 4 * GIB}
     looks = yard.looks
     yard.memory.capacity(settled=True)
+    await yard.memory.look_again()
     assert yard.looks == looks  # a look a moment ago is good enough
+
+
+async def test_the_machine_is_looked_at_beside_the_loop_and_what_was_seen_is_told() -> None:
+    yard = Yard(machine(available=24 * GIB))
+    told, seen, go_on = asyncio.Event(), asyncio.Event(), threading.Event()
+    yard.memory.news = told.set
+    yard.memory.capacity(settled=True)
+    loop, take = asyncio.get_running_loop(), yard.look
+
+    def slow() -> Machine:
+        loop.call_soon_threadsafe(seen.set)
+        assert go_on.wait(30)
+        return take()
+
+    yard.slow = slow
+    yard.there = machine(available=GIB)
+    yard.clock.time += 10
+    assert yard.memory.capacity(settled=True) == {"cpu": 23 * GIB}  # as it was seen last
+    await seen.wait()
+    assert yard.memory.capacity(settled=True) == {"cpu": 23 * GIB}
+    go_on.set()
+    await told.wait()
+    assert yard.memory.capacity(settled=True) == {"cpu": GIB}
+    await yard.memory.close()
+
+
+async def test_a_look_during_which_an_engine_came_or_went_says_nothing_of_others() -> None:
+    yard = Yard(machine(available=24 * GIB))
+    yard.memory.capacity(settled=True)
+    yard.there = machine(available=GIB)
+    yard.clock.time += 10
+    yard.memory.capacity(settled=True)  # it begins
+    yard.memory.capacity(settled=False)  # and an engine is being loaded
+    await yard.memory.look_again()
+    assert yard.memory.capacity(settled=True) == {"cpu": 23 * GIB}
+    yard.clock.time += 10
+    yard.memory.capacity(settled=True)
+    yard.memory.forget(engine(launch(), Placement(), {}))  # and one has left
+    await yard.memory.look_again()
+    assert yard.memory.capacity(settled=True) == {"cpu": 23 * GIB}
+    assert await yard.later() == {"cpu": GIB}
+
+
+async def test_an_engine_that_went_while_it_was_measured_is_not_counted_for_ever() -> None:
+    yard = Yard(machine(available=24 * GIB))
+    mine = engine(launch(), Placement({"cpu": GIB}), {}, pids=[1])
+    measuring = asyncio.create_task(yard.memory.measure(mine))
+    await asyncio.sleep(0)
+    mine.gone.set()
+    yard.memory.forget(mine)
+    await measuring
+    assert yard.memory._private == {}
 
 
 async def test_what_our_engines_take_is_not_taken_by_others() -> None:
@@ -114,11 +183,9 @@ async def test_what_our_engines_take_is_not_taken_by_others() -> None:
     assert await yard.memory.measure(mine) == {"cpu": 5}
     private = yard.memory._private["e-1"]["cpu"]
     yard.there = machine(available=24 * GIB - private)
-    yard.clock.time += 10
-    assert yard.memory.capacity(settled=True) == {"cpu": 23 * GIB}
+    assert await yard.later() == {"cpu": 23 * GIB}
     yard.memory.forget(mine)
-    yard.clock.time += 10
-    assert yard.memory.capacity(settled=True) == {"cpu": min(23 * GIB, 24 * GIB - private)}
+    assert await yard.later() == {"cpu": min(23 * GIB, 24 * GIB - private)}
 
 
 async def test_an_engine_without_processes_is_measured_by_what_it_says() -> None:
@@ -126,12 +193,11 @@ async def test_an_engine_without_processes_is_measured_by_what_it_says() -> None
     assert await yard.memory.measure(engine(launch(), Placement(), {})) == {"cpu": 5}
 
 
-def test_a_device_that_is_gone_gives_nothing_and_is_not_replaced_in_silence() -> None:
+async def test_a_device_that_is_gone_gives_nothing_and_is_not_replaced_in_silence() -> None:
     yard = Yard(machine(gpu=8 * GIB, gpu_free=8 * GIB))
     assert yard.memory.capacity(settled=True)["cuda:0"] > 0
     yard.there = replace(machine(), gpus=())
-    yard.clock.time += 10
-    assert yard.memory.capacity(settled=True)["cuda:0"] == 0
+    assert (await yard.later())["cuda:0"] == 0
     (way,) = yard.memory.placements(launch(), Demand(), ())
     assert way.device == "cpu"
     assert "cuda:0 is gone" in way.said

@@ -99,6 +99,7 @@ class Corral:
             stop_grace=self.settings.engines.stop_grace,
             on_gone=self._forget,
         )
+        self.memory.news = self.supervisor.decide_soon
         self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.timeouts, self.clock, self.canonical)
         self.catalog = Catalog(self)
         self.exchange = Exchange(self)

@@ -30,6 +30,7 @@ async def plan(corral: Corral, name: str) -> Launch:
     demand = launch.runtime.demand(launch.spec)
     if demand is None:
         return launch
+    await corral.memory.look_again()
     return replace(launch, placements=corral.memory.placements(launch, demand, said.devices))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from corral.app.fitness import allowed, rooms
 from corral.errors import DoesNotFit
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _FRESH = 2.0
 """Seconds for which a look at the machine is good enough."""
+_PATIENCE = 5.0
+"""Seconds that are waited for a look: a driver may hang, and engines that need no GPU must not hang with it."""
 _OWN = secrets.token_hex(4)
 """Tells the engines of this process from those of others with the same number."""
 
@@ -33,13 +35,17 @@ class Memory:
     """What the supervisor asks about memory (a `lifecycle.engines.Gauge`), and where a launch may be put.
 
     How much others take is looked at only while no engine is coming or going: in between, what an engine has been
-    given and what it has taken already cannot be told apart.
+    given and what it has taken already cannot be told apart. It is looked at in a thread, since a driver may take its
+    time; only the first look, without which nothing is known, is not.
 
     Args:
         settings: `engines.memory` and `engines.reserve`; asked each time, since they may change.
-        look: the machine now; quick.
+        look: the machine now; blocks.
         recollection: what was measured before.
         clock: time.
+
+    Attributes:
+        news: called in the loop when the machine has been looked at again.
     """
 
     def __init__(
@@ -53,9 +59,13 @@ class Memory:
         self._look = look
         self._recollection = recollection
         self._clock = clock
+        self.news: Callable[[], None] = lambda: None
         self._roll = Roll()
         self._machine: Machine | None = None
         self._looked_at = 0.0
+        self._looking: asyncio.Task[None] | None = None
+        self._seen_since: Machine | None = None
+        self._steady = False
         self._private: dict[str, Mapping[str, int]] = {}
         self._revisions: dict[str, str | None] = {}
         self._others: dict[str, int] = {}
@@ -63,19 +73,28 @@ class Memory:
 
     def capacity(self, *, settled: bool) -> Mapping[str, int]:
         """Bytes of each device that engines may take now; `settled`: none of them is coming, going or unmeasured."""
-        now = self._clock.now()
-        if self._machine is None or (settled and now - self._looked_at >= _FRESH):
-            self._looked_at = now
-            machine = self._machine = self._seen()
-            if settled:
-                self._others = {room.id: self._taken_by_others(room) for room in rooms(machine)}
+        if self._machine is None:
+            self._looked_at = self._clock.now()
+            self._take_over(self._look(), others=settled)
+        elif not settled:
+            self._unsettle()
+        else:
+            if self._seen_since is not None:
+                self._take_over(self._seen_since, others=True)
+            self._look_soon()
         found = {}
-        for room in rooms(self._machine):
+        for room in rooms(self._there):
             most = self._allowed(room)
             if most is not None and not room.unified:
                 there = most if room.total is None else room.total - self._others.get(room.id, 0)
                 found[room.id] = max(0, min(most, there)) if room.lost is None else 0
         return found
+
+    async def look_again(self) -> None:
+        """Have a fresh look at the machine for the next decision, as far as it lets itself be looked at."""
+        self._look_soon()
+        if self._looking is not None:
+            await asyncio.wait([self._looking], timeout=_PATIENCE)
 
     def limits(self) -> Mapping[str, int]:
         """Bytes of each device that engines may take at most, whoever has them now."""
@@ -83,8 +102,7 @@ class Memory:
 
     def rooms(self) -> list[Room]:
         """The devices, the best first, each with what engines may take of it at most, whoever has it now."""
-        self._machine = self._machine or self._seen()
-        return [replace(room, total=self._allowed(room)) for room in rooms(self._machine)]
+        return [replace(room, total=self._allowed(room)) for room in rooms(self._there)]
 
     def remembered(self, launch: Launch) -> Mapping[str, Mapping[str, int]]:
         """What engines started so were found to take, by placement and device. Blocks when it is first asked."""
@@ -122,7 +140,8 @@ class Memory:
             return found
         private = await asyncio.to_thread(processes.private, pids)
         on_gpus = await asyncio.to_thread(self._on_gpus, pids)
-        self._private[engine.id] = {"cpu": private, **on_gpus}
+        if not engine.gone.is_set():  # else it may have been forgotten in the meantime, and would never be again
+            self._private[engine.id] = {"cpu": private, **on_gpus}
         return found | on_gpus
 
     def measured(self, engine: Engine) -> None:
@@ -141,19 +160,54 @@ class Memory:
 
     def forget(self, engine: Engine) -> None:
         """The engine is gone."""
+        self._unsettle()
         self._revisions.pop(engine.id, None)
         self._private.pop(engine.id, None)
 
     async def close(self) -> None:
         """Write down what was learned."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
         if self._saving is not None:
             await self._saving
         await asyncio.to_thread(self._recollection.save)
 
-    def _seen(self) -> Machine:
-        """The machine now; a device that was there and is not counts as lost."""
-        self._roll, machine, _ = called(self._roll, self._look(), self._clock.wall())
-        return machine
+    def _look_soon(self) -> None:
+        """Begin to look at the machine, unless that was done a moment ago or is being done."""
+        now = self._clock.now()
+        if self._looking is None and (now - self._looked_at >= _FRESH or self._machine is None):
+            self._looked_at, self._steady, self._seen_since = now, True, None
+            self._looking = asyncio.ensure_future(self._look_aside())
+
+    async def _look_aside(self) -> None:
+        try:
+            machine = await asyncio.to_thread(self._look)
+        finally:
+            self._looking = None
+        if self._machine is None:
+            self._take_over(machine, others=False)
+        if self._steady:  # taken over by the next decision that finds nothing coming or going
+            self._seen_since = machine
+            self.news()
+
+    def _unsettle(self) -> None:
+        """A look that has been begun does not tell what others take: engines came or went while it was taken."""
+        self._steady, self._seen_since = False, None
+
+    @property
+    def _there(self) -> Machine:
+        """The machine as it was last seen; the first time, now."""
+        if self._machine is None:
+            self._take_over(self._look(), others=False)
+        return cast("Machine", self._machine)
+
+    def _take_over(self, machine: Machine, *, others: bool) -> None:
+        """Go by this look from now on; a device that was there and is not counts as lost."""
+        self._seen_since = None
+        self._roll, self._machine, _ = called(self._roll, machine, self._clock.wall())
+        if others:
+            self._others = {room.id: self._taken_by_others(room) for room in rooms(self._machine)}
 
     def _on_gpus(self, pids: tuple[int, ...]) -> dict[str, int]:
         """Bytes that processes take of each GPU, as far as the driver tells. Blocks."""
