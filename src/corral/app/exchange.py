@@ -63,7 +63,13 @@ class Exchange:
         was = engine.launch
         if now.spec.revision != was.spec.revision:
             return "another revision took its place"
-        if now.runtime.kind != was.runtime.kind or now.spec != was.spec:
+        # How long a start may take says nothing of an engine that has started.
+        spec = replace(now.spec, load_timeout=was.spec.load_timeout)
+        if now.runtime.kind != was.runtime.kind or spec != was.spec:
             return "it is configured otherwise now"
-        engine.launch = replace(was, idle_timeout=now.idle_timeout, resident=now.resident, priority=now.priority)
+        rules = replace(
+            was, idle_timeout=now.idle_timeout, resident=now.resident, priority=now.priority, limit=now.limit
+        )
+        engine.go_by(rules)
+        self._corral.supervisor.decide_soon()
         return None

@@ -151,6 +151,11 @@ class Engine:
         """Whether it has as many requests as it is given at once."""
         return self.limit is not None and self.in_flight >= self.limit
 
+    def go_by(self, launch: Launch) -> None:
+        """Keep the rules of this launch from now on; how it was started stays as it was."""
+        self.launch = launch
+        self.limit = launch.limit if launch.limit or self.remote else self.session.facts.slots
+
     def note(self, devices: Mapping[str, int]) -> None:
         """It was found to take this much."""
         self.footprint = devices

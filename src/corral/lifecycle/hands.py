@@ -69,8 +69,7 @@ class Hands:
             raise
         now = self._clock.now()
         self._count += 1
-        remote = session.facts.device == "remote"
-        return Engine(
+        engine = Engine(
             id=f"{launch.runtime.kind}-{self._count}",
             model=model,
             launch=launch,
@@ -81,8 +80,9 @@ class Hands:
             load_seconds=now - started,
             last_used=now,
             ready_at=now,
-            limit=launch.limit if launch.limit or remote else session.facts.slots,
         )
+        engine.go_by(launch)
+        return engine
 
     async def wake(self, engine: Engine, before: asyncio.Task[Any] | None) -> Engine:
         """Have a sleeping engine answer again; `before` is its way to sleep, which may not be over."""
