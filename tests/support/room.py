@@ -122,6 +122,9 @@ class Yard:
         self.needs: dict[str, int] = {}
         self.takes: dict[str, int] = {}
         self.settled: list[bool] = []
+        self.measures = 0
+        self.driver = asyncio.Event()
+        self.driver.set()
         self.learned: list[tuple[str, Mapping[str, int]]] = []
         self.slots: int | None = 2
         self.sleeps = False
@@ -148,6 +151,8 @@ class Yard:
         return {"cpu": self.most_room or self.room}
 
     async def measure(self, engine: Engine) -> Mapping[str, int]:
+        self.measures += 1
+        await self.driver.wait()
         if self.sessions[engine.model].asleep:
             return {"cpu": 1}
         return {"cpu": self.takes.get(engine.model, engine.placement.devices["cpu"])}

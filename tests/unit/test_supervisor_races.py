@@ -8,7 +8,7 @@ import pytest
 
 from corral.domain.states import State
 from corral.errors import DoesNotFit, EngineStartFailed
-from corral.lifecycle.engines import Engine
+from corral.lifecycle.engines import Engine, Rules
 from support.clocks import settle
 from support.room import Yard
 
@@ -143,3 +143,48 @@ async def test_who_waits_for_a_sleeping_model_is_looked_at_again_when_others_hav
         assert await asker is engine
         yard.supervisor.end(engine)
         await yard.supervisor.close()
+
+
+async def test_a_driver_that_hangs_is_not_asked_again_and_again() -> None:
+    yard = Yard(rules=Rules(measure_every=5))
+    await yard.ask("a")
+    await settle()
+    yard.driver.clear()
+    async with yard.run():
+        await settle()
+        before = yard.measures
+        for _ in range(4):
+            await yard.clock.advance(5)
+        assert yard.measures == before + 1
+        yard.driver.set()
+        await settle()
+        await yard.clock.advance(5)
+        assert yard.measures == before + 2
+        await yard.supervisor.close()
+
+
+async def test_measuring_without_a_pause_is_not_measuring_without_end() -> None:
+    yard = Yard(rules=Rules(measure_every=0))
+    await yard.ask("a")
+    await settle()
+    async with yard.run():
+        await settle()
+        before = yard.measures
+        await settle()
+        assert yard.measures == before
+        await yard.supervisor.close()
+
+
+async def test_a_new_engine_is_measured_at_once_where_somebody_wants_to_know() -> None:
+    yard = Yard()
+    yard.takes["a"] = 12
+    yard.driver.clear()
+    engine = await yard.ask("a")
+    assert engine.footprint == {}
+    yard.driver.set()
+    await yard.supervisor.measure(engine)
+    assert engine.footprint == {"cpu": 12}
+    measures = yard.measures
+    await yard.supervisor.measure(engine)
+    assert yard.measures == measures
+    await yard.supervisor.close()

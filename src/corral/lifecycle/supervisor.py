@@ -196,6 +196,11 @@ class Supervisor:
         if slot is not None and slot.engine is engine and slot.state is State.READY:
             self._hands.spawn(self._hands.examine(slot, engine, reason))
 
+    async def measure(self, engine: Engine) -> None:
+        """Find out now what a new engine takes, where that is not known yet."""
+        if not engine.footprint and not engine.remote:
+            await self._hands.measure(engine)
+
     def statuses(self) -> list[Status]:
         """Every model that is not cold, and those whose last load failed."""
         found = [slots.status(model, slot, self._clock) for model, slot in self._slots.items()]
@@ -252,6 +257,7 @@ class Supervisor:
     async def run(self) -> None:
         """Let idle models go, look again at who waits, and measure what runs, until cancelled."""
         measure_at = self._clock.now() + self.rules.measure_every
+        measuring: asyncio.Task[None] | None = None
         while True:
             self._changed.clear()
             now = self._clock.now()
@@ -261,8 +267,9 @@ class Supervisor:
                 self._recheck = inf
                 self.decide_soon()
             if now >= measure_at:
-                measure_at = now + self.rules.measure_every
-                self._hands.spawn(self._hands.measure_all(self._running()))
+                measure_at = now + max(self.rules.measure_every, _LOOK_AGAIN)
+                if measuring is None or measuring.done():  # a driver that hangs is not asked again meanwhile
+                    measuring = self._hands.spawn(self._hands.measure_all(self._running()))
             due = min(self._recheck, measure_at if self._slots else inf)
             await self._pause(min(scheduler.next_check(self._views().values(), now), max(0.0, due - now)))
 

@@ -96,8 +96,7 @@ def _add_loading(routes: APIRouter, corral: Corral, registrations: Registrations
         own = corral.canonical(model_name)
         if wait:
             engine = await corral.load(own, keep_alive=seconds)
-            if not engine.footprint and not engine.remote:
-                engine.note((await engine.session.footprint()).devices)
+            await corral.supervisor.measure(engine)
         else:
             corral.definition(model_name)
             corral.supervisor.hint(own)
