@@ -65,9 +65,10 @@ class Yard:
 class Session:
     def __init__(self, pids: Sequence[int] = ()) -> None:
         self._pids = pids
+        self.says = {"cpu": 5}
 
     async def footprint(self) -> Footprint:
-        return Footprint({"cpu": 5})
+        return Footprint(self.says)
 
     def processes(self) -> Sequence[int]:
         return self._pids
@@ -201,6 +202,16 @@ async def test_a_device_that_is_gone_gives_nothing_and_is_not_replaced_in_silenc
     (way,) = yard.memory.placements(launch(), Demand(), ())
     assert way.device == "cpu"
     assert "cuda:0 is gone" in way.said
+
+
+async def test_what_a_daemon_holds_for_us_is_not_taken_by_others() -> None:
+    yard = Yard(machine(available=24 * GIB, gpu=16 * GIB, gpu_free=16 * GIB))
+    before = dict(yard.memory.capacity(settled=True))
+    mine = engine(launch(), Placement({"cuda:0": 8 * GIB}), {})
+    mine.session.says = {"cpu": GIB, "cuda:0": 8 * GIB}
+    assert await yard.memory.measure(mine) == mine.session.says
+    yard.there = machine(available=23 * GIB, gpu=16 * GIB, gpu_free=8 * GIB)
+    assert await yard.later() == before
 
 
 def test_the_best_place_comes_first_and_only_devices_that_the_runtime_can_use() -> None:

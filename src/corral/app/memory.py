@@ -136,12 +136,14 @@ class Memory:
         session = engine.session
         found = dict((await session.footprint()).devices)
         pids = tuple(session.processes())
-        if not pids:
-            return found
-        private = await asyncio.to_thread(processes.private, pids)
-        on_gpus = await asyncio.to_thread(self._on_gpus, pids)
+        if pids:
+            private = await asyncio.to_thread(processes.private, pids)
+            on_gpus = await asyncio.to_thread(self._on_gpus, pids)
+            own = {"cpu": private, **on_gpus}
+        else:  # another's processes, such as a daemon's; of main memory, files that they only map may be most
+            on_gpus = own = {device: size for device, size in found.items() if device != "cpu"}
         if not engine.gone.is_set():  # else it may have been forgotten in the meantime, and would never be again
-            self._private[engine.id] = {"cpu": private, **on_gpus}
+            self._private[engine.id] = own
         return found | on_gpus
 
     def measured(self, engine: Engine) -> None:
