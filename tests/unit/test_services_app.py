@@ -15,7 +15,7 @@ from corral.domain.ports import Availability
 from corral.domain.services import ServiceSpec, ServiceState, ServiceStatus
 from corral.errors import ConfigError, InvalidName, ModelNotFound, ServiceError, ServiceNotFound
 from corral.services.folder import Folder, Record
-from support.clocks import Restless
+from support.clocks import HandClock, Restless
 
 FILE = """
 services:
@@ -141,6 +141,23 @@ async def test_what_is_done_to_one_is_done_one_after_the_other(bench: Bench) -> 
     await asyncio.gather(*(bench.services.restart("web") for _ in range(3)))
 
     assert bench.done == ["stop web", "start web"] * 3
+
+
+@pytest.mark.parametrize("how", ["start", "restart"])
+async def test_one_that_is_starting_can_be_stopped(bench: Bench, how: str) -> None:
+    clock = bench.corral.clock = HandClock()
+    manager = bench.managers["local"]
+    manager.states = [ServiceState.STARTING]
+    starting = asyncio.create_task(getattr(bench.services, how)("named"))
+    while manager.state is not ServiceState.STARTING:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await bench.services.stop("named")
+    assert not starting.done()
+    await clock.advance(1)
+    with pytest.raises(ServiceError, match="did not become healthy"):
+        await starting
+    assert manager.done[-1] == "stop named"
 
 
 async def test_a_list_has_the_wrong_ones_too_and_says_why(bench: Bench) -> None:

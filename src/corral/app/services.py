@@ -84,7 +84,8 @@ class Services:
         async with self._alone(name):
             manager, spec = await self._of(name)
             await manager.start(spec)
-            return await self._settled(manager, spec) if wait else await manager.status(spec)
+        # Not alone any more: whoever sees that it will come to nothing may stop it.
+        return await self._settled(manager, spec) if wait else await manager.status(spec)
 
     async def stop(self, name: str) -> ServiceStatus:
         """End it and all of its processes; one that is not up is left as it is.
@@ -107,7 +108,8 @@ class Services:
             manager, spec = await self._of(name)
             await manager.stop(spec)
             await manager.start(spec)
-            return await self._settled(manager, spec) if wait else await manager.status(spec)
+        # Not alone any more: whoever sees that it will come to nothing may stop it.
+        return await self._settled(manager, spec) if wait else await manager.status(spec)
 
     async def log(self, name: str, lines: int = 100) -> Sequence[str]:
         """The last lines it printed, oldest first.
