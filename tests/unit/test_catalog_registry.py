@@ -155,7 +155,7 @@ async def test_a_source_without_it_says_so(registry):
     assert registry.names() == []
 
 
-@pytest.mark.parametrize("name", ["../evil", "/abs", "a b", ""])
+@pytest.mark.parametrize("name", ["../evil", "/abs", "a b", "", "-c", "--help"])
 async def test_bad_names_are_refused(registry, name):
     with pytest.raises(InvalidName):
         await registry.install("memory:two", name=name)

@@ -54,6 +54,13 @@ def test_a_child_gets_no_credentials_it_was_not_given():
         "AWS_SECRET_ACCESS_KEY": "4",
         "my_secret": "5",
         "DB_PASSWORD": "6",
+        "PGPASSWORD": "7",
+        "API_KEY": "8",
+        "TOKEN": "9",
+        "OPENAI_API_KEY_2": "10",
+        "AWS_ACCESS_KEY_ID": "11",
+        "SSH_PRIVATE_KEY": "12",
+        "KEY_PASSPHRASE": "13",
         "TOKENIZERS_PARALLELISM": "false",
     }
     assert child_environment(environ) == {"PATH": "/bin", "TOKENIZERS_PARALLELISM": "false"}

@@ -35,13 +35,13 @@ def check_name(name: str) -> str:
     """`name` itself, when it may name a model.
 
     Raises:
-        InvalidName: empty, over 200 characters, a path that climbs, or characters that are not letters, digits or
-        `_-.:/`.
+        InvalidName: empty, over 200 characters, a path that climbs, what a program would take for one of its options,
+        or characters that are not letters, digits or `_-.:/`.
     """
-    if not _NAME.fullmatch(name) or len(name) > 200 or name.startswith("/") or ".." in name.split("/"):
+    if not _NAME.fullmatch(name) or len(name) > 200 or name.startswith(("/", "-")) or ".." in name.split("/"):
         raise InvalidName(
             f"{name[:200]!r} cannot name a model.",
-            "Use letters, digits and the characters _ - . : / only, with no leading / and no '..'.",
+            "Use letters, digits and the characters _ - . : / only, with no leading / or - and no '..'.",
             param="model",
         )
     return name

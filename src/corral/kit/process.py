@@ -33,7 +33,9 @@ from corral.kit import lineage
 if TYPE_CHECKING:
     import psutil
 
-_SECRET = re.compile(r"(_API_KEY|_TOKEN|_PASSWORD)$|SECRET", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(API_?KEY|ACCESS_KEY(_ID)?|PRIVATE_KEY|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS)(_?\d+)?$|SECRET", re.IGNORECASE
+)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _MAX_READINESS = 64 * 1024
