@@ -257,7 +257,8 @@ class Guard:
                     self._stop_command = 0
                     if status:
                         self._note("the stop command failed")
-                        _signal(self._program, signal.SIGTERM)
+                        if self._status is None:  # else its number may be another's by now
+                            _signal(self._program, signal.SIGTERM)
 
     def _unless_stolen(self) -> None:
         """Start a program anew on another port if it ended before it was ready and another holds its port."""
