@@ -21,8 +21,9 @@ import psutil
 import pytest
 
 from corral.domain.services import ServiceState
-from corral.errors import AddressInUse, ServiceUnavailable
+from corral.errors import AddressInUse, ServiceError, ServiceUnavailable
 from corral.kit import pidfile
+from corral.kit.disk import lies_at, try_lock
 from corral.services import _logfile
 from corral.services.folder import Folder
 from support.services import QUICK, Place, until, until_state
@@ -344,6 +345,22 @@ async def test_what_cannot_be_installed_and_what_is_removed(place: Place) -> Non
     await manager.uninstall(spec)
 
     assert [path.name for path in Folder(place.home, "web").path.iterdir()] == ["service.log"]
+
+
+async def test_what_another_has_started_again_meanwhile_is_not_removed_from_under_it(place: Place) -> None:
+    manager, spec, folder = place.manager(), place.spec(), Folder(place.home, "web")
+    folder.make()
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        assert try_lock(lock)  # as whoever starts it does
+        with pytest.raises(ServiceError, match="started it again"):
+            await manager.uninstall(spec)
+        assert lies_at(lock, folder.lock)
+    finally:
+        os.close(lock)
+    await manager.uninstall(spec)
+    assert not folder.path.exists()
+    await manager.uninstall(spec)
 
 
 STARTER = """

@@ -21,7 +21,7 @@ from corral.domain.ports import Availability
 from corral.domain.services import ServiceSpec, ServiceState, ServiceStatus
 from corral.errors import ServiceError, ServiceUnavailable
 from corral.kit import lineage, pidfile
-from corral.kit.disk import translated, try_lock
+from corral.kit.disk import lies_at, translated, try_lock
 from corral.kit.process import child_environment, module_argv
 from corral.services.folder import Folder, Record, fingerprint, packed
 from corral.services.ports import refuse_taken
@@ -66,13 +66,28 @@ class LocalServices:
         )
 
     async def uninstall(self, spec: ServiceSpec) -> None:
-        """Stop it, and remove what was written for it, but its log."""
+        """Stop it, and remove what was written for it, but its log.
+
+        Raises:
+            ServiceError: another has started it again in the meantime.
+        """
         await self.stop(spec)
         folder = Folder(self._home, spec.name)
-        for path in (folder.status, folder.pid, folder.lock):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.path.rmdir()  # unless its log is in it
+        lock = _lock(folder)
+        if lock is None:
+            if folder.path.exists():
+                raise ServiceError(
+                    f"{spec.name!r} is not removed: another process has started it again.",
+                    f"Once more: corral services uninstall {spec.name}",
+                )
+            return
+        try:
+            for path in (folder.status, folder.pid, folder.lock):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.path.rmdir()  # unless its log is in it
+        finally:
+            os.close(lock)
 
     async def start(self, spec: ServiceSpec) -> bool:
         """Start it; False when it is up already.
@@ -226,7 +241,7 @@ def _lock(folder: Folder) -> int | None:
         descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         return None
-    if try_lock(descriptor):
+    if try_lock(descriptor) and lies_at(descriptor, folder.lock):  # else it was removed since it was opened
         return descriptor
     os.close(descriptor)
     return None
