@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from corral.domain.memory import Placement
 from corral.domain.states import State
 from corral.errors import OutOfMemory
-from corral.lifecycle.engines import Engine, Launch, Status
-from corral.lifecycle.scheduler import EngineView, Queue
+from corral.lifecycle.engines import Engine, Gauge, Launch, Rules, Status
+from corral.lifecycle.scheduler import EngineView, Queue, Yard
 from corral.lifecycle.waiting import Line
 
 if TYPE_CHECKING:
@@ -125,3 +126,48 @@ def status(model: str, slot: Slot, clock: Clock) -> Status:
         placement=slot.placement if slot.placement.devices else None,
         priority=slot.launch.priority if slot.launch is not None else 0,
     )
+
+
+class Census:
+    """Counts what is in all slots.
+
+    Args:
+        slots: by model; the supervisor's own, which changes.
+        gauge: knows memory.
+    """
+
+    def __init__(self, slots: Mapping[str, Slot], gauge: Gauge) -> None:
+        self._slots = slots
+        self._gauge = gauge
+
+    def held(self) -> dict[str, int]:
+        """Bytes of each device that count as taken."""
+        total: Counter[str] = Counter()
+        for slot in self._slots.values():
+            total.update(held(slot))
+        return dict(total)
+
+    def capacity(self) -> Mapping[str, int]:
+        """Bytes of each device that engines may take now."""
+        return self._gauge.capacity(settled=all(settled(slot) for slot in self._slots.values()))
+
+    def crowded(self, slot: Slot) -> bool:
+        """Whether others take some of a device that the model in the slot could stand on."""
+        limits, capacity = self._gauge.limits(), self.capacity()
+        placements = () if slot.launch is None else slot.launch.placements
+        wanted = {device for placement in placements for device in placement.devices}
+        return any(capacity.get(device, 0) < limits.get(device, 0) for device in wanted)
+
+    def running(self) -> list[Engine]:
+        """The engines that can be measured."""
+        ready = (slot.engine for slot in self._slots.values() if slot.state is State.READY)
+        return [engine for engine in ready if engine is not None and not engine.remote]
+
+    def views(self) -> dict[str, EngineView]:
+        """The engines, as a decision sees them."""
+        return {model: view(model, slot) for model, slot in self._slots.items() if slot.state is not State.QUEUED}
+
+    def yard(self, rules: Rules) -> Yard:
+        """Everything that a decision is made from."""
+        queues = {model: found for model, slot in self._slots.items() if (found := queue(model, slot))}
+        return Yard(self.views(), queues, self.capacity(), rules.groups, rules.patience, rules.loads)

@@ -13,32 +13,28 @@ without an await in between, so that no two decisions are made from the same mem
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import asynccontextmanager
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from corral.domain.memory import Placement
 from corral.domain.ports import Clock, Progress, Report, silent
 from corral.domain.states import State, Transition
 from corral.errors import (
     CorralError,
     DoesNotFit,
-    EngineDied,
     EngineStartFailed,
     EngineUnstable,
     InvalidName,
     NotFound,
-    OutOfMemory,
     QueueFull,
 )
 from corral.lifecycle import scheduler, slots
+from corral.lifecycle.arrivals import Arrivals
 from corral.lifecycle.chronicle import Chronicle
 from corral.lifecycle.engines import Engine, Entry, Gauge, Launch, NoGauge, Rules, Status
 from corral.lifecycle.hands import Hands
 from corral.lifecycle.restarts import Restarts
-from corral.lifecycle.scheduler import EngineView, Yard
-from corral.lifecycle.slots import Slot
+from corral.lifecycle.slots import Census, Slot
 from corral.lifecycle.waiting import Line, Waiter
 
 if TYPE_CHECKING:
@@ -79,7 +75,9 @@ class Supervisor:
         self._clock = clock
         self._gauge = gauge or NoGauge()
         self._hands = Hands(self, clock, self._gauge, stop_grace, on_gone)
+        self._arrivals = Arrivals(self, plan, self._hands, self._gauge)
         self._slots: dict[str, Slot] = {}
+        self._census = Census(self._slots, self._gauge)
         self._open: dict[str, Engine] = {}
         self._waiting = 0
         self._failures: dict[str, str] = {}
@@ -183,7 +181,7 @@ class Supervisor:
             return False
         while self._slots.get(model) is slot:  # else it is gone, and whatever has come since is not meant
             if slot.state in (State.QUEUED, State.LOADING):
-                await self._call_off(model, slot)
+                await self._arrivals.call_off(model, slot)
             elif slot.engine is not None and slot.stop is None and (slot.state is not State.STOPPING or force):
                 await self._hands.leave(model, slot, slot.engine, drain, reason, force=force)
             else:
@@ -209,14 +207,11 @@ class Supervisor:
 
     def held(self) -> dict[str, int]:
         """Bytes of each device that count as taken by engines, those set aside for loads among them."""
-        total: Counter[str] = Counter()
-        for slot in self._slots.values():
-            total.update(slots.held(slot))
-        return dict(total)
+        return self._census.held()
 
     def capacity(self) -> dict[str, int]:
         """Bytes of each device that engines may take; a device that is not named has no limit."""
-        return dict(self._gauge.capacity(settled=self._settled))
+        return dict(self._census.capacity())
 
     def decisions(self, limit: int = 100) -> list[Entry]:
         """What was decided and done last, newest first."""
@@ -230,7 +225,7 @@ class Supervisor:
         """
         slot = self._slots.get(model)
         launch = slot.launch if slot is not None and slot.launch is not None else await self._plan(model)
-        return scheduler.explain(self._yard(), model, launch.placements, self._clock.now())
+        return scheduler.explain(self._census.yard(self.rules), model, launch.placements, self._clock.now())
 
     @property
     def stop_grace(self) -> float:
@@ -261,7 +256,7 @@ class Supervisor:
         while True:
             self._changed.clear()
             now = self._clock.now()
-            for effect in scheduler.idle(self._views().values(), now):
+            for effect in scheduler.idle(self._census.views().values(), now):
                 self._evict(effect)
             if now >= self._recheck:
                 self._recheck = inf
@@ -269,9 +264,9 @@ class Supervisor:
             if now >= measure_at:
                 measure_at = now + max(self.rules.measure_every, _LOOK_AGAIN)
                 if measuring is None or measuring.done():  # a driver that hangs is not asked again meanwhile
-                    measuring = self._hands.spawn(self._hands.measure_all(self._running()))
+                    measuring = self._hands.spawn(self._hands.measure_all(self._census.running()))
             due = min(self._recheck, measure_at if self._slots else inf)
-            await self._pause(min(scheduler.next_check(self._views().values(), now), max(0.0, due - now)))
+            await self._pause(min(scheduler.next_check(self._census.views().values(), now), max(0.0, due - now)))
 
     async def close(self) -> None:
         """Stop every engine, and refuse to load another. Afterwards none is left."""
@@ -320,16 +315,8 @@ class Supervisor:
     def _enlist(self, model: str, line: Line) -> Slot:
         """Open a slot for a model that is wanted, and find out what it needs."""
         slot = self._slots[model] = Slot(State.QUEUED, line, reason=f"{model} is not in memory")
-        self._find_out(model, slot)
+        self._arrivals.plan(model, slot)
         return slot
-
-    def _find_out(self, model: str, slot: Slot) -> None:
-        slot.launch = None
-        slot.task = asyncio.create_task(self._planned(model), name=f"plan {model}")
-        slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
-
-    async def _planned(self, model: str) -> Launch:
-        return await self._plan(model)
 
     # Deciding
 
@@ -355,7 +342,7 @@ class Supervisor:
         if self._closing:
             return
         now = self._clock.now()
-        decision = scheduler.decide(self._yard(), now)
+        decision = scheduler.decide(self._census.yard(self.rules), now)
         held = {model: slot.room_for for model, slot in self._slots.items() if slot.room_for}
         for model in held:
             self._slots[model].room_for = ""
@@ -386,14 +373,15 @@ class Supervisor:
         match effect:
             case scheduler.Admit(count=count) if slot.engine is not None:
                 self._admit(slot, slot.engine, count)
-            case scheduler.Load(model, placement, reason):
-                self._load(model, slot, placement, reason)
+            case scheduler.Load(model, placement, reason) if slot.launch is not None:
+                self._chronicle.decided("load", model, reason)
+                slot.placement = placement
+                self.set_state(model, slot, State.LOADING, reason)
+                self._arrivals.load(model, slot, slot.launch)
             case scheduler.Wake(model, reason):
                 self._chronicle.decided("wake", model, reason)
-                before, engine = slot.task, cast("Engine", slot.engine)
                 self.set_state(model, slot, State.LOADING, reason)
-                slot.task = asyncio.create_task(self._hands.wake(engine, before), name=f"wake {model}")
-                slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
+                self._arrivals.wake(model, slot, cast("Engine", slot.engine))
             case scheduler.Evict():
                 self._evict(effect)
             case scheduler.Hold(model, reason, room_for):
@@ -407,18 +395,15 @@ class Supervisor:
                 self._chronicle.decided("refuse", model, reason)
                 error = slot.failed_for or DoesNotFit(reason, hint)
                 if slot.engine is None:
-                    self._fail(model, slot, error)
+                    self.fail(model, slot, error)
                 else:  # it sleeps, or is leaving: it is still there
-                    self._refuse(slot, error)
+                    self.refuse(slot, error)
 
     def _passing(self, slot: Slot) -> bool:
         """Whether a model does not fit only because of what others take just now, and has not waited long for that."""
-        launch, since = slot.launch, slot.line.since
-        if launch is None or since is None or self._clock.now() - since >= self.rules.patience:
-            return False
-        limits, capacity = self._gauge.limits(), self._gauge.capacity(settled=self._settled)
-        wanted = {device for placement in launch.placements for device in placement.devices}
-        return any(capacity.get(device, 0) < limits.get(device, 0) for device in wanted)
+        since = slot.line.since
+        waited = inf if since is None else self._clock.now() - since
+        return waited < self.rules.patience and self._census.crowded(slot)
 
     def _wait(self, model: str, slot: Slot, why: str) -> None:
         if slot.state is State.QUEUED and slot.reason != why:
@@ -449,38 +434,6 @@ class Supervisor:
         self.set_state(effect.model, slot, State.STOPPING, effect.reason)
         self._hands.begin_stop(effect.model, slot, engine, effect.reason)
 
-    def _load(self, model: str, slot: Slot, placement: Placement, reason: str) -> None:
-        self._chronicle.decided("load", model, reason)
-        slot.placement = placement
-        self.set_state(model, slot, State.LOADING, reason)
-        launch = cast("Launch", slot.launch)
-        slot.task = asyncio.create_task(self._hands.start(model, slot, launch), name=f"load {model}")
-        # Runs before anyone who waits does, so that they find the state that their result implies.
-        slot.task.add_done_callback(lambda task: self._settle(model, slot, task))
-
-    def _yard(self) -> Yard:
-        return Yard(
-            engines=self._views(),
-            queues={model: queue for model, slot in self._slots.items() if (queue := slots.queue(model, slot))},
-            capacity=self._gauge.capacity(settled=self._settled),
-            groups=self.rules.groups,
-            patience=self.rules.patience,
-            loads=self.rules.loads,
-        )
-
-    @property
-    def _settled(self) -> bool:
-        """Whether what each engine takes is known, and none is about to take or give back any."""
-        return all(slots.settled(slot) for slot in self._slots.values())
-
-    def _running(self) -> list[Engine]:
-        """The engines that can be measured."""
-        ready = (slot.engine for slot in self._slots.values() if slot.state is State.READY)
-        return [engine for engine in ready if engine is not None and not engine.remote]
-
-    def _views(self) -> dict[str, EngineView]:
-        return {model: slots.view(model, slot) for model, slot in self._slots.items() if slot.state is not State.QUEUED}
-
     # Changing
 
     def set_state(self, model: str, slot: Slot, state: State, reason: str) -> None:
@@ -505,7 +458,7 @@ class Supervisor:
 
     def _share(self, gone: Slot) -> None:
         """Measure those again who shared a model's files with an engine that is gone: now they have them alone."""
-        for engine in self._running():
+        for engine in self._census.running():
             if gone.engine is not None and engine.revision is not None and engine.revision == gone.engine.revision:
                 self._hands.spawn(self._hands.measure(engine))
 
@@ -516,7 +469,7 @@ class Supervisor:
         wait = self._restarts.wait(model)
         if wait or self._closing:
             gone = EngineStartFailed(f"Model {model!r} is not loaded: Corral is stopping.")
-            self._refuse(slot, self._unstable(model, wait) if wait else gone)
+            self.refuse(slot, self._unstable(model, wait) if wait else gone)
         else:
             # They had an engine: in the line for memory they stand anew.
             self._enlist(model, slot.line).lost = self._clock.now() if slot.engine is not None else slot.lost
@@ -528,15 +481,16 @@ class Supervisor:
         else:
             self._open.pop(model, None)
 
-    def _refuse(self, slot: Slot, error: BaseException) -> None:
+    def refuse(self, slot: Slot, error: BaseException) -> None:
         """Tell all who wait that they wait in vain."""
         for waiter in slot.line.all():
             self._waiting -= 1
             if not waiter.future.done():
                 waiter.future.set_exception(error)
 
-    def _fail(self, model: str, slot: Slot, error: BaseException) -> None:
-        self._refuse(slot, error)
+    def fail(self, model: str, slot: Slot, error: BaseException) -> None:
+        """Tell all who wait, and give the model up; only `arrivals` calls this from outside."""
+        self.refuse(slot, error)
         reason = error.message if isinstance(error, CorralError) else f"{type(error).__name__}: {error}"
         # A name that nobody has is no model that failed.
         self.set_state(model, slot, State.COLD if isinstance(error, NotFound | InvalidName) else State.FAILED, reason)
@@ -553,70 +507,6 @@ class Supervisor:
             f"It is tried again in {wait:.0f} s, or at once by: corral load {model}",
             retry_after=wait,
         )
-
-    def _settle(self, model: str, slot: Slot, task: asyncio.Task[Any]) -> None:
-        """A plan, a load or an awakening is over."""
-        if self._slots.get(model) is not slot or slot.task is not task:
-            return
-        slot.task = None
-        if task.cancelled():
-            self._called_off(model, slot)
-        elif error := task.exception():
-            self._not_loaded(model, slot, error)
-        elif isinstance(found := task.result(), Launch):
-            slot.launch = found
-            if slot.line or slot.hinted_until is not None:
-                self.decide_soon()
-            else:
-                self.set_state(model, slot, State.COLD, "nobody waits for it any more")
-        else:
-            self._loaded(model, slot, found)
-
-    def _loaded(self, model: str, slot: Slot, engine: Engine) -> None:
-        awoken = slot.engine is engine
-        if engine.gone.is_set():
-            self._not_loaded(model, slot, EngineDied(f"The engine of {model!r} ended while it was waking."))
-            return
-        slot.engine = engine
-        self.set_state(model, slot, State.READY, "awake again" if awoken else f"loaded in {engine.load_seconds:.1f} s")
-        if not awoken:
-            slot.watch = self._hands.spawn(self._hands.watch(model, slot, engine))
-        if not engine.remote:
-            self._hands.spawn(self._hands.measure(engine))
-        self.decide_soon()
-
-    def _not_loaded(self, model: str, slot: Slot, error: BaseException) -> None:
-        if slot.engine is None and isinstance(error, OutOfMemory) and slot.launch is not None:
-            self._gauge.too_small(slot.launch, slot.placement)
-            if slot.failed_for is None:
-                slot.failed_for = error
-                slot.placement = Placement()
-                self.set_state(model, slot, State.QUEUED, f"it did not get by with its memory: {error.message}")
-                self._find_out(model, slot)  # what it needs is known better now
-                return
-        if slot.failed_for is not None and isinstance(error, DoesNotFit):
-            error = slot.failed_for  # that is how it is known not to fit
-        elif slot.launch is not None and isinstance(error, CorralError):
-            self.ended_by_itself(model, error.message, 0.0)
-        self._fail(model, slot, error)
-
-    async def _call_off(self, model: str, slot: Slot) -> None:
-        """End what has not become an engine yet."""
-        if slot.task is not None:
-            slot.task.cancel()
-            await asyncio.wait([slot.task])  # and look again: it may have become ready before it could be cancelled
-            await asyncio.sleep(0)  # its callback runs before anything else does
-        else:
-            self._called_off(model, slot)
-
-    def _called_off(self, model: str, slot: Slot) -> None:
-        why = "the load was called off"
-        self._refuse(slot, EngineStartFailed("The load was called off.", "Ask again to load it."))
-        if slot.engine is None:
-            self.set_state(model, slot, State.COLD, why)
-        else:  # it was waking
-            self.set_state(model, slot, State.STOPPING, why)
-            self._hands.begin_stop(model, slot, slot.engine, why)
 
     async def _pause(self, seconds: float) -> None:
         """Wait until a state changes, or for `seconds`."""
