@@ -147,8 +147,7 @@ class Registrations:
             return
         self._check_name(name, config)
         self._check_options(config)
-        self.add(config)
-        self._kept.add(name)
+        self._add_tamed(config)
         self._write()
 
     def remove(self, name: str) -> None:
@@ -180,11 +179,22 @@ class Registrations:
             try:
                 self._check_name(config.model_name, config)
                 self._check_options(config)
-                self.add(config)
+                self._add_tamed(config)
             except CorralError as error:
                 _log.warning("the registration of %s is left out: %s", config.model_name, error)
-            else:
-                self._kept.add(config.model_name)
+
+    def _add_tamed(self, config: ModelConfig) -> None:
+        """As `add`; what it runs on fetches nothing, unless the configuration says that it may.
+
+        A model's name can be an address to others, such as a registry's to Ollama.
+        """
+        entry = entry_of(self._corral, config)
+        kind = entry.get("runtime")
+        if kind is not None and "pull" in {f.name for f in fields(self._corral.runtimes[kind].options)}:
+            entry["options"]["pull"] = self._corral.settings.runtimes.get(kind, {}).get("pull", False)
+        self._corral.register(config.model_name, entry)
+        self._known[config.model_name] = config
+        self._kept.add(config.model_name)
 
     def _check_name(self, name: str, config: ModelConfig) -> None:
         corral = self._corral

@@ -1,0 +1,47 @@
+"""What a model that is registered over HTTP may have done on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corral.app import Corral, launching
+from corral.app.registration import Registrations
+from corral.config import load
+from corral.domain.generation import ModelConfig
+
+ELSEWHERE = "10.0.0.1:5000/some/model:latest"
+"""Which Ollama would take for a registry's address."""
+
+
+def corral(home: Path, content: str = "") -> Corral:
+    file = home / "corral.yaml"
+    file.write_text(content)
+    env = {"CORRAL_HOME": str(home), "HOME": str(home)}
+    return Corral(load(env, file=file), env=env)
+
+
+async def pulls(running: Corral) -> bool:
+    return bool((await launching.prepare(running, ELSEWHERE)).spec.options.pull)
+
+
+@pytest.mark.parametrize(
+    ("content", "pulled"), [("", False), ("runtimes: {ollama: {pull: true}}", True), ("runtimes: {ollama: {}}", False)]
+)
+async def test_over_http_nothing_is_fetched_from_an_address_that_a_name_is(
+    tmp_path: Path, content: str, pulled: bool
+) -> None:
+    running = corral(tmp_path, content)
+    Registrations(running).keep(ModelConfig(model_id="m", model_name=ELSEWHERE, runtime_type="ollama"))
+    assert await pulls(running) is pulled
+
+    again = corral(tmp_path, content)
+    Registrations(again).restore()
+    assert await pulls(again) is pulled
+
+
+async def test_from_python_what_is_registered_is_fetched(tmp_path: Path) -> None:
+    running = corral(tmp_path)
+    Registrations(running).add(ModelConfig(model_id="m", model_name=ELSEWHERE, runtime_type="ollama"))
+    assert await pulls(running)
