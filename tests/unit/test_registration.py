@@ -45,3 +45,24 @@ async def test_from_python_what_is_registered_is_fetched(tmp_path: Path) -> None
     running = corral(tmp_path)
     Registrations(running).add(ModelConfig(model_id="m", model_name=ELSEWHERE, runtime_type="ollama"))
     assert await pulls(running)
+
+
+async def test_what_comes_into_the_configuration_takes_the_place_of_what_was_registered(tmp_path: Path) -> None:
+    running = corral(tmp_path)
+    registrations = Registrations(running)
+    registrations.keep(ModelConfig(model_id="m", model_name="a", runtime_type="ollama"))
+    registrations.keep(ModelConfig(model_id="m", model_name="b", runtime_type="ollama"))
+    running.take_over(corral(tmp_path, "models: {a: {runtime: fake}}").settings)
+    assert running.definition("a").runtime == "fake"
+    assert running.definition("b").runtime == "ollama"
+    registrations.remove("a")
+    assert running.definition("a").runtime == "fake"
+
+
+async def test_what_a_program_registers_in_the_place_of_the_configuration_s_stays_when_that_changes(
+    tmp_path: Path,
+) -> None:
+    running = corral(tmp_path, "models: {a: {runtime: fake}}")
+    Registrations(running).add(ModelConfig(model_id="m", model_name="a", runtime_type="ollama"))
+    running.take_over(corral(tmp_path, "models: {a: {runtime: fake, idle_timeout: 9s}}").settings)
+    assert running.definition("a").runtime == "ollama"

@@ -175,8 +175,13 @@ class Corral:
         return installed.revision.format
 
     def take_over(self, settings: Settings) -> None:
-        """Go on with other settings; what has been registered stays."""
-        registered = {name: entry for name, entry in self.models.items() if self.settings.models.get(name) is not entry}
+        """Go on with other settings; what has been registered stays, unless it stands in these for the first time."""
+        before = self.settings.models
+        registered = {
+            name: entry
+            for name, entry in self.models.items()
+            if before.get(name) is not entry and (name in before or name not in settings.models)
+        }
         self.settings = settings
         self.models = {**settings.models, **registered}
         self.supervisor.rules = launching.rules(settings)

@@ -162,7 +162,8 @@ class Registrations:
         self._check_idle(name)
         del self._known[name]
         self._kept.discard(name)
-        self._corral.models.pop(name, None)
+        if name not in self._corral.settings.models:  # else it has come into the configuration since
+            self._corral.models.pop(name, None)
         self._write()
 
     def restore(self) -> None:
