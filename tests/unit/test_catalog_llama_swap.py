@@ -63,7 +63,7 @@ hooks: { on_startup: { preload: ["small", "absent"] } }
 apiKeys: ["sk-secret"]
 peers: {}
 """
-HOME = {"HOME": "/home/me"}
+HOME = {"HOME": "/users/me"}
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_realistic_file(planned):
             "options": {
                 "cmd": [
                     *("/opt/llama.cpp/llama-server", "--port", "${PORT}", "--ctx-size", "16384", "--jinja"),
-                    *("--model", "/home/me/models/qwen", "2.gguf", "--alias", "qwen2.5-coder #1"),
+                    *("--model", "/users/me/models/qwen", "2.gguf", "--alias", "qwen2.5-coder #1"),
                 ],
                 "health": "/custom",
                 "upstream_model": "qwen/coder",

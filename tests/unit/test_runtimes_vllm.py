@@ -181,7 +181,7 @@ def test_without_files_nothing_is_started(files):
 
 def surroundings(build=CPU, env=None, **options):
     placement = options.pop("placement", None)
-    places = (Path("/own"), Path("/home/engines/vllm"))
+    places = (Path("/own"), Path("/opt/engines/vllm"))
     return command.environment(env or {}, build, spec(placement, **options), places, "the-key")
 
 
@@ -196,7 +196,7 @@ def test_the_key_goes_by_the_environment_and_nothing_goes_out():
 
 def test_what_vllm_keeps_is_in_the_home_and_what_it_leaves_in_its_own_folder():
     found = surroundings()
-    kept = [name for name, value in found.items() if value.startswith("/home/engines/vllm")]
+    kept = [name for name, value in found.items() if value.startswith("/opt/engines/vllm")]
     assert {"VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "HF_HOME", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"} <= set(kept)
     assert found["TMPDIR"] == found["VLLM_RPC_BASE_PATH"] == "/own"
 

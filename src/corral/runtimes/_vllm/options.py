@@ -74,7 +74,7 @@ class VllmOptions:
     lora: Path | None = None
     sleep: bool = False
     trust_remote_code: bool = False
-    load_timeout: float = 600.0
+    load_timeout: float = 600
     executable: Path | None = None
     args: tuple[str, ...] = ()
 
