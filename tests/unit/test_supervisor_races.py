@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from corral.domain.states import State
-from corral.errors import DoesNotFit, EngineStartFailed
+from corral.errors import DoesNotFit, EngineStartFailed, ModelBusy
 from corral.lifecycle.engines import Engine, Rules
 from support.clocks import settle
 from support.room import Yard
@@ -188,3 +188,50 @@ async def test_a_new_engine_is_measured_at_once_where_somebody_wants_to_know() -
     await yard.supervisor.measure(engine)
     assert yard.measures == measures
     await yard.supervisor.close()
+
+
+async def test_an_unload_by_force_takes_no_requests_after_another_has_given_up() -> None:
+    yard = Yard()
+    engine = await yard.supervisor.acquire("a")
+    yard.sessions["a"].slow.clear()
+    polite = asyncio.create_task(yard.supervisor.unload("a", drain=1))
+    await settle()
+    forced = asyncio.create_task(yard.supervisor.unload("a", drain=10, force=True))
+    await settle()
+    await yard.clock.advance(1)
+    with pytest.raises(ModelBusy):
+        await polite
+    await yard.clock.advance(9)
+    assert engine.gone.is_set()
+    assert yard.state("a") is State.STOPPING
+    assert yard.supervisor.begin("a") is None
+    yard.sessions["a"].slow.set()
+    assert await forced is True
+    yard.supervisor.end(engine)
+    assert yard.state("a") is State.COLD
+    await yard.supervisor.close()
+
+
+async def test_an_unload_whose_engine_ended_by_itself_does_not_forget_the_next_one() -> None:
+    yard = Yard()
+    yard.slots = 1
+    engine = await yard.supervisor.acquire("a")
+    polite = asyncio.create_task(yard.supervisor.unload("a", drain=1))
+    await settle()
+    forced = asyncio.create_task(yard.supervisor.unload("a", drain=10, force=True))
+    await settle()
+    await yard.clock.advance(1)
+    with pytest.raises(ModelBusy):
+        await polite
+    asker = asyncio.create_task(yard.supervisor.acquire("a"))
+    await settle()
+    yard.sessions["a"].end.set()
+    second = await asker
+    assert second is not engine
+    await forced
+    await settle()
+    assert yard.state("a") is State.READY
+    assert yard.supervisor.held() == {"cpu": 10}
+    yard.supervisor.end(second)
+    await yard.supervisor.close()
+    assert yard.running == set()

@@ -154,13 +154,18 @@ class Hands:
         try:
             stop = await self._drained(engine, drain) or force
         finally:
-            if slot.stop is None and (stop or engine.gone.is_set()):
+            over = slot.state in (State.COLD, State.FAILED)  # it ended by itself, after another had given up
+            if slot.stop is None and not over and (stop or engine.gone.is_set()):
+                if slot.state is not State.STOPPING:
+                    self._owner.set_state(model, slot, State.STOPPING, reason)
                 self.begin_stop(model, slot, engine, reason)
-            elif slot.stop is None and before is not State.STOPPING:
+            elif slot.stop is None and not over and before is not State.STOPPING:
                 self._owner.set_state(model, slot, before, "still answering")
                 slot.stopped.set()
                 slot.stopped = asyncio.Event()
                 self._owner.decide_soon()
+        if over:
+            return
         if slot.stop is None:
             raise ModelBusy(
                 f"Model {model!r} is answering {engine.in_flight} request(s).", "Try later, or force it with --force."
