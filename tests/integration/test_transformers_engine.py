@@ -10,13 +10,19 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from corral.domain.models import Capability
+from corral.catalog import formats, snapshots
+from corral.domain.models import Capability, FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
 from corral.errors import EngineStartFailed
+from corral.lifecycle.footprint import Room, placements
 from corral.runtimes.transformers import Transformers, TransformersOptions
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("transformers"),  # they share an engine
+]
 
 STORY = [{"role": "user", "content": "Write a short story about a dog."}]
 # A template like Gemma's: no place for a system message, and who speaks must alternate.
@@ -29,7 +35,15 @@ STRICT = """{% for m in messages %}{% if m['role'] == 'system' or (m['role'] == 
 
 def spec(environment: Path, folder: Path, **options):
     made = parse_options(TransformersOptions, {"executable": str(environment), **options}, "transformers")
-    return LaunchSpec("smollm2", made, {"model": folder}, None, 240.0)
+    return LaunchSpec("smollm2", made, {"model": folder}, revision(folder), 240.0)
+
+
+def revision(folder: Path) -> Revision:
+    """The snapshot as it is when it is installed."""
+    entries = [(path, FileEntry(path.name, path.stat().st_size, "00")) for path in sorted(folder.glob("[!.]*"))]
+    shape = formats.assemble([formats.inspect(path, entry) for path, entry in entries])
+    _, facts = snapshots.read(shape)
+    return Revision("file:smollm2", shape.format, shape.files, facts=facts)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -70,6 +84,24 @@ async def test_it_says_what_it_is(session):
     assert any("attention" in note for note in facts.notes)
     assert await session.healthy()
     assert len(session.processes()) >= 2
+
+
+async def test_the_first_estimate_is_near(session, transformers_environment, smollm2_snapshot, tmp_path, ask):
+    launch = spec(transformers_environment, smollm2_snapshot, context=256, slots=2)
+    demand = Transformers(os.environ, tmp_path).demand(launch)
+    (first,) = placements(launch.revision.facts, launch.revision.size, demand, [Room("cpu", None, None)])
+    ready = (await session.footprint()).devices["cpu"]
+    await asyncio.gather(*(ask(messages=STORY, max_tokens=40) for _ in range(4)))
+    busy = (await session.footprint()).devices["cpu"]
+    # Its own pages and the libraries' whole: of those a footprint counts a part when another engine stands beside it.
+    whole = sum(psutil.Process(pid).memory_info().rss for pid in session.processes())
+
+    print(
+        f"estimated {first.total / 1e6:.0f} MB; ready {ready / 1e6:.0f}, busy {busy / 1e6:.0f}, whole {whole / 1e6:.0f}"
+    )
+    assert first.source == "estimated"
+    assert max(ready, busy) <= whole
+    assert 0.75 <= first.total / whole <= 1.25
 
 
 async def test_it_answers_and_counts(ask):
@@ -119,11 +151,19 @@ async def test_each_request_is_sampled_by_its_own_parameters_also_side_by_side(a
     assert len({plain, one, two}) == 3
 
 
+async def test_a_seed_gives_the_same_answer_again(ask):
+    hot = {"messages": STORY, "max_tokens": 12, "temperature": 1.5}
+    answers = [said((await ask(**hot, seed=seed))[1]) for seed in (5, 6, 5, 6, 5)]
+
+    assert answers[0] == answers[2] == answers[4]
+    assert answers[1] == answers[3]
+    assert answers[0] != answers[1]
+
+
 async def test_penalties_are_followed(ask):
     plain = said((await ask(messages=STORY, max_tokens=40))[1])
-    forced = said((await ask(messages=STORY, max_tokens=40, presence_penalty=2.0, repeat_penalty=1.8, min_p=0.0))[1])
-
-    assert plain != forced
+    for penalty in ({"presence_penalty": 2.0}, {"frequency_penalty": 2.0}, {"repeat_penalty": 1.8, "min_p": 0.0}):
+        assert said((await ask(messages=STORY, max_tokens=40, **penalty))[1]) != plain, penalty
 
 
 async def test_a_prompt_that_is_too_long_is_refused_and_the_engine_lives(ask, session):

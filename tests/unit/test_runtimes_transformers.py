@@ -146,12 +146,12 @@ def test_it_asks_for_the_context_of_every_slot(tmp_path):
 
 
 def test_the_engine_is_told_all_it_needs(tmp_path):
-    told = launch_data(spec(snapshot(tmp_path), context=512, slots=2, quantization="4bit", seed=3), "key")
+    told = launch_data(spec(snapshot(tmp_path), context=512, slots=2, quantization="4bit"), "key")
 
     assert told["folder"] == str(tmp_path)
     assert (told["name"], told["key"], told["context"]) == ("m", "key", 512)
     assert told["batching"] == {"slots": 2, "block": 32, "blocks": None, "tokens": 512}
-    assert (told["quantization"], told["seed"], told["device"]) == ("bnb-4bit", 3, "auto")
+    assert (told["quantization"], told["device"]) == ("bnb-4bit", "auto")
     assert told["trust_remote_code"] is False
     assert json.loads(json.dumps(told)) == told
     assert launch_data(spec(tmp_path, compile=True), "key")["batching"] is None

@@ -128,6 +128,9 @@ def test_one_at_a_time_other_parameters_are_followed():
     body, config = asked(single, typical_p=0.9, seed=4)
     assert body["seed"] == 4
     assert config["typical_p"] == 0.9
+    assert "seed" not in config
+    assert asked(Asking(batched=False, defaults={"seed": 5}))[0]["seed"] == 5
+    assert "seed" not in asked(single)[0]
     with pytest.raises(NotSupported) as caught:
         asked(single, presence_penalty=0.5)
     assert caught.value.hint.endswith("batching: true.")

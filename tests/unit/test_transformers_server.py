@@ -10,6 +10,7 @@ from corral.runtimes._transformers.engine import answering, server
 from corral.runtimes._transformers.engine.answering import Batch, Single
 from corral.runtimes._transformers.engine.choosing import sampling
 from corral.runtimes._transformers.engine.door import Door
+from corral.runtimes._transformers.engine.rehearsal import rehearse
 from corral.runtimes._transformers.engine.stopping import StoppedQueue, Stops, TooLongError, room
 
 
@@ -146,15 +147,58 @@ async def test_what_is_no_request_passes():
     assert seen == ["lifespan"]
 
 
+class Answering:
+    """An app that answers each path with a status, and notes what it was asked."""
+
+    def __init__(self, statuses, said=b"it is broken"):
+        self.statuses, self.said, self.asked = statuses, said, []
+
+    async def __call__(self, scope, receive, send):
+        self.asked.append((scope["path"], json.loads((await receive())["body"])))
+        staying = asyncio.ensure_future(receive())
+        await asyncio.wait({staying}, timeout=0)
+        assert not staying.done()
+        staying.cancel()
+        await send({"type": "http.response.start", "status": self.statuses[scope["path"]], "headers": []})
+        await send({"type": "http.response.body", "body": self.said[:5]})
+        await send({"type": "http.response.body", "body": self.said[5:]})
+
+
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+
+
+@pytest.mark.parametrize(
+    ("chat", "completion", "paths"),
+    [(200, 500, [CHAT]), (400, 200, [CHAT, COMPLETION]), (400, 400, [CHAT, COMPLETION])],
+)
+async def test_what_is_ready_has_answered_or_refused(chat, completion, paths):
+    app = Answering({CHAT: chat, COMPLETION: completion})
+
+    await rehearse(Door(app, "k"), "k", "m")
+    assert [path for path, _ in app.asked] == paths
+    assert app.asked[0][1]["model"] == "m"
+    assert app.asked[0][1]["messages"]
+
+
+@pytest.mark.parametrize(("chat", "completion"), [(500, 200), (400, 503)])
+@pytest.mark.parametrize("said", [b"it is broken", b'{"error": {"message": "it is broken"}}', b'"it is broken"'])
+async def test_what_cannot_answer_is_not_ready(chat, completion, said):
+    app = Answering({CHAT: chat, COMPLETION: completion}, said)
+
+    with pytest.raises(RuntimeError, match=r'the first request was not answered: "?it is broken"?$'):
+        await rehearse(Door(app, "k"), "k", "m")
+
+
 class Batching:
     """The library's continuous batching, driven by hand."""
 
     def __init__(self):
         self.asked, self.cancelled, self.heard = [], [], None
         self.background_thread_status = SimpleNamespace(fatal_error=None)
+        self.output_router = SimpleNamespace(result_handlers={})
 
-    def register_result_handler(self, _name, heard):
-        self.heard = heard
+    def register_result_handler(self, name, heard):
+        self.heard = self.output_router.result_handlers[name] = heard
 
     def add_request(self, tokens, **more):
         self.asked.append((tokens, more))
@@ -176,7 +220,7 @@ def output(*tokens, error=None, finished=False):
 
 
 async def begun(batching, **values):
-    batch = Batch(batching, context=10)
+    batch = Batch(batching, context=10, last_step=0)
     answer = asyncio.ensure_future(
         batch.generate_non_streaming(None, Letters(), {"input_ids": [1, 2, 3]}, config(**values), "r")
     )
@@ -217,6 +261,10 @@ async def test_a_client_that_goes_away_ends_its_request():
     with pytest.raises(asyncio.CancelledError):
         await answer
     assert batching.cancelled == ["r"]
+    turns = asyncio.Event()
+    asyncio.get_running_loop().call_later(0, turns.set)
+    await turns.wait()
+    assert batching.output_router.result_handlers == {}
 
 
 async def test_a_request_that_failed_says_so():
@@ -303,6 +351,12 @@ def test_the_context_is_no_longer_than_what_was_trained(trained, context):
     text = SimpleNamespace(max_position_embeddings=trained)
 
     assert server.fitted(SimpleNamespace(get_text_config=lambda: text), 4096) == context
+
+
+def test_what_the_library_notes_about_itself_is_no_setting():
+    noted = {"_from_model_config": True, "transformers_version": "5.23.0", "eos_token_id": 2, "do_sample": True}
+
+    assert server.settings(json.dumps(noted)) == {"eos_token_id": 2, "do_sample": True}
 
 
 def test_the_model_is_served_under_its_own_name():

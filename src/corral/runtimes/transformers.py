@@ -275,7 +275,6 @@ def launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
         "chat_template": _template_text(options.chat_template),
         "context": slot_context(options, spec),
         "batching": batching if options.batched else None,
-        "seed": options.seed,
     }
 
 

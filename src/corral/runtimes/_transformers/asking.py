@@ -117,8 +117,6 @@ class Asking:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise InvalidRequest(f"{name} must be a number, not {value!r:.40}.", param=name)
         _check(said)
-        if not self.batched and "seed" in said:
-            body["seed"] = said["seed"]  # the server's own way, for one request at a time
         config = {**self.model, **_theirs(self.defaults), **_theirs(said)}
         for known in (self.defaults, said):  # the client has the last word
             if known.get("temperature") is not None:
@@ -128,6 +126,8 @@ class Asking:
         if not config.get("do_sample"):
             for name in ("temperature", *_CHOOSING):
                 config.pop(name, None)
+        if not self.batched and "seed" in config:
+            body["seed"] = config.pop("seed")  # the server's own way, for one request at a time
         return config
 
     def _length(self, body: dict[str, Any]) -> int | None:

@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _EXIT_DELAY = 0.5
+_LAST_STEP = 60.0
+"""Seconds in which a step that was begun has ended, and with it the last that is heard of a cancelled request."""
 
 
 class Batch:
     """Answers many requests at once, over the library's continuous batching."""
 
-    def __init__(self, batching: Any, context: int) -> None:
+    def __init__(self, batching: Any, context: int, last_step: float = _LAST_STEP) -> None:
         self._batching = batching
         self._context = context
+        self._last_step = last_step
 
     def init_cb(self, _model: Any, _config: Any) -> None:
         """It was, before the first request came."""
@@ -35,7 +38,7 @@ class Batch:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         name, loop = more["request_id"], asyncio.get_running_loop()
         tokenizer = getattr(processor, "tokenizer", processor)._tokenizer  # noqa: SLF001 — the library's way to the Rust one
-        streamer = CBStreamer(self._batching, name, tokenizer, loop, queue, more.get("response_parser"))
+        streamer = CBStreamer(self, name, tokenizer, loop, queue, more.get("response_parser"))
 
         def heard(output: Any) -> None:
             streamer.put(output)
@@ -67,7 +70,7 @@ class Batch:
             text = processor.decode(output.generated_tokens, skip_special_tokens=True)
             certain = (watch := Stops(stops)).feed(text)
             if watch.hit:
-                self._batching.cancel_request(request_id)
+                self.cancel_request(request_id)
                 done.set_result((certain, output.generated_tokens))
             elif output.is_finished():
                 done.set_result((text, output.generated_tokens))
@@ -76,9 +79,15 @@ class Batch:
         try:
             text, tokens = await done
         except asyncio.CancelledError:
-            self._batching.cancel_request(request_id)
+            self.cancel_request(request_id)
             raise
         return text, len(inputs["input_ids"]), tokens
+
+    def cancel_request(self, name: str) -> None:
+        """End a request for which nobody waits any more. The library forgets who listens only at an end of its own."""
+        self._batching.cancel_request(name)
+        listening = self._batching.output_router.result_handlers
+        asyncio.get_running_loop().call_later(self._last_step, listening.pop, name, None)
 
     @property
     def alive(self) -> bool:

@@ -11,9 +11,11 @@ stream ends with `[DONE]`; the context is set aside before it says that it is re
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 from .answering import Batch, Loaded, Single, Turns
 from .choosing import Chooser
 from .door import Door, error_body
+from .rehearsal import rehearse
 from .stopping import TooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import TracebackType
 
 LAUNCH = "CORRAL_ENGINE"
 
@@ -56,8 +60,6 @@ def serve(port: int, launch: Mapping[str, Any]) -> None:
     loaded = Loaded(library, launch["name"])
     if launch["chat_template"]:
         loaded.processor.chat_template = launch["chat_template"]
-    if launch["seed"] is not None:
-        torch.manual_seed(launch["seed"])
     context = fitted(loaded.model.config, launch["context"])
     modality = loaded.get_model_modality(loaded.model, loaded.processor).value
     batched = launch["batching"] and modality == "LLM" and hasattr(loaded.model, "init_continuous_batching")
@@ -79,7 +81,13 @@ def serve(port: int, launch: Mapping[str, Any]) -> None:
         timeout_keep_alive=3600,
         timeout_graceful_shutdown=1,
     )
-    uvicorn.Server(config).run()
+    asyncio.run(opened(uvicorn.Server(config), launch))
+
+
+async def opened(server: Any, launch: Mapping[str, Any]) -> None:
+    """Have a request answered, then open the port: what is ready has answered, and its weights are in memory."""
+    await rehearse(server.config.app, launch["key"], launch["name"])
+    await server.serve()
 
 
 def begin(torch: Any, model: Any, launch: Mapping[str, Any], context: int) -> Any:
@@ -111,20 +119,7 @@ def begin(torch: Any, model: Any, launch: Mapping[str, Any], context: int) -> An
     batching.logit_processor = processors
     batching.warmup()
     batching.start()
-    answer_once(batching)
     return batching
-
-
-def answer_once(batching: Any) -> None:
-    """Have one token computed: what is ready has answered, and its weights are in memory and not only mapped.
-
-    Raises:
-        RuntimeError: it could not.
-    """
-    name = batching.add_request([0], max_new_tokens=1)
-    found = batching.get_result(name)
-    if found is None or found.error is not None:
-        raise RuntimeError(found.error if found else batching.background_thread_status.fatal_error)
 
 
 def answer_errors(app: Any) -> None:
@@ -200,9 +195,18 @@ def told(loaded: Loaded, context: int, modality: str, batching: Mapping[str, Any
         "chat": tokenizer.chat_template is not None,
         "system": rendered(tokenizer, [{"role": "system", "content": "XYZZY"}, {"role": "user", "content": "Hi"}]),
         "tools": parses and rendered(tokenizer, [{"role": "user", "content": "Hi"}], [TOOL]),
-        "generation": json.loads(model.generation_config.to_json_string(use_diff=True)),
+        "generation": settings(model.generation_config.to_json_string(use_diff=True)),
         "library": library_version(),
     }
+
+
+def settings(config: str) -> dict[str, Any]:
+    """The model's settings of generation, without what the library notes there about their origin.
+
+    One of those notes, `_from_model_config`, has it forget the settings that it does not know itself: seeds, penalties.
+    """
+    found = json.loads(config)
+    return {name: value for name, value in found.items() if not name.startswith("_") and name != "transformers_version"}
 
 
 TOOL = {
@@ -231,16 +235,28 @@ def library_version() -> str:
     return str(transformers.__version__)
 
 
+def end_with(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what went wrong and leave: the worker of the batches would keep the process alive for ever."""
+    traceback.print_exception(kind, error, trace)
+    leave(1)
+
+
+def leave(status: int) -> None:
+    """End at once: taking torch down piece by piece takes seconds, and nothing is left to write."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def main() -> None:
-    """Serve, and leave at once: taking torch down piece by piece takes seconds, and nothing is left to write."""
+    """Serve, and leave."""
+    sys.excepthook = end_with
     launch = json.loads(os.environ.pop(LAUNCH))
     try:
         serve(int(sys.argv[1]), launch)
     except ImportError as error:
         sys.exit(f"corral: this version of transformers lacks a part of its server: {error}")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    leave(0)
 
 
 if __name__ == "__main__":
