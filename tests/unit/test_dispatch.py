@@ -11,8 +11,8 @@ import pytest
 
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, Footprint, LaunchSpec, Report, SessionFacts
-from corral.errors import NotSupported, UpstreamTimeout, UpstreamUnreachable
-from corral.gateway.inference.openai import CALLS, needs
+from corral.errors import InvalidRequest, NotSupported, UpstreamTimeout, UpstreamUnreachable
+from corral.gateway.inference.openai import CALLS, needs, take_wishes
 from corral.kit.upstream import Timeouts, Upstream
 from corral.lifecycle.supervisor import Launch, Supervisor
 from corral.routing.dispatch import Ask, Dispatcher, broken
@@ -129,3 +129,15 @@ async def test_in_mid_answer_a_local_engines_address_is_not_told() -> None:
     assert broken(engine, slow) is slow
     supervisor, _ = yard(SessionFacts(device="remote"))
     assert broken(await supervisor.load("m"), lost) is lost
+
+
+@pytest.mark.parametrize("priority", [101, -101, 1 << 62, 1.0, True, "5"])
+def test_a_request_cannot_go_before_all_others_for_ever(priority: object) -> None:
+    with pytest.raises(InvalidRequest, match="-100 to 100"):
+        take_wishes({"priority": priority})
+
+
+def test_what_a_request_wishes_is_taken_out_of_it() -> None:
+    document = {"priority": -100, "keep_alive": "5m", "prompt": "x"}
+    assert take_wishes(document) == (300.0, -100)
+    assert document == {"prompt": "x"}

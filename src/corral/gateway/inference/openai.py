@@ -53,6 +53,8 @@ CALLS = {
 _NOTHING: frozenset[Capability] = frozenset()
 _EMBEDDINGS = frozenset((Capability.EMBEDDINGS,))
 _CHAT = frozenset((Capability.CHAT,))
+_PRIORITIES = 100
+"""The highest priority of a request: others catch up with it after so many times the patience, and not never."""
 _SIGHT = frozenset((Capability.CHAT, Capability.VISION))
 
 _OPTIONAL: tuple[tuple[str, Any], ...] = (
@@ -110,8 +112,8 @@ def take_wishes(document: dict[str, Any]) -> tuple[float | None, int | None] | N
     if "keep_alive" not in document and "priority" not in document:
         return None
     keep_alive, priority = document.pop("keep_alive", None), document.pop("priority", None)
-    if priority is not None and type(priority) is not int:
-        raise InvalidRequest("`priority` must be an integer.", param="priority")
+    if priority is not None and (type(priority) is not int or abs(priority) > _PRIORITIES):
+        raise InvalidRequest(f"`priority` must be an integer from -{_PRIORITIES} to {_PRIORITIES}.", param="priority")
     try:
         return None if keep_alive is None else duration(keep_alive), priority
     except (ValueError, TypeError) as error:
