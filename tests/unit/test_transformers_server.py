@@ -359,7 +359,7 @@ def test_what_the_library_notes_about_itself_is_no_setting():
     assert server.settings(json.dumps(noted)) == {"eos_token_id": 2, "do_sample": True}
 
 
-def test_the_model_is_served_under_its_own_name():
+def test_the_model_is_served_under_its_own_name_whatever_a_request_calls_it():
     class Library:
         def load_model_and_processor(self, name):
             assert name == ".@main"
@@ -368,9 +368,18 @@ def test_the_model_is_served_under_its_own_name():
         def get_model_modality(self, model, processor):
             return model, processor
 
+    class Handler:
+        def __init__(self, model_manager, generation_state):
+            self.model_manager, self.generation_state = model_manager, generation_state
+
+        def answer(self, body):
+            return self._resolve_model(body)
+
     loaded = answering.Loaded(Library(), "smollm2")
-    assert loaded.process_model_name("smollm2") == "smollm2"
-    assert loaded.load_model_and_processor("smollm2", gguf_file=None) == ("model", "processor")
+    turns = answering.Turns(Single(None, 10), compiled=False)
+    found = answering.handler(Handler, loaded, turns)
+    assert found.answer({}) == found.answer({"model": "x@y:z"}) == ("smollm2", "model", "processor")
+    assert found.generation_state is turns
     assert loaded.get_model_modality("m", processor="p") == ("m", "p")
     assert [item["id"] for item in loaded.get_gen_models()] == ["smollm2"]
     loaded.shutdown()

@@ -174,20 +174,10 @@ class Turns:
 class Loaded:
     """The model under the name that clients know; what the library's handlers ask for that."""
 
-    force_model = None
-
     def __init__(self, library: Any, name: str) -> None:
         self._library = library
-        self._name = name
+        self.name = name
         self.model, self.processor = library.load_model_and_processor(".@main")
-
-    def process_model_name(self, name: str) -> str:
-        """The name as it is."""
-        return name
-
-    def load_model_and_processor(self, _name: str, **_: Any) -> tuple[Any, Any]:
-        """It is loaded."""
-        return self.model, self.processor
 
     def get_model_modality(self, model: Any, processor: Any = None) -> Any:
         """What it understands."""
@@ -195,7 +185,22 @@ class Loaded:
 
     def get_gen_models(self) -> list[dict[str, Any]]:
         """The models served: one."""
-        return [{"id": self._name, "object": "model", "created": 0, "owned_by": "corral"}]
+        return [{"id": self.name, "object": "model", "created": 0, "owned_by": "corral"}]
 
     def shutdown(self) -> None:
         """The process ends anyway."""
+
+
+class Named:
+    """One of the library's handlers, beside this, answers for the one model there is, whatever a request calls it."""
+
+    model_manager: Loaded
+
+    def _resolve_model(self, _body: Mapping[str, Any]) -> tuple[str, Any, Any]:
+        loaded = self.model_manager
+        return loaded.name, loaded.model, loaded.processor
+
+
+def handler(kind: type, loaded: Loaded, turns: Turns) -> Any:
+    """A handler of the library's `kind` for the model."""
+    return type(kind.__name__, (Named, kind), {})(loaded, turns)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .answering import Batch, Loaded, Single, Turns
+from .answering import Batch, Loaded, Single, Turns, handler
 from .choosing import Chooser
 from .door import Door, error_body
 from .rehearsal import rehearse
@@ -67,8 +67,8 @@ def serve(port: int, launch: Mapping[str, Any]) -> None:
         Batch(begin(torch, loaded.model, launch, context), context) if batched else Single(GenerateManager(), context)
     )
     state = Turns(manager, compiled=launch["compile"])
-    chat = ChatCompletionHandler(loaded, state)
-    app = build_server(loaded, chat, CompletionHandler(loaded, state), None, None, None, state)
+    chat, completion = (handler(kind, loaded, state) for kind in (ChatCompletionHandler, CompletionHandler))
+    app = build_server(loaded, chat, completion, None, None, None, state)
     facts = told(loaded, context, modality, launch["batching"] if batched else None)
     app.add_api_route("/facts", lambda: facts)
     answer_errors(app)
