@@ -413,6 +413,18 @@ def test_an_explanation_tells_loads_waits_and_refusals_apart() -> None:
     assert hinted.verdict == "loads"
 
 
+def test_an_explanation_does_not_count_the_request_that_it_supposes() -> None:
+    alone = explain(yard(), "a", (units(cpu=3),), NOW)
+    assert alone.reason == "it is not in memory, and nothing else must leave for it"
+    assert alone.steps == (f"load a: {alone.reason}",)
+    beside = explain(yard(wants("a", units(cpu=3))), "a", (), NOW)
+    assert beside.reason == "1 request waits for it"
+    others = explain(yard(wants("b", units(cpu=3))), "a", (units(cpu=3),), NOW)
+    assert others.steps == (f"load a: {alone.reason}",)
+    idle = explain(yard(*(ready(name, 2) for name in "bcd")), "a", (units(cpu=3),), NOW)
+    assert idle.reason.endswith("c is idle; 1 more holds some")
+
+
 # The figure
 
 

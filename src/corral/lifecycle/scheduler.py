@@ -78,7 +78,7 @@ def explain(yard: Yard, model: str, placements: tuple[Placement, ...], now: floa
         queue = Queue(model, 0, now, lost=queue.lost if queue else -inf)
     queue = replace(queue, count=queue.count + 1, placements=queue.placements or placements)
     asked = replace(yard, queues={**yard.queues, model: queue})
-    hearing = _Round(asked, now)
+    hearing = _Round(asked, now, model)
     return hearing.explanation(queue, hearing.decide())
 
 
@@ -123,11 +123,12 @@ class _Wish:
 
 
 class _Round:
-    """One decision while it is made."""
+    """One decision while it is made. One request for the model `supposed`, where there is one, is only thought of."""
 
-    def __init__(self, yard: Yard, now: float) -> None:
+    def __init__(self, yard: Yard, now: float, supposed: str = "") -> None:
         self._yard = yard
         self._now = now
+        self._supposed = supposed
         self._out = Evictions(yard, now)
         self._engines = self._out.engines
         self._rivals = Rivals(yard.groups, (m for m, e in self._engines.items() if e.state is not State.SLEEPING))
@@ -350,11 +351,12 @@ class _Round:
 
     def _asked(self, queue: Queue) -> str:
         """Why a model is loaded."""
-        return (
-            "it may soon be asked for"
-            if queue.hint
-            else f"{requests(queue.count)} wait{'s' * (queue.count == 1)} for it"
-        )
+        if queue.hint:
+            return "it may soon be asked for"
+        count = queue.count - (queue.model == self._supposed)
+        if not count:
+            return "it is not in memory, and nothing else must leave for it"
+        return f"{requests(count)} wait{'s' * (count == 1)} for it"
 
     def _lack(self, wish: _Wish) -> str:
         """What a model lacks, for a person; goes on from its name."""
@@ -389,7 +391,8 @@ class _Round:
             holders = [e for e in self._engines.values() if e.held.get(device, 0) > 0]
             holders.sort(key=lambda e: (-e.held[device], e.model))
             said = [f"{e.model} {self._doing(e.model)}" for e in holders[:_SAID]]
-            said += [f"{len(holders) - _SAID} more hold some"] if len(holders) > _SAID else []
+            more = len(holders) - _SAID
+            said += [f"{more} more hold{'s' * (more == 1)} some"] if more > 0 else []
             self._holders[device] = "; ".join(said) or "the rest is set aside for those before it"
         return self._holders[device]
 
