@@ -312,6 +312,19 @@ async def test_a_program_that_is_not_there_is_said(place: Place) -> None:
     assert "could not be started: No such file or directory" in (await until_state(manager, spec, FAILED)).reason
 
 
+async def test_what_no_program_can_be_called_is_said(place: Place) -> None:
+    script = """
+from pathlib import Path
+from corral.services import _program
+try:
+    _program.start(("/bin/true", "a\\0b"), {}, Path("/"))
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "Invalid argument\n"
+
+
 async def test_it_can_be_stopped_while_it_waits_for_its_next_start(place: Place) -> None:
     manager, spec = place.manager(), place.spec("crashes", vigilance=replace(QUICK, first=60.0, longest=60.0))
     await manager.start(spec)

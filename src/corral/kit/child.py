@@ -15,10 +15,16 @@ import resource
 import signal
 import sys
 import threading
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _ORPHANED = 3
 _LIFELINE, _STDOUT, _STDERR = 0, 1, 2
+_USUAL = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+"""Signals that Python, or one of us, ignores: what is ignored is inherited."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -93,6 +99,31 @@ def die_with_parent(number: signal.Signals) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def become(
+    command: Sequence[str], environment: Mapping[str, str], cwd: str | Path | None, parent: int, output: int
+) -> None:
+    """Turn this fork of `parent` into a program that dies with it: in a group of its own, what it prints to `output`.
+
+    It touches nothing of the parent's but its own copies. Returns only when the parent is gone already.
+
+    Raises:
+        OSError, ValueError: it could not be started.
+    """
+    os.setpgid(0, 0)
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was told
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), _LIFELINE)
+    os.dup2(output, _STDOUT)
+    os.dup2(output, _STDERR)
+    for number in _USUAL:
+        signal.signal(number, signal.SIG_DFL)
+    if cwd is not None:
+        os.chdir(cwd)
+    os.execvpe(command[0], list(command), dict(environment))  # noqa: S606 - no shell is what is wanted
 
 
 def adopt_orphans() -> None:

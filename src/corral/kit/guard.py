@@ -425,20 +425,10 @@ class Guard:
 
 
 def _become(command: list[str], environment: dict[str, str], cwd: str | None, talk: tuple[int, int, int]) -> NoReturn:
-    """Turn this fork of the guard into a program. Touches nothing of the guard's but its own copies."""
+    """Turn this fork of the guard into a program, or say on `report` why that cannot be."""
     guard, output, report = talk
     try:
-        os.setpgid(0, 0)
-        child.die_with_parent(signal.SIGKILL)
-        if os.getppid() == guard:  # else it died before the kernel was told
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored is inherited
-                signal.signal(number, signal.SIG_DFL)
-            if cwd is not None:
-                os.chdir(cwd)
-            os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is what is wanted
+        child.become(command, environment, cwd, guard, output)
     except (OSError, ValueError) as error:
         where = cwd if cwd is not None and getattr(error, "filename", None) == cwd else command[0]
         os.write(report, f"{getattr(error, 'strerror', error)}: {where}".encode(errors="replace")[:4096])

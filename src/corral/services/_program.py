@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import resource
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -60,20 +59,9 @@ def _become(
 ) -> NoReturn:
     out, tell = descriptors
     try:
-        os.setpgid(0, 0)
-        child.die_with_parent(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(_NOT_STARTED)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        os.chdir(cwd)
-        os.execvpe(argv[0], argv, dict(environment))  # noqa: S606 — a program is what is to be started
-    except OSError as error:
+        child.become(argv, environment, cwd, parent, out)
+    except (OSError, ValueError) as error:
         with suppress(OSError):
-            os.write(tell, str(error.errno).encode())
+            os.write(tell, str(getattr(error, "errno", errno.EINVAL)).encode())
     finally:
         os._exit(_NOT_STARTED)
