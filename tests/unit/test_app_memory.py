@@ -66,11 +66,13 @@ class Session:
     def __init__(self, pids: Sequence[int] = ()) -> None:
         self._pids = pids
         self.says = {"cpu": 5}
+        self.thread: threading.Thread | None = None
 
     async def footprint(self) -> Footprint:
         return Footprint(self.says)
 
     def processes(self) -> Sequence[int]:
+        self.thread = threading.current_thread()
         return self._pids
 
 
@@ -191,7 +193,9 @@ async def test_what_our_engines_take_is_not_taken_by_others() -> None:
 
 async def test_an_engine_without_processes_is_measured_by_what_it_says() -> None:
     yard = Yard(machine())
-    assert await yard.memory.measure(engine(launch(), Placement(), {})) == {"cpu": 5}
+    mine = engine(launch(), Placement(), {})
+    assert await yard.memory.measure(mine) == {"cpu": 5}
+    assert mine.session.thread is not threading.current_thread()
 
 
 async def test_a_device_that_is_gone_gives_nothing_and_is_not_replaced_in_silence() -> None:

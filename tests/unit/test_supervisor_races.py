@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from corral.domain.states import State
 from corral.errors import DoesNotFit, EngineStartFailed, ModelBusy
-from corral.lifecycle.engines import Engine, Rules
+from corral.lifecycle.engines import Engine, Launch, Rules
+from corral.lifecycle.supervisor import Supervisor
 from support.clocks import settle
 from support.room import Yard
 
@@ -235,3 +237,26 @@ async def test_an_unload_whose_engine_ended_by_itself_does_not_forget_the_next_o
     yard.supervisor.end(second)
     await yard.supervisor.close()
     assert yard.running == set()
+
+
+async def test_a_hint_that_is_too_old_and_then_fails_is_nobody_s_error() -> None:
+    yard = Yard()
+    planning, complaints = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+    async def plan(model: str) -> Launch:
+        await planning.wait()
+        raise EngineStartFailed(f"{model} cannot be had")
+
+    supervisor = Supervisor(plan, yard.clock, gauge=yard)
+    supervisor.hint("a")
+    await settle()
+    yard.clock.time += supervisor.rules.patience
+    supervisor.decide_soon()
+    await settle()
+    assert supervisor.statuses() == []
+    planning.set()
+    await settle()
+    gc.collect()
+    assert complaints == []
+    await supervisor.close()

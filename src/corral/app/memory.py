@@ -135,7 +135,7 @@ class Memory:
 
         session = engine.session
         found = dict((await session.footprint()).devices)
-        pids = tuple(session.processes())
+        pids = await asyncio.to_thread(lambda: tuple(session.processes()))  # every process of the machine is looked at
         if pids:
             private = await asyncio.to_thread(processes.private, pids)
             on_gpus = await asyncio.to_thread(self._on_gpus, pids)

@@ -71,6 +71,8 @@ class Arrivals:
     def _settle(self, model: str, slot: Slot, task: asyncio.Task[Any]) -> None:
         """A plan, a load or an awakening is over."""
         if slot.state in (State.COLD, State.FAILED) or slot.task is not task:
+            if not task.cancelled():
+                task.exception()  # nobody waits for it any more, be it good or bad
             return
         slot.task = None
         if task.cancelled():
