@@ -296,6 +296,36 @@ async def test_a_port_stolen_between_choice_and_bind_is_chosen_anew_twice(made, 
     assert nothing_left(folder)
 
 
+@LINUX
+async def test_who_has_stolen_the_port_is_told_no_key(made, folder):
+    os.mkfifo(folder / "port")
+    os.mkfifo(folder / "go")
+    body = """
+        with open("port", "w") as out: out.write(str(port))
+        open("go").read()
+        serve()
+    """
+    heard = bytearray()
+
+    def steal() -> None:
+        with socket.create_server(("127.0.0.1", int((folder / "port").read_text()))) as thief:
+            thief.settimeout(PATIENCE)
+            caller, _ = thief.accept()
+            with caller:
+                caller.settimeout(PATIENCE)
+                heard.extend(caller.recv(65536))  # nothing, when it hangs up
+            (folder / "port").read_text()  # it has been chosen anew
+        (folder / "go").write_text("now")
+
+    starting = asyncio.ensure_future(program.start(made(body, headers={"Authorization": "Bearer k"}), PATIENCE))
+    await asyncio.to_thread(steal)
+    child = await starting
+    assert any("choosing another" in line for line in child.log())
+    assert heard == b""
+    await child.stop(PATIENCE)
+    assert nothing_left(folder)
+
+
 # Nothing of it is left
 
 

@@ -112,6 +112,7 @@ class Guard:
         self._next_look = 0.0
         self._pause = _FIRST_LOOK
         self._suspected = 0
+        self._heard = False
         self._said = ""
         self._deadline = math.inf
         self._next_step = 0.0
@@ -211,6 +212,7 @@ class Guard:
         self._choices += 1
         self._port = self._launch["port"] or _free_port(self._launch["host"])
         self._status, self._deadline, self._told, self._suspected = None, math.inf, set(), 0
+        self._heard = False
         self._said, self._pause, self._next_look = "", _FIRST_LOOK, time.monotonic() + _FIRST_LOOK
         if self._read >= 0:
             self._close_output()
@@ -294,12 +296,17 @@ class Guard:
         if self._try is None:
             if time.monotonic() < self._next_look:
                 return
-            if not self._said.startswith(_NOBODY) and self._is_foreign():  # the table of sockets is not cheap to read
+            if self._heard and self._is_foreign():  # the table of sockets is not cheap to read
                 self._clear()
                 self._choose_anew()
                 return
-            launch = self._launch
-            self._try = Try((launch["host"], self._port), launch["request"], launch["expect"])
+            if self._suspected:
+                self._next_look = time.monotonic() + _FIRST_LOOK
+                return
+            # Nothing is said before it is known to whom: the headers may hold a key.
+            launch, known = self._launch, self._heard or not self._doubts
+            address = launch["host"], self._port
+            self._try = Try(address, launch["request"], launch["expect"]) if known else Try(address, "", "")
             self._poll.register(self._try.fileno(), self._try.events)
         said = self._try.step()
         if said is None:
@@ -308,6 +315,10 @@ class Guard:
         self._give_up_trying()
         self._pause = min(_LAST_LOOK, self._pause * _GROWTH)
         self._next_look = time.monotonic() + self._pause
+        heard, self._heard = self._heard, not said.startswith(_NOBODY)
+        if said == "" and not heard and self._doubts:
+            self._next_look = 0.0  # somebody listens: see who it is, and then ask
+            return
         if said == "":
             said = self._lie()
             if said == "":
@@ -318,6 +329,11 @@ class Guard:
         if said != self._said and not said.startswith(_NOBODY):
             self._note(said)
         self._said = said
+
+    @property
+    def _doubts(self) -> bool:
+        """Whether it matters who listens, and can be told."""
+        return _SEES_ALL and bool(self._launch["owned"])
 
     def _give_up_trying(self) -> None:
         if self._try is not None:
@@ -332,7 +348,7 @@ class Guard:
 
     def _lie(self) -> str:
         """Why an answer is not the program's, as far as that can be seen here; "" when it is."""
-        if not self._launch["owned"] or not _SEES_ALL:
+        if not self._doubts:
             return ""
         owners = self._owners()
         if owners is None:
