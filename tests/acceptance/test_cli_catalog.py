@@ -176,7 +176,7 @@ def test_what_nothing_here_runs_is_installed_and_that_is_said(any_desk: Yard) ->
     done = any_desk.run("pull", f"file:{snapshot(any_desk)}")
 
     assert done.stdout.startswith("tiny is installed: ")
-    assert done.stderr.splitlines()[-1] == "No runtime here runs safetensors files yet."
+    assert done.stderr.splitlines()[-1] == "No runtime here runs safetensors files yet. What could: corral runtimes"
 
 
 def test_the_server_and_the_command_show_the_same(hub: Hub, yard: Yard) -> None:

@@ -352,7 +352,7 @@ def test_a_model_is_activated_whatever_its_runtime_is_called(client: Client, smo
     active = client.ask("POST", "/activate", {"name": "real", "runtime": "ollama"}).json
 
     assert (active["success"], active["model_name"], active["runtime"]) == (True, "real", "llamacpp")
-    assert "no runtime 'ollama' here" in active["message"]
+    assert "ollama cannot be used here" in active["message"]
     assert client.ask("POST", "/activate", {"name": "real", "runtime": "fake"}).status == 501
     busy = client.ask("DELETE", "/registry/real")
     assert (busy.status, busy.code) == (409, "model_busy")

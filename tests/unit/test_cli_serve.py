@@ -25,6 +25,7 @@ async def install_snapshot(corral: Corral, home: Path, name: str) -> None:
     for file, data in models.snapshot().items():
         (folder / file).write_bytes(data)
     await corral.install(f"file:{folder}")
+    await corral.choices.survey_all()
 
 
 async def install_gguf(corral: Corral, home: Path, name: str, *, chats: bool = True) -> None:
@@ -73,6 +74,6 @@ def test_the_next_step_after_an_install() -> None:
     facts = {"name": "m", "format": "gguf", "capabilities": ["chat", "completion"]}
 
     assert next_step(facts, runs=True) == "Talk to it: corral run m"
-    assert next_step(facts | {"format": "safetensors"}, runs=False) == "No runtime here runs safetensors files yet."
+    assert next_step(facts | {"format": "safetensors"}, runs=False) == "No runtime here runs safetensors files yet. What could: corral runtimes"
     assert "/v1/completions" in next_step(facts | {"capabilities": ["completion"]}, runs=True)
     assert next_step(facts | {"capabilities": ["embeddings"]}, runs=True) == ""

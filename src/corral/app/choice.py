@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,16 @@ class Choices:
             self._said[kind] = self._clock.now(), said
         return said
 
+    async def survey_all(self) -> None:
+        """Ask every runtime that is ever chosen by itself."""
+        for kind in self._runtimes:
+            try:
+                wanted = self._runtimes[kind].preference > 0
+            except CorralError:
+                continue  # its own absence is told where it is asked for
+            if wanted:
+                await self.availability(kind)
+
     async def survey(self, form: str) -> None:
         """Ask the runtimes for files of this format until one is found that can be used and is at its best here."""
         for runtime in self._candidates(form)[0]:
@@ -52,12 +63,16 @@ class Choices:
                 return
 
     def choose(self, form: str) -> Choice:
-        """The runtime for files of this format, by what is known; one that was not asked counts as usable."""
+        """The runtime for files of this format, by what is known.
+
+        Outside of a loop, one that needs an environment of its own and was not asked yet is asked now, which blocks for
+        some milliseconds; any other counts as usable until somebody has asked it.
+        """
         candidates, broken = self._candidates(form)
         rejected = list(broken)
         second: Runtime | None = None
         for runtime in candidates:
-            _, said = self._said.get(runtime.kind, (0.0, None))
+            said = self._known(runtime)
             if said is not None and not said.usable:
                 rejected.append((runtime.kind, said.reason))
             elif said is not None and not said.preferred:
@@ -67,6 +82,12 @@ class Choices:
         if second is not None:
             return Choice(second.kind, _reason(form, second, self._said[second.kind][1], rejected), tuple(rejected))
         return Choice(None, f"nothing here runs {form} files", tuple(rejected))
+
+    def _known(self, runtime: Runtime) -> Availability | None:
+        _, said = self._said.get(runtime.kind, (0.0, None))
+        if said is None and getattr(runtime, "recipe", None) is not None and not _in_loop():
+            return asyncio.run(self.availability(runtime.kind))
+        return said
 
     def require(self, name: str, form: str) -> str:
         """The runtime for the model `name`, whose files are of this format.
@@ -106,3 +127,11 @@ def _reason(form: str, runtime: Runtime, said: Availability | None, rejected: li
     on = f" on {', '.join(said.devices)}" if said is not None and said.devices else ""
     others = f"; not {', '.join(kind for kind, _ in rejected)}" if rejected else ""
     return f"it runs {form} files{on}{others}"
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

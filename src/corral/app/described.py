@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from corral.catalog import published
 from corral.domain.models import Capability
 from corral.domain.registry import ModelCapabilities, ModelMetadata
-from corral.errors import CorralError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +26,12 @@ class Describer:
         self._corral = corral
         self._by_format: dict[str, str | None] = {}
 
+    @classmethod
+    async def of(cls, corral: Corral) -> Self:
+        """A describer who knows what can be used here."""
+        await corral.choices.survey_all()
+        return cls(corral)
+
     def runtime(self, installed: Installed) -> str | None:
         """What runs the model here; None when nothing does."""
         configured = self._corral.models.get(installed.name)
@@ -40,7 +45,7 @@ class Describer:
     def runs(self, kind: str) -> str | None:
         """What runs files of the format `kind` here; None when nothing does."""
         if kind not in self._by_format:
-            self._by_format[kind] = self._look(kind)
+            self._by_format[kind] = self._corral.choices.choose(kind).runtime
         return self._by_format[kind]
 
     def summary(self, installed: Installed) -> dict[str, Any]:
@@ -92,16 +97,6 @@ class Describer:
             installed_at=moment(installed.installed_at),
             runtime=self.runtime(installed),
         )
-
-    def _look(self, kind: str) -> str | None:
-        runtimes = self._corral.runtimes
-        for name in runtimes:
-            try:
-                if kind in runtimes[name].formats:
-                    return name
-            except CorralError:
-                continue  # its own absence is told where it is asked for
-        return None
 
 
 def capabilities(installed: Installed) -> ModelCapabilities:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from corral.app import launching
+from corral.domain.states import State
 from corral.errors import CorralError, ModelBusy
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ class Exchange:
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def look(self) -> None:
-        """See to every engine in memory. Does not wait."""
+        """See to every engine in memory, or on its way there. Does not wait."""
         for status in self._corral.supervisor.statuses():
-            if status.engine is not None and status.model not in self._under_way:
+            if status.state is not State.FAILED and status.model not in self._under_way:
                 task = asyncio.ensure_future(self._exchange(status.model))
                 self._under_way[status.model] = task
                 task.add_done_callback(self._done)
@@ -46,8 +47,13 @@ class Exchange:
     async def _exchange(self, model: str) -> None:
         corral = self._corral
         while True:
-            engine = next((s.engine for s in corral.supervisor.statuses() if s.model == model), None)
-            if engine is None or (why := await self._stale(engine)) is None:
+            status = next((s for s in corral.supervisor.statuses() if s.model == model), None)
+            if status is None or status.state is State.FAILED:
+                return
+            if status.engine is None:  # it is being loaded as it was configured before
+                await corral.clock.sleep(_PAUSE)
+                continue
+            if (why := await self._stale(status.engine)) is None:
                 return
             try:
                 await corral.supervisor.unload(model, drain=corral.settings.engines.drain_grace, reason=why)

@@ -206,7 +206,7 @@ def next_step(facts: Mapping[str, Any], *, runs: bool) -> str:
     """What can be done with an installed model; empty where there is nothing to say. `runs`: a runtime here runs it."""
     capabilities = facts.get("capabilities") or ()
     if not runs:
-        return f"No runtime here runs {facts.get('format')} files yet."
+        return f"No runtime here runs {facts.get('format')} files yet. What could: corral runtimes"
     if Capability.CHAT in capabilities:
         return f"Talk to it: corral run {facts['name']}"
     if Capability.COMPLETION in capabilities:

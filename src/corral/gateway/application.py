@@ -254,6 +254,7 @@ class Gateway:
         self._spawn(self.corral.sampler.run())
         self._spawn(self._operate())
         self._spawn(self.corral.reloading.watch())
+        self._spawn(self.corral.choices.survey_all())
         for name in self.corral.preloads():
             self._loading.add(name)
             self._spawn(self._preload(name))

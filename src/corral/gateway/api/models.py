@@ -230,7 +230,7 @@ async def _whole(corral: Corral, installed: Installed) -> dict[str, Any]:
     revision = installed.revision
     judge = await Judge.of(corral.settings.models_dir)
     facts = await asyncio.to_thread(dict, revision.facts)
-    return Describer(corral).summary(installed) | {
+    return (await Describer.of(corral)).summary(installed) | {
         "capabilities": asdict(capabilities(installed)),
         "files": [asdict(file) for file in revision.files],
         "facts": facts,

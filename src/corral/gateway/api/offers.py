@@ -32,7 +32,7 @@ async def offered(corral: Corral, provider: str | None, limit: int) -> tuple[lis
 
     Only a provider that is named is asked over the network.
     """
-    describer = Describer(corral)
+    describer = await Describer.of(corral)
     asked = None if provider is None else scheme(corral, provider)
     named = None if asked is None else provider_of(asked)
     shown: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ async def search(corral: Corral, text: str, limit: int, source: str | None) -> t
         CorralError: the one source that was named could not be asked.
     """
     schemes = ("hf",) if source is None else (scheme(corral, source),)
-    describer, judge = Describer(corral), await Judge.of(corral.settings.models_dir)
+    describer, judge = await Describer.of(corral), await Judge.of(corral.settings.models_dir)
     shown: list[dict[str, Any]] = []
     names: dict[str, str] = {}
     async for model in _each(corral):
