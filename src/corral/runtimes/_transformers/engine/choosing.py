@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+from os import urandom
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_MANY = 1024
+"""Tokens that nearly always hold what `top_p` asks for; to sort a whole vocabulary takes longer than to compute one."""
 
 
 def sampling(config: Any) -> dict[str, Any]:
@@ -40,7 +45,6 @@ class Chooser:
     def __init__(self, torch: Any) -> None:
         self._torch = torch
         self._states: list[Any] = []
-        self._generators: dict[str, Any] = {}
 
     def fill_defaults(self, tensor: Any) -> None:
         """Nothing is kept in tensors."""
@@ -49,8 +53,6 @@ class Chooser:
     def prepare_tensor_args(self, requests: Sequence[Any]) -> Any:
         """Note which requests the rows of the next scores are of."""
         self._states = [request.state for request in requests]
-        known = {state.request_id for state in self._states}
-        self._generators = {name: found for name, found in self._generators.items() if name in known}
         return self._torch.zeros(len(self._states), dtype=self._torch.int32)
 
     def __call__(self, scores: Any, _: Any) -> Any:
@@ -71,17 +73,31 @@ class Chooser:
         scores = self._penalised(scores, plan, state)
         if not plan.get("temperature"):
             return int(scores.argmax())
-        scores = scores / plan["temperature"]
-        count = min(plan["top_k"] or scores.shape[0], scores.shape[0])
-        best, tokens = torch.topk(scores, count)  # sorted, the best first
-        shares = torch.softmax(best, dim=-1)
-        out = torch.cumsum(shares, dim=-1) - shares >= plan["top_p"]
-        out |= shares < plan["min_p"] * shares[0]
-        out[0] = False
-        # Chance is dealt out in the order of the vocabulary: many scores are equal in bfloat16, and their order is not
-        # the same twice, so that in the order of the scores a seed would mean another token each time.
-        shares = torch.zeros_like(scores).scatter(0, tokens, shares.masked_fill(out, 0.0))
-        return int(torch.multinomial(shares, 1, generator=self._generator(plan, state, scores.device)))
+        tokens, shares = self._likely(torch.softmax(scores / plan["temperature"], dim=-1), plan)
+        sums = torch.cumsum(shares, dim=-1)
+        at = int(torch.searchsorted(sums, sums[-1:] * chance(plan.get("seed"), state.current_len()), right=True))
+        at = at if at < shares.shape[0] else int(shares.argmax())  # rounding
+        return at if tokens is None else int(tokens[at])
+
+    def _likely(self, shares: Any, plan: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The tokens among which chance decides, and the share of each; None for the tokens is all there are.
+
+        They are in the order of the vocabulary: many scores are equal in bfloat16, and their order is not the same
+        twice, so that in the order of the scores a seed would mean another token each time.
+        """
+        torch, whole = self._torch, shares.shape[0]
+        top_k, top_p, min_p = min(plan["top_k"] or whole, whole), plan["top_p"], plan["min_p"]
+        if top_k == whole and top_p >= 1:
+            return None, shares.masked_fill(shares < min_p * shares.max(), 0.0)
+        best, tokens = torch.topk(shares, top_k if top_k < whole else min(_MANY, whole))  # sorted, the best first
+        total = best.sum() if top_k < whole else 1.0
+        if top_k == whole and best.sum() < top_p:
+            best, tokens = torch.topk(shares, whole)
+        kept = torch.cumsum(best, dim=-1) - best < top_p * total
+        kept &= best >= min_p * best[0]
+        kept[0] = True
+        tokens, order = tokens[kept].sort()
+        return tokens, best[kept][order]
 
     def _penalised(self, scores: Any, plan: Mapping[str, Any], state: Any) -> Any:
         torch = self._torch
@@ -97,10 +113,11 @@ class Chooser:
             scores[seen] -= presence + frequency * counts
         return scores
 
-    def _generator(self, plan: Mapping[str, Any], state: Any, device: Any) -> Any:
-        seed = plan.get("seed")
-        if seed is None:
-            return None
-        if state.request_id not in self._generators:
-            self._generators[state.request_id] = self._torch.Generator(device=device).manual_seed(seed)
-        return self._generators[state.request_id]
+
+def chance(seed: int | None, position: int) -> float:
+    """A number from 0 to 1, without 1; with a seed always the same one at the same place in the text.
+
+    It depends on nothing else, so that a request can be put back and read again, on whatever device.
+    """
+    drawn = urandom(8) if seed is None else blake2b(f"{seed}/{position}".encode(), digest_size=8).digest()
+    return (int.from_bytes(drawn, "big") >> 11) / 2**53
