@@ -12,8 +12,9 @@ import pytest
 
 from corral.app import Corral, launching
 from corral.config import load
+from corral.domain.states import State
 from corral.lifecycle.engines import Engine
-from support.clocks import settle
+from support.clocks import HandClock, settle
 
 
 class Supervisor:
@@ -21,15 +22,16 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
+        self.state = State.READY
         self.unloaded: list[str] = []
         self.decided = 0
 
     def statuses(self) -> list[Any]:
-        return [SimpleNamespace(model="a", engine=self.engine)]
+        return [SimpleNamespace(model="a", state=self.state, engine=self.engine)]
 
     async def unload(self, model: str, *, drain: float, reason: str) -> bool:
         self.unloaded.append(reason)
-        self.engine = None
+        self.engine, self.state = None, State.FAILED
         return True
 
     def decide_soon(self) -> None:
@@ -45,8 +47,8 @@ def corral(home: Path, model: Mapping[str, Any], **flags: Any) -> Corral:
     return Corral(load(env, flags, file), env=env)
 
 
-async def exchanged(home: Path, model: Mapping[str, Any], **flags: Any) -> tuple[Supervisor, Engine]:
-    """What becomes of an engine that was started before the configuration became this one."""
+async def begun(home: Path) -> tuple[Corral, Supervisor, Engine]:
+    """An engine that was started by an old configuration."""
     running = corral(home, {"reply": "old"})
     launch = await launching.prepare(running, "a")
     session: Any = SimpleNamespace(facts=SimpleNamespace(device="cpu", slots=4))
@@ -55,6 +57,12 @@ async def exchanged(home: Path, model: Mapping[str, Any], **flags: Any) -> tuple
     supervisor: Any = Supervisor()
     supervisor.engine = engine
     running.supervisor = supervisor
+    return running, supervisor, engine
+
+
+async def exchanged(home: Path, model: Mapping[str, Any], **flags: Any) -> tuple[Supervisor, Engine]:
+    """What becomes of an engine that was started before the configuration became this one."""
+    running, supervisor, engine = await begun(home)
     fresh = corral(home, model, **flags)
     running.settings, running.models = fresh.settings, fresh.models
     running.exchange.look()
@@ -83,3 +91,19 @@ async def test_how_many_requests_it_is_given_at_once_changes_without_an_exchange
     assert engine.limit == limit
     assert engine.launch.limit == wanted
     assert supervisor.decided == 1
+
+
+async def test_an_engine_that_is_being_started_by_the_old_configuration_is_exchanged_once_it_is_there(
+    tmp_path: Path,
+) -> None:
+    running, supervisor, engine = await begun(tmp_path)
+    clock = running.clock = HandClock()
+    supervisor.engine, supervisor.state = None, State.LOADING
+    fresh = corral(tmp_path, {"reply": "new"})
+    running.settings, running.models = fresh.settings, fresh.models
+    running.exchange.look()
+    await settle()
+    assert supervisor.unloaded == []
+    supervisor.engine, supervisor.state = engine, State.READY
+    await clock.advance(1)
+    assert supervisor.unloaded == ["it is configured otherwise now"]
