@@ -10,6 +10,9 @@ from corral.app import Corral, launching
 from corral.app.registration import Registrations
 from corral.config import load
 from corral.domain.generation import ModelConfig
+from corral.domain.states import State
+from corral.errors import EngineStartFailed
+from corral.lifecycle.supervisor import Launch, Supervisor
 
 ELSEWHERE = "10.0.0.1:5000/some/model:latest"
 """Which Ollama would take for a registry's address."""
@@ -47,6 +50,14 @@ async def test_from_python_what_is_registered_is_fetched(tmp_path: Path) -> None
     assert await pulls(running)
 
 
+async def test_a_device_is_not_forgotten_where_the_files_decide_about_the_runtime(tmp_path: Path) -> None:
+    running = corral(tmp_path)
+    Registrations(running).keep(ModelConfig(model_id="m", model_name="there", device_type="cuda"))
+    Registrations(running).keep(ModelConfig(model_id="m", model_name="anywhere"))
+    assert running.definition("there").options == {"device": "cuda"}
+    assert running.definition("anywhere").options == {}
+
+
 async def test_what_comes_into_the_configuration_takes_the_place_of_what_was_registered(tmp_path: Path) -> None:
     running = corral(tmp_path)
     registrations = Registrations(running)
@@ -66,3 +77,18 @@ async def test_what_a_program_registers_in_the_place_of_the_configuration_s_stay
     Registrations(running).add(ModelConfig(model_id="m", model_name="a", runtime_type="ollama"))
     running.take_over(corral(tmp_path, "models: {a: {runtime: fake, idle_timeout: 9s}}").settings)
     assert running.definition("a").runtime == "ollama"
+
+
+async def test_what_was_taken_back_is_no_problem_any_more(tmp_path: Path) -> None:
+    async def plan(model: str) -> Launch:
+        raise EngineStartFailed(f"{model} cannot be had")
+
+    running = corral(tmp_path)
+    running.supervisor = Supervisor(plan, running.clock)
+    registrations = Registrations(running)
+    registrations.keep(ModelConfig(model_id="m", model_name="a", runtime_type="ollama"))
+    with pytest.raises(EngineStartFailed):
+        await running.load("a")
+    assert [status.state for status in running.supervisor.statuses()] == [State.FAILED]
+    registrations.remove("a")
+    assert running.supervisor.statuses() == []

@@ -66,6 +66,8 @@ def entry_of(corral: Corral, config: ModelConfig) -> dict[str, Any]:
         raise NotSupported(
             "`quantization` needs a `runtime_type` that quantises.", "Name one, or install a quantised file."
         )
+    if config.runtime_type is None and str(config.device_type) != "auto":
+        options.setdefault("device", str(config.device_type))  # whichever runs files: it obeys, or refuses the option
     if "upstream_model" not in options:
         entry["source"] = config.model_id
     return entry
@@ -162,6 +164,7 @@ class Registrations:
         self._check_idle(name)
         del self._known[name]
         self._kept.discard(name)
+        self._corral.supervisor.forget(name)
         if name not in self._corral.settings.models:  # else it has come into the configuration since
             self._corral.models.pop(name, None)
         self._write()

@@ -174,10 +174,9 @@ class Supervisor:
         Raises:
             ModelBusy: it is still answering after `drain`, and `force` is not given. It stays in memory.
         """
-        self._restarts.forget(model)
+        self.forget(model)
         slot = self._slots.get(model)
         if slot is None:
-            self._failures.pop(model, None)
             return False
         while self._slots.get(model) is slot:  # else it is gone, and whatever has come since is not meant
             if slot.state in (State.QUEUED, State.LOADING):
@@ -187,6 +186,11 @@ class Supervisor:
             else:
                 await slot.stopped.wait()
         return True
+
+    def forget(self, model: str) -> None:
+        """Have no memory of how the model failed."""
+        self._restarts.forget(model)
+        self._failures.pop(model, None)
 
     def doubt(self, engine: Engine, reason: str) -> None:
         """Have a ready engine asked whether it is well, and stopped for `reason` when it is not. Does not wait."""
