@@ -54,8 +54,8 @@ async def test_a_device_is_not_forgotten_where_the_files_decide_about_the_runtim
     running = corral(tmp_path)
     Registrations(running).keep(ModelConfig(model_id="m", model_name="there", device_type="cuda"))
     Registrations(running).keep(ModelConfig(model_id="m", model_name="anywhere"))
-    assert running.definition("there").options == {"device": "cuda"}
-    assert running.definition("anywhere").options == {}
+    assert running.entry("there").options == {"device": "cuda"}
+    assert running.entry("anywhere").options == {}
 
 
 async def test_what_comes_into_the_configuration_takes_the_place_of_what_was_registered(tmp_path: Path) -> None:
