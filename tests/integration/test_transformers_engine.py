@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from corral.catalog import formats, snapshots
+from corral.domain.memory import Placement
 from corral.domain.models import Capability, FileEntry, Revision
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
@@ -36,6 +37,18 @@ STRICT = """{% for m in messages %}{% if m['role'] == 'system' or (m['role'] == 
 def spec(environment: Path, folder: Path, **options):
     made = parse_options(TransformersOptions, {"executable": str(environment), **options}, "transformers")
     return LaunchSpec("smollm2", made, {"model": folder}, revision(folder), 240.0)
+
+
+def estimated(launch: LaunchSpec, home: Path) -> Placement:
+    """What is expected of an engine that was never seen."""
+    demand = Transformers(os.environ, home).demand(launch)
+    (first,) = placements(launch.revision.facts, launch.revision.size, demand, [Room("cpu", None, None)])
+    return first
+
+
+def held(session) -> int:
+    """Bytes: a footprint counts a part of what it shares with another engine beside it, and this the whole."""
+    return sum(psutil.Process(pid).memory_info().rss for pid in session.processes())
 
 
 def revision(folder: Path) -> Revision:
@@ -87,14 +100,11 @@ async def test_it_says_what_it_is(session):
 
 
 async def test_the_first_estimate_is_near(session, transformers_environment, smollm2_snapshot, tmp_path, ask):
-    launch = spec(transformers_environment, smollm2_snapshot, context=256, slots=2)
-    demand = Transformers(os.environ, tmp_path).demand(launch)
-    (first,) = placements(launch.revision.facts, launch.revision.size, demand, [Room("cpu", None, None)])
+    first = estimated(spec(transformers_environment, smollm2_snapshot, context=256, slots=2), tmp_path)
     ready = (await session.footprint()).devices["cpu"]
     await asyncio.gather(*(ask(messages=STORY, max_tokens=40) for _ in range(4)))
     busy = (await session.footprint()).devices["cpu"]
-    # Its own pages and the libraries' whole: of those a footprint counts a part when another engine stands beside it.
-    whole = sum(psutil.Process(pid).memory_info().rss for pid in session.processes())
+    whole = held(session)
 
     print(
         f"estimated {first.total / 1e6:.0f} MB; ready {ready / 1e6:.0f}, busy {busy / 1e6:.0f}, whole {whole / 1e6:.0f}"
@@ -248,6 +258,7 @@ async def test_without_batches_with_a_strict_template_and_quantised(
             async with http.post(session.endpoint.url + "/chat/completions", json=twice) as answer:
                 assert answer.status == 400
                 assert "must alternate" in await answer.text()
+        assert 0.75 <= estimated(launch, tmp_path).total / held(session) <= 1.25
         before[-1].kill()
         assert await session.ended()
         assert not any(process.is_running() and process.status() != "zombie" for process in before)

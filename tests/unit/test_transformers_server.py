@@ -373,6 +373,25 @@ def test_what_the_library_notes_about_itself_is_no_setting():
     assert server.settings(json.dumps(noted)) == {"eos_token_id": 2, "do_sample": True}
 
 
+class Weight:
+    def __init__(self, device="cpu"):
+        self.device = SimpleNamespace(type=device)
+        self.data = SimpleNamespace(clone=lambda: "a copy")
+
+
+class Packed(Weight):
+    """A weight that was quantised."""
+
+
+def test_of_a_file_that_was_quantised_nothing_is_read_any_more():
+    plain, packed, buffer, distant = Weight(), Packed(), Weight(), Weight("cuda")
+    packed.data = distant.data = "its own"
+    model = SimpleNamespace(parameters=lambda: [plain, packed], buffers=lambda: [buffer, distant])
+
+    server.let_go(SimpleNamespace(nn=SimpleNamespace(Parameter=Weight), Tensor=Weight), model)
+    assert [weight.data for weight in (plain, packed, buffer, distant)] == ["a copy", "its own", "a copy", "its own"]
+
+
 def test_the_model_is_served_under_its_own_name_whatever_a_request_calls_it():
     class Library:
         def load_model_and_processor(self, name):

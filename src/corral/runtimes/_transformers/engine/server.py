@@ -12,6 +12,8 @@ stream ends with `[DONE]`; the context is set aside before it says that it is re
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -58,6 +60,8 @@ def serve(port: int, launch: Mapping[str, Any]) -> None:
         force_model=".",
     )
     loaded = Loaded(library, launch["name"])
+    if launch["quantization"]:
+        let_go(torch, loaded.model)
     if launch["chat_template"]:
         loaded.processor.chat_template = launch["chat_template"]
     context = fitted(loaded.model.config, launch["context"])
@@ -88,6 +92,17 @@ async def opened(server: Any, launch: Mapping[str, Any]) -> None:
     """Have a request answered, then open the port: what is ready has answered, and its weights are in memory."""
     await rehearse(server.config.app, launch["key"], launch["name"])
     await server.serve()
+
+
+def let_go(torch: Any, model: Any) -> None:
+    """Give back what is left of loading: the file, of which few weights are still read, and the heap between them."""
+    for weight in (*model.parameters(), *model.buffers()):
+        if type(weight) in (torch.nn.Parameter, torch.Tensor) and weight.device.type == "cpu":
+            weight.data = weight.data.clone()
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than GNU's
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def begin(torch: Any, model: Any, launch: Mapping[str, Any], context: int) -> Any:
