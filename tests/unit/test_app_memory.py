@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,6 +150,18 @@ async def test_the_machine_is_looked_at_beside_the_loop_and_what_was_seen_is_tol
     await told.wait()
     assert yard.memory.capacity(settled=True) == {"cpu": GIB}
     await yard.memory.close()
+
+
+async def test_what_was_remembered_is_read_beside_the_loop(tmp_path: Path) -> None:
+    yard = Yard(machine())
+    file = tmp_path / "footprints.json"
+    before = Memory(lambda: yard.settings, yard.look, Recollection(file), yard.clock)
+    before.measured(engine(launch(), Placement({"cpu": 3}), {"cpu": 3}))
+    await before.close()
+    after = Memory(lambda: yard.settings, yard.look, Recollection(file), yard.clock)
+    await after.look_again()
+    file.unlink()  # what is there now has been read
+    assert after.placements(launch(), Demand())[0].devices == {"cpu": 3}
 
 
 async def test_a_look_during_which_an_engine_came_or_went_says_nothing_of_others() -> None:

@@ -91,8 +91,12 @@ class Memory:
         return found
 
     async def look_again(self) -> None:
-        """Have a fresh look at the machine for the next decision, as far as it lets itself be looked at."""
+        """Have a fresh look at the machine for the next decision, as far as it lets itself be looked at.
+
+        After this, `placements` does not block.
+        """
         self._look_soon()
+        await asyncio.to_thread(self._recollection.read)
         if self._looking is not None:
             await asyncio.wait([self._looking], timeout=_PATIENCE)
 
@@ -105,7 +109,7 @@ class Memory:
         return [replace(room, total=self._allowed(room)) for room in rooms(self._there)]
 
     def remembered(self, launch: Launch) -> Mapping[str, Mapping[str, int]]:
-        """What engines started so were found to take, by placement and device. Blocks when it is first asked."""
+        """What engines started so were found to take, by placement and device. The first time it may block."""
         return self._recollection.recall(_subject(launch))
 
     def placements(self, launch: Launch, demand: Demand, devices: Sequence[str] = ()) -> tuple[Placement, ...]:
