@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from corral.app.registration import Registrations
 from corral.config import load
 from corral.domain.generation import ModelConfig
 from corral.domain.states import State
-from corral.errors import EngineStartFailed
+from corral.errors import Conflict, EngineStartFailed
 from corral.lifecycle.supervisor import Launch, Supervisor
 
 ELSEWHERE = "10.0.0.1:5000/some/model:latest"
@@ -77,6 +79,23 @@ async def test_what_a_program_registers_in_the_place_of_the_configuration_s_stay
     Registrations(running).add(ModelConfig(model_id="m", model_name="a", runtime_type="ollama"))
     running.take_over(corral(tmp_path, "models: {a: {runtime: fake, idle_timeout: 9s}}").settings)
     assert running.definition("a").runtime == "ollama"
+
+
+async def test_registrations_over_http_do_not_grow_without_end(tmp_path: Path) -> None:
+    def written(count: int) -> ModelConfig:
+        return ModelConfig(model_id="m", model_name=f"a{count}")
+
+    one = asdict(written(0))
+    content = [{**one, "model_name": f"a{count}"} for count in range(1000)]
+    (tmp_path / "registered.json").write_text(json.dumps({"models": content}))
+    registrations = Registrations(corral(tmp_path))
+    registrations.restore()
+    with pytest.raises(Conflict, match="no more are kept"):
+        registrations.keep(written(1000))
+    registrations.keep(ModelConfig(model_id="other", model_name="a5"))
+    registrations.remove("a5")
+    registrations.keep(written(1000))
+    assert len(registrations.names()) == 1000
 
 
 async def test_what_was_taken_back_is_no_problem_any_more(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _BY_HTTP = frozenset({"context", "slots", "gpu_layers", "dtype"})
 """Options that a registration over HTTP may give: numbers and choices that run nothing and read nothing."""
+_MOST = 1000
+"""Registrations over HTTP that are kept."""
 _WORD = re.compile(r"[\w.\-:]{1,60}", re.ASCII)
 
 _log = logging.getLogger("corral.server")
@@ -141,12 +143,17 @@ class Registrations:
 
         Raises:
             InvalidRequest: an option that only the configuration may give.
-            Conflict: the name is taken by the configuration or an installed model.
+            Conflict: the name is taken by the configuration or an installed model, or there are too many.
             ModelBusy: the model is in memory as it was registered before.
         """
         name = check_name(config.model_name)
         if self._known.get(name) == config and name in self._kept:
             return
+        if len(self._kept) >= _MOST and name not in self._kept:
+            raise Conflict(
+                f"{_MOST} models are registered, and no more are kept.",
+                "Take one back: DELETE /api/v1/runtime/models/NAME",
+            )
         self._check_name(name, config)
         self._check_options(config)
         self._add_tamed(config)
