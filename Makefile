@@ -40,7 +40,7 @@ run: model  ## Serve it until Ctrl-C
 test: dev  ## All tests, with the import contracts, warnings as errors and 90 % branch coverage
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m pytest -p tests.plugins.skips -p tests.plugins.leaks -n $(WORKERS) --dist loadgroup \
+	@$(BIN)/python -m pytest -p tests.plugins.skips -p tests.plugins.leaks -n $(WORKERS) --dist loadfile \
 	  --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
 
 lint: dev  ## Style, common mistakes, formatting, import contracts

@@ -17,8 +17,6 @@ import pytest
 
 from support.servers import CORRAL, Server, corral_server
 
-pytestmark = pytest.mark.xdist_group("rollback")
-
 
 def another(model: Path, into: Path) -> Path:
     """The same model with one letter of its title changed: another digest, as able as before."""

@@ -17,7 +17,7 @@ from support.servers import CORRAL, Server, corral_server, ended
 
 PATIENCE = 1500  # vLLM takes 80 s to start on a machine that does nothing else, and a multiple of that on one that does
 
-pytestmark = [pytest.mark.timeout(3 * PATIENCE), pytest.mark.xdist_group("vllm")]
+pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
 MIB = 1024**2
 NAMES = ("on-llamacpp", "on-transformers", "on-vllm")

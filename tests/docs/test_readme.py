@@ -125,7 +125,7 @@ def stranger(tmp_path: Path) -> Stranger:
 
 @pytest.mark.timeout(900)
 def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
-    first, ask, tour = COMMANDS
+    first, ask, tour, room = COMMANDS
     begun = time.monotonic()
     with stranger.serving(first) as said:
         took_first = time.monotonic() - begun
@@ -146,6 +146,10 @@ def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
         toured = stranger.types(tour)
         assert "smollm2" in toured
 
+        told = stranger.types(f". .venv/bin/activate\n{room}")
+        assert "llamacpp" in told
+        assert "best device" in told
+
     begun = time.monotonic()
     offline = {"UV_OFFLINE": "1", "PIP_INDEX_URL": UNREACHABLE, "https_proxy": UNREACHABLE, "HTTPS_PROXY": UNREACHABLE}
     with stranger.serving(first, **offline) as said:
@@ -156,7 +160,7 @@ def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
 
 def test_every_command_of_the_readme_is_run() -> None:
     """The test above takes the blocks apart by number: a new one has to be given its place there."""
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 4
     assert COMMANDS[0].strip() == "make run"
 
 

@@ -12,7 +12,7 @@ import yaml
 from support.services import SERVER
 from support.systemd import HOME, USER, Machine, lacking, machine
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("systemd")]
+pytestmark = pytest.mark.timeout(600)
 
 ODD = ["$HOME", "${PATH}", "%h", "%%", "a b", 'q"q', "it's", "back\\slash", "\\t", ";", "é", "", "{braces}", "$$", "-x"]
 VALUE = "a\"b\\c$d%e `x` 'y' ü #z"

@@ -22,7 +22,6 @@ PATIENCE = 1500  # it takes 80 s on a machine that does nothing else, and a mult
 pytestmark = [
     pytest.mark.timeout(PATIENCE),
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.xdist_group("vllm"),
 ]
 
 

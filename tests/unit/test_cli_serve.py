@@ -74,6 +74,7 @@ def test_the_next_step_after_an_install() -> None:
     facts = {"name": "m", "format": "gguf", "capabilities": ["chat", "completion"]}
 
     assert next_step(facts, runs=True) == "Talk to it: corral run m"
-    assert next_step(facts | {"format": "safetensors"}, runs=False) == "No runtime here runs safetensors files yet. What could: corral runtimes"
+    none = "No runtime here runs safetensors files yet. What could: corral runtimes"
+    assert next_step(facts | {"format": "safetensors"}, runs=False) == none
     assert "/v1/completions" in next_step(facts | {"capabilities": ["completion"]}, runs=True)
     assert next_step(facts | {"capabilities": ["embeddings"]}, runs=True) == ""

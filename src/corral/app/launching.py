@@ -25,7 +25,7 @@ async def plan(corral: Corral, name: str) -> Launch:
     """
     launch = await prepare(corral, name)
     said = await corral.choices.availability(launch.runtime.kind)
-    if not said.usable:
+    if not said.usable and getattr(launch.spec.options, "executable", None) is None:  # else it is not the one meant
         raise RuntimeUnavailable(f"The runtime {launch.runtime.kind} cannot run {name!r}: {said.reason}", said.hint)
     demand = launch.runtime.demand(launch.spec)
     if demand is None:

@@ -25,14 +25,21 @@ _SWEEPS = 100
 
 
 def descendants(ancestor: int) -> list[int]:
-    """Ids of all living processes that descend from `ancestor`, parents before children."""
+    """Ids of all living processes that descend from `ancestor`, parents before children.
+
+    A process whose first thread is gone looks dead while its other threads still end, and keeps its children until
+    then: the way to the living may lead over the dead.
+    """
     children: dict[int, list[int]] = {}
-    for pid, parent, _ in _living():
+    living = set()
+    for pid, parent, _, state in _processes():
         children.setdefault(parent, []).append(pid)
+        if state not in _DEAD:
+            living.add(pid)
     found = children.get(ancestor, [])[:]
     for pid in found:  # grows while it is read
         found += children.get(pid, [])
-    return found
+    return [pid for pid in found if pid in living]
 
 
 def listeners(port: int) -> set[int]:
@@ -86,12 +93,17 @@ def _carries(pid: int, wanted: bytes) -> bool:
 
 def _living() -> Iterator[tuple[int, int, int]]:
     """Id, parent and session of every process that is not dead."""
+    return ((pid, parent, session) for pid, parent, session, state in _processes() if state not in _DEAD)
+
+
+def _processes() -> Iterator[tuple[int, int, int, bytes]]:
+    """Id, parent, session and state of every process."""
     with suppress(FileNotFoundError), os.scandir("/proc") as entries:
         for entry in entries:
             if entry.name.isdigit():
                 fields = _read(f"/proc/{entry.name}/stat").rpartition(b")")[2].split()[:4]
-                if fields and fields[0] not in _DEAD:
-                    yield int(entry.name), int(fields[1]), int(fields[3])
+                if fields:
+                    yield int(entry.name), int(fields[1]), int(fields[3]), fields[0]
 
 
 def _read(path: str) -> bytes:
