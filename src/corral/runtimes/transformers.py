@@ -68,7 +68,7 @@ class TransformersOptions:
         block: tokens of one block of the context.
         blocks: blocks set aside, for all slots together; None is what context and slots need.
         batch_tokens: tokens computed in one step, of prompts and answers together.
-        compile: translate the model for the device at the first request, which takes minutes; ends batching.
+        compile: translate the model for the device while it is loaded, which takes longer then; ends batching.
         threads: CPU threads.
         chat_template: a Jinja text, or the path of one, in place of the model's own.
         trust_remote_code: run Python code that came with the model.

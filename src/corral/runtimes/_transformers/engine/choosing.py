@@ -74,17 +74,28 @@ class Chooser:
         if not plan.get("temperature"):
             return int(scores.argmax())
         tokens, shares = self._likely(torch.softmax(scores / plan["temperature"], dim=-1), plan)
-        sums = torch.cumsum(shares, dim=-1)
-        at = int(torch.searchsorted(sums, sums[-1:] * chance(plan.get("seed"), state.current_len()), right=True))
-        at = at if at < shares.shape[0] else int(shares.argmax())  # rounding
+        if plan.get("seed") is not None:
+            at = int((shares / self._noise(plan["seed"], state, tokens, whole=scores.shape[0]).to(shares)).argmax())
+        else:
+            sums = torch.cumsum(shares, dim=-1)
+            at = int(torch.searchsorted(sums, sums[-1:] * chance(), right=True))
+            at = at if at < shares.shape[0] else int(shares.argmax())  # rounding
         return at if tokens is None else int(tokens[at])
 
-    def _likely(self, shares: Any, plan: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The tokens among which chance decides, and the share of each; None for the tokens is all there are.
+    def _noise(self, seed: int, state: Any, tokens: Any, *, whole: int) -> Any:
+        """What the share of each token is divided by, so that the greatest quotient is one drawn by these shares.
 
-        They are in the order of the vocabulary: many scores are equal in bfloat16, and their order is not the same
-        twice, so that in the order of the scores a seed would mean another token each time.
+        Each token of the vocabulary has its own, by the seed and the place in the text alone: scores whose last digits
+        differ, as with what else is computed beside, seldom change a token, and a request can be put back and read
+        again.
         """
+        digest = blake2b(f"{seed}/{state.current_len()}".encode(), digest_size=7).digest()
+        generator = self._torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+        noise = self._torch.empty(whole).exponential_(generator=generator)
+        return noise if tokens is None else noise[tokens.to("cpu")]
+
+    def _likely(self, shares: Any, plan: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The tokens among which chance decides, and the share of each; None for the tokens is the whole vocabulary."""
         torch, whole = self._torch, shares.shape[0]
         top_k, top_p, min_p = min(plan["top_k"] or whole, whole), plan["top_p"], plan["min_p"]
         if top_k == whole and top_p >= 1:
@@ -96,8 +107,7 @@ class Chooser:
         kept = torch.cumsum(best, dim=-1) - best < top_p * total
         kept &= best >= min_p * best[0]
         kept[0] = True
-        tokens, order = tokens[kept].sort()
-        return tokens, best[kept][order]
+        return tokens[kept], best[kept]
 
     def _penalised(self, scores: Any, plan: Mapping[str, Any], state: Any) -> Any:
         torch = self._torch
@@ -114,10 +124,6 @@ class Chooser:
         return scores
 
 
-def chance(seed: int | None, position: int) -> float:
-    """A number from 0 to 1, without 1; with a seed always the same one at the same place in the text.
-
-    It depends on nothing else, so that a request can be put back and read again, on whatever device.
-    """
-    drawn = urandom(8) if seed is None else blake2b(f"{seed}/{position}".encode(), digest_size=8).digest()
-    return (int.from_bytes(drawn, "big") >> 11) / 2**53
+def chance() -> float:
+    """A number from 0 to 1, without 1."""
+    return (int.from_bytes(urandom(8), "big") >> 11) / 2**53
