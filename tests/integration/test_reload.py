@@ -74,6 +74,21 @@ def test_an_answer_under_way_ends_as_it_began_and_the_next_is_by_the_new_configu
     assert (say(server, "b"), engine(server, "b")["engine"]) == kept
 
 
+def test_who_is_resident_holds_as_soon_as_the_reload_is_answered(server: Server) -> None:
+    room = "engines: {memory: {cpu: 180MiB}}\n"
+    big = "{runtime: fake, options: {memory_mib: 60}"
+    write(server, f"{room}models:\n  x: {big}, resident: true}}\n  y: {big}, resident: true}}\n  z: {big}}}\n")
+    assert reload(server).status_code == 200
+    assert (say(server, "x"), say(server, "y")) == ("?", "?")
+    body = {"model": "z", "messages": [{"role": "user", "content": "?"}]}
+    refused = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=60)
+    assert refused.json()["error"]["code"] == "does_not_fit"
+    write(server, f"{room}models:\n  x: {big}}}\n  y: {big}, resident: true}}\n  z: {big}}}\n")
+    assert reload(server).status_code == 200
+    assert say(server, "z") == "?"
+    assert (engine(server, "x")["state"], engine(server, "y")["state"]) == ("cold", "ready")
+
+
 def test_a_file_that_cannot_be_used_is_refused_and_all_goes_on(server: Server) -> None:
     assert say(server, "b") == "same"
     before = engine(server, "b")["engine"]

@@ -22,7 +22,6 @@ from corral.runtimes.transformers import Transformers, TransformersOptions
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("transformers"),  # they share an engine
 ]
 
 STORY = [{"role": "user", "content": "Write a short story about a dog."}]

@@ -33,6 +33,12 @@ class Exchange:
                 self._under_way[status.model] = task
                 task.add_done_callback(self._done)
 
+    async def go_by_the_rules(self) -> None:
+        """Have every engine go by the rules that its model has now; what must be exchanged is left to `look`."""
+        for status in self._corral.supervisor.statuses():
+            if status.engine is not None:
+                await self._stale(status.engine)
+
     async def close(self) -> None:
         """Stop waiting for engines to become free."""
         tasks = list(self._under_way.values())

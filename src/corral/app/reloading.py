@@ -74,6 +74,7 @@ class Reloading:
         for name in later:
             _log.warning("the changed %s takes effect when Corral is started again", name)
         _log.info("the changed configuration is in use")
+        await corral.exchange.go_by_the_rules()
         corral.exchange.look()
         return later
 

@@ -66,7 +66,7 @@ def settled(slot: Slot) -> bool:
 
 def view(model: str, slot: Slot) -> EngineView:
     """The engine in the slot, as a decision sees it."""
-    engine, launch = slot.engine, slot.launch
+    engine = slot.engine
     if engine is None:
         return EngineView(model, slot.state, held=held(slot), placement=slot.placement)
     return EngineView(
@@ -78,12 +78,12 @@ def view(model: str, slot: Slot) -> EngineView:
         last_used=engine.last_used,
         idle_timeout=engine.idle_timeout,
         load_seconds=engine.load_seconds,
-        resident=launch is not None and launch.resident,
+        resident=engine.launch.resident,
         sleeps=engine.session.facts.sleeps,
         # Before it has slept once, nobody knows: as if all of it went to main memory.
         asleep={"cpu": sum(engine.held.values())} if engine.asleep is None else engine.asleep,
         placement=engine.placement,
-        priority=0 if launch is None else launch.priority,
+        priority=engine.launch.priority,
         ready_at=engine.ready_at,
         yields_to=slot.room_for,
     )
