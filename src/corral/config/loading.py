@@ -161,13 +161,13 @@ def _from_tree(tree: dict[str, Any], lines: dict[str, int], path: Path) -> dict[
     for name, value in tree.items():
         place = f"{path}:{lines.get(str(name), 1)}"
         if name == "runtimes" or name in ENTRIES:
-            for entry, content in _mapping(value, place).items():
+            for entry, content in _mapping(value, place, name).items():
                 where = f"{path}:{lines.get(f'{name}.{entry}', 1)}"
                 if name != "runtimes":
                     _check_model_name(str(entry), where)
-                found[f"{name}.{entry}"] = (_mapping(content, place), where)
+                found[f"{name}.{entry}"] = (_mapping(content, where, f"{name}.{entry}"), where)
         elif name in sections:
-            for leaf, content in _mapping(value, place).items():
+            for leaf, content in _mapping(value, place, name).items():
                 key = f"{name}.{leaf}"
                 where = f"{path}:{lines.get(key, 1)}"
                 if key not in known:
@@ -191,11 +191,13 @@ def _check_model_name(name: str, place: str) -> None:
         raise ConfigError(f"{place}: {error.message}", error.hint) from error
 
 
-def _mapping(value: Any, place: str) -> dict[str, Any]:
+def _mapping(value: Any, place: str, key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{place} must hold a mapping.")
+        raise ConfigError(
+            f"{place}: {key} is {value!r}, and must hold names with values.", f"Write {key}: {{name: value}}."
+        )
     return value
 
 
@@ -266,7 +268,7 @@ def _entry(kind: type[T], content: Mapping[str, Any], place: str) -> T:
             raise UnknownOption.among(str(name), leaves, place)
         leaf = leaves[name]
         if leaf.metadata["read"] is None:
-            values[name] = _mapping(value, place)
+            values[name] = _mapping(value, place, name)
         else:
             values[name] = _read(name, leaf.metadata["read"], leaf.default, {name: (value, place)})
     return kind(**values)

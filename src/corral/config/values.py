@@ -109,9 +109,11 @@ def sizes(value: Any) -> dict[str, int]:
     """Sizes by name: a mapping, or a text such as `hf=20GB,ollama=10GB`."""
     if isinstance(value, str):
         pairs = [part.partition("=") for part in names(value)]
+        if not all(sign for _, sign, _ in pairs):
+            raise ValueError("it does not say of what; write a name to each size, such as {cpu: 12GB} or cpu=12GB")
         return {name.strip(): size(amount) for name, _, amount in pairs}
     if not isinstance(value, Mapping):
-        raise TypeError("not sizes by name, such as hf=20GB")
+        raise TypeError("not sizes by name, such as {cpu: 12GB}")
     return {text(name): size(amount) for name, amount in value.items()}
 
 

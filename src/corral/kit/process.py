@@ -216,7 +216,7 @@ async def _readiness(
         tail = child.log()[-1:]
         raise EngineTimeout(
             f"{command.title} was not ready within {timeout:g} s.",
-            f"Raise its load time-out. It last said: {tail[0]}" if tail else "Raise its load time-out.",
+            f"Raise engines.load_timeout. It last said: {tail[0]}" if tail else "Raise engines.load_timeout.",
         ) from None
     if "ready" in said:
         return cast("Mapping[str, Any]", said["ready"])
