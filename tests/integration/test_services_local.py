@@ -23,9 +23,11 @@ import pytest
 from corral.domain.services import ServiceState
 from corral.errors import AddressInUse, ServiceError, ServiceUnavailable
 from corral.kit import pidfile
+from corral.kit.clock import SystemClock
 from corral.kit.disk import lies_at, try_lock
 from corral.services import _logfile
 from corral.services.folder import Folder
+from corral.services.local import LocalServices
 from support.services import QUICK, Place, until, until_state
 
 RUNNING, FAILED, STOPPED = ServiceState.RUNNING, ServiceState.FAILED, ServiceState.STOPPED
@@ -236,6 +238,35 @@ async def test_a_number_that_another_process_has_now_is_never_signalled(place: P
     finally:
         bystander.kill()
         bystander.wait()
+
+
+class Hurried(SystemClock):
+    """A clock that a minute passes on at each look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def now(self) -> float:
+        self.looks += 1
+        return 60.0 * self.looks
+
+
+async def test_a_pid_file_that_names_another_than_the_keeper_is_said_and_not_waited_for_without_end(
+    place: Place,
+) -> None:
+    manager, spec = place.manager(), place.spec()
+    assert await manager.start(spec)
+    await until_state(manager, spec, RUNNING)
+    folder = Folder(place.home, "web")
+    right = folder.pid.read_bytes()
+    folder.pid.write_text("garbage")
+    try:
+        with pytest.raises(ServiceError, match=r"does not name: the file was changed") as caught:
+            await LocalServices(place.home, os.environ, Hurried()).status(spec)
+        assert str(folder.lock) in caught.value.hint
+    finally:
+        folder.pid.write_bytes(right)
+        assert await manager.stop(spec)
 
 
 async def test_a_port_in_use_is_said_before_the_start_with_who_has_it(place: Place) -> None:

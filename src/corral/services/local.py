@@ -209,7 +209,12 @@ class LocalServices:
             )
 
     async def _look(self, folder: Folder) -> Record:
-        """What its folder says, which is made true first when its keeper was killed."""
+        """What its folder says, which is made true first when its keeper was killed.
+
+        Raises:
+            ServiceError: a keeper has its lock, and its PID file does not say which.
+        """
+        until = self._clock.now() + _START
         record = await asyncio.to_thread(folder.read)
         while record.state.up or folder.pid.exists():
             lock = _lock(folder)
@@ -222,6 +227,11 @@ class LocalServices:
             keeper = pidfile.read(folder.pid)
             if keeper is not None and pidfile.alive(keeper):
                 return folder.read()
+            if self._clock.now() > until:
+                raise ServiceError(
+                    f"{folder.path.name!r} is kept by a process that {folder.pid} does not name: the file was changed.",
+                    f"End who holds {folder.lock} (fuser, or lsof, names it); then start the service again.",
+                )
             await self._clock.sleep(_PAUSE)  # it comes up, or goes, just now
             record = folder.read()
         return record
