@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from support.servers import Server, corral_server
+from support.servers import CORRAL, Server, corral_server
 
 CONFIG = """
 models:
@@ -98,6 +99,9 @@ def test_a_file_that_cannot_be_used_is_refused_and_all_goes_on(server: Server) -
         told = reload(server)
         assert told.status_code >= 400
         assert word in json.dumps(told.json())
+    asked = subprocess.run([CORRAL, "ps"], env=server.env, capture_output=True, text=True, check=True, timeout=60)
+    assert "b     ready" in asked.stdout
+    assert "nonsense" in asked.stderr, "it is said, and the server that runs well is asked all the same"
     assert say(server, "b") == "same"
     assert engine(server, "b")["engine"] == before
 

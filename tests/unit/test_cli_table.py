@@ -87,3 +87,16 @@ def test_styles_do_not_count_as_width() -> None:
 
 def test_nothing_but_the_headings() -> None:
     assert lines([], 80) == ["NAME  SIZE  SOURCE"]
+
+
+def test_what_is_needed_least_is_left_out_before_anything_is_cut() -> None:
+    columns = [Column("NAME"), Column("SIZE", right=True, spare=2), Column("STATE", spare=1), Column("UNTIL")]
+    rows = [[Cell("a-long-name"), Cell("100 MB"), Cell("ready"), Cell("18:13")]]
+
+    def heads(width: int) -> list[str]:
+        return next(iter(table_lines(columns, rows, width, lambda text, _: text))).split()
+
+    assert heads(40) == ["NAME", "SIZE", "STATE", "UNTIL"]
+    assert heads(30) == ["NAME", "STATE", "UNTIL"]
+    assert heads(20) == ["NAME", "UNTIL"]
+    assert heads(15)[0].startswith("NAME")

@@ -4,6 +4,7 @@ The options that stand here are understood by every command, after its name as w
 """
 
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from corral.cli.output import Mode, Output
-from corral.config import Settings, load
-from corral.errors import InvalidRequest
+from corral.config import Settings, home, load
+from corral.errors import ConfigError, CorralError, InvalidRequest, UnknownOption
 
 if TYPE_CHECKING:
     from corral.app import Corral
@@ -90,6 +91,7 @@ class Invocation:
     url: str | None = None
     env: Mapping[str, str] | None = None
     loaded: list[Settings] = field(default_factory=list, repr=False)
+    warned: list[CorralError] = field(default_factory=list, repr=False)
 
     def settings(self, flags: Mapping[str, Any] | None = None) -> Settings:
         """The configuration, read once; `flags` are a command's own, by dotted key. Warns of unknown variables.
@@ -110,8 +112,8 @@ class Invocation:
         Raises:
             ConfigError, UnknownOption: as `corral.config.load`.
         """
-        home = None if self.home is None else str(self.home)
-        return load(self.env, {"home": home, **(flags or {})}, self.config)
+        given = None if self.home is None else str(self.home)
+        return load(self.env, {"home": given, **(flags or {})}, self.config)
 
     def corral(self) -> "Corral":
         """The parts of Corral over this configuration, in this process."""
@@ -123,7 +125,30 @@ class Invocation:
         """Where the server of this home answers, or what `--url` names; None when no server runs here."""
         from corral.gateway.presence import Presence, find
 
-        return Presence(self.url, 0, "") if self.url else find(self.settings().home)
+        return Presence(self.url, 0, "") if self.url else find(self.place())
+
+    def place(self) -> Path:
+        """The home. A configuration that cannot be used is no reason not to talk to a server that runs well."""
+        settings = self._usable()
+        return home(self._environment(), self.home) if settings is None else settings.home
+
+    def key(self) -> str | None:
+        """The key that the server wants, from the environment."""
+        settings = self._usable()
+        return self._environment().get("CORRAL_API_KEY") or None if settings is None else settings.api_key
+
+    def _environment(self) -> Mapping[str, str]:
+        return os.environ if self.env is None else self.env
+
+    def _usable(self) -> Settings | None:
+        """The configuration; None, and a warning the first time, where it cannot be used."""
+        try:
+            return self.settings()
+        except (ConfigError, UnknownOption) as error:
+            if not self.warned:
+                self.warned.append(error)
+                self.output.warn(str(error))
+            return None
 
     def ask(self, question: "Callable[[Server], Awaitable[T]]") -> T:
         """Put a question to the running server, and wait for the answer.

@@ -343,6 +343,6 @@ def connect(invocation: Invocation) -> Server:
     where = invocation.running()
     if where is None:
         raise ServerNotRunning(
-            f"No Corral server runs for {invocation.settings().home}.", "Start one in another terminal: corral serve"
+            f"No Corral server runs for {invocation.place()}.", "Start one in another terminal: corral serve"
         )
-    return Server(where.url, invocation.settings().api_key, invocation.env)
+    return Server(where.url, invocation.key(), invocation.env)

@@ -21,11 +21,15 @@ _LEAST = 3
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: numbers stand to the right; a `soft` one is shortened when the terminal is narrow."""
+    """A column of a table: numbers stand to the right; a `soft` one is shortened when the terminal is narrow.
+
+    Before any is shortened, those that are less needed are left out, the highest `spare` first; 0 stays.
+    """
 
     title: str
     right: bool = False
     soft: bool = False
+    spare: int = 0
 
 
 class Cell(NamedTuple):
@@ -84,6 +88,9 @@ def table_lines(
     stacks = [list(stack) for stack in zip(heads, *rows, strict=True)]
     widths = [max(map(cells, (cell.text for cell in stack))) for stack in stacks]
     if width is not None:
+        kept = _kept(widths, columns, width)
+        stacks, widths = [stacks[index] for index in kept], [widths[index] for index in kept]
+        columns = [columns[index] for index in kept]
         widths = _squeezed(widths, columns, width)
     shown = starmap(
         _column,
@@ -114,6 +121,17 @@ def field_lines(
         for index, text in enumerate([cell.text] if room is None else fold(cell.text, room)):
             head = _placed(Cell("" if index else name, "bold"), left, paint, right=False)
             yield f"{head}{_GAP}{paint(text, cell.style)}".rstrip()
+
+
+def _kept(widths: Sequence[int], columns: Sequence[Column], width: int) -> list[int]:
+    """The columns that are shown, by their places: the least needed are left out until the rest fits."""
+    kept = list(range(len(columns)))
+    while sum(widths[index] for index in kept) + len(_GAP) * (len(kept) - 1) > width:
+        spare = max(kept, key=lambda index: columns[index].spare)
+        if not columns[spare].spare:
+            break
+        kept.remove(spare)
+    return kept
 
 
 def _squeezed(widths: list[int], columns: Sequence[Column], width: int) -> list[int]:

@@ -19,7 +19,7 @@
 from the environment and are never written down. Reading blocks, once, at start.
 """
 
-from corral.config.loading import load, model_settings, variable
+from corral.config.loading import home, load, model_settings, variable
 from corral.config.settings import GroupSettings, LogSettings, ModelSettings, ServiceSettings, Settings, reference
 from corral.config.values import duration, size
 
@@ -30,6 +30,7 @@ __all__ = [
     "ServiceSettings",
     "Settings",
     "duration",
+    "home",
     "load",
     "model_settings",
     "reference",

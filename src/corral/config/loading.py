@@ -43,9 +43,8 @@ def load(
     """
     env = os.environ if env is None else env
     flags = {key: value for key, value in (flags or {}).items() if value is not None and value != ""}
-    home = flags.get("home") or env.get("CORRAL_HOME") or _home_of(env)
     here = cwd or Path.cwd()
-    path = _find_file(file, env, Path(_placed(home, here, env)), here)
+    path = _find_file(file, env, home(env, flags.get("home"), here), here)
     given: dict[str, tuple[Any, str]] = {"home": (str(_home_of(env)), "default")}
     beside = here if path is None else here / path.parent
     given["store.discover"] = ([str(beside / "models")], "default")
@@ -65,6 +64,11 @@ def load(
     if key:
         origins["api_key"] = "environment CORRAL_API_KEY"
     return replace(settings, api_key=key, file=path, origins=origins, warnings=warnings)
+
+
+def home(env: Mapping[str, str], given: str | Path | None = None, cwd: Path | None = None) -> Path:
+    """The folder for everything Corral keeps, as far as that can be told without a configuration file."""
+    return Path(_placed(given or env.get("CORRAL_HOME") or _home_of(env), cwd or Path.cwd(), env))
 
 
 def _placed(value: Any, base: Path, env: Mapping[str, str]) -> Any:
