@@ -34,6 +34,7 @@ class Session:
     asleep: bool = False
     sleepless: bool = False
     mortal: bool = False
+    said: tuple[str, ...] = ()
     slow: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Session:
         return "crashed"
 
     def log(self) -> Sequence[str]:
-        return ()
+        return self.said
 
     async def stop(self, grace: float) -> None:
         await self.slow.wait()

@@ -537,3 +537,19 @@ async def test_five_hundred_clients_for_ten_models_are_all_served_and_never_more
         assert len(yard.starts) < 30
         await yard.supervisor.close()
     assert yard.supervisor.held() == {}
+
+
+async def test_what_an_engine_said_last_is_kept_when_it_is_gone_and_why_none_could_start() -> None:
+    yard = Yard()
+    assert yard.supervisor.log("a") is None
+    await yard.ask("a")
+    yard.sessions["a"].said = ("loading", "out of ideas")
+    assert yard.supervisor.log("a") == ("loading", "out of ideas")
+    yard.sessions["a"].end.set()
+    await settle()
+    assert yard.supervisor.log("a") == ("loading", "out of ideas")
+    yard.failures["b"] = [EngineStartFailed("no good", "Do better.")]
+    with pytest.raises(EngineStartFailed):
+        await yard.ask("b")
+    assert yard.supervisor.log("b") == ("no good", "Do better.")
+    await yard.supervisor.close()

@@ -11,12 +11,13 @@ from corral.domain.states import Transition
 from corral.lifecycle.engines import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from corral.domain.ports import Clock
 
 _BACKLOG = 256
 _REMEMBERED = 1000
+_LAST_WORDS = 50
 
 Change = Transition | Entry
 
@@ -28,6 +29,7 @@ class Chronicle:
         self.counters: Counter[str] = Counter()
         self._clock = clock
         self._decisions: deque[Entry] = deque(maxlen=_REMEMBERED)
+        self._words: dict[str, tuple[str, ...]] = {}
         self._listeners: set[asyncio.Queue[Change | None]] = set()
 
     def decided(self, effect: str, model: str, reason: str, room_for: str = "") -> None:
@@ -36,6 +38,17 @@ class Chronicle:
         self.counters[effect] += 1
         self._decisions.append(entry)
         self.tell(entry)
+
+    def last_words(self, model: str, lines: Sequence[str]) -> None:
+        """Keep what a model's engine wrote, or why none could be started, for whoever asks when it is gone."""
+        self._words.pop(model, None)
+        self._words[model] = tuple(lines)
+        while len(self._words) > _LAST_WORDS:
+            self._words.pop(next(iter(self._words)))
+
+    def words(self, model: str) -> tuple[str, ...] | None:
+        """What was kept of a model; None for one of which nothing was."""
+        return self._words.get(model)
 
     def tell(self, change: Change | None) -> None:
         """Tell everybody; None is the end."""

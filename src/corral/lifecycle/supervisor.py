@@ -217,6 +217,15 @@ class Supervisor:
         """Bytes of each device that engines may take; a device that is not named has no limit."""
         return dict(self._census.capacity())
 
+    def log(self, model: str) -> tuple[str, ...] | None:
+        """The last lines of the model's engine, of its last one when there is none, or why none could be started.
+
+        None when there has been none.
+        """
+        slot = self._slots.get(model)
+        engine = None if slot is None else slot.engine
+        return self._chronicle.words(model) if engine is None else tuple(engine.session.log())
+
     def decisions(self, limit: int = 100) -> list[Entry]:
         """What was decided and done last, newest first."""
         return self._chronicle.last(limit)
@@ -449,6 +458,8 @@ class Supervisor:
         self._open_or_not(model, slot)
         if state in (State.COLD, State.FAILED):
             self._slots.pop(model, None)
+            if slot.engine is not None:
+                self._chronicle.last_words(model, slot.engine.session.log())
             slot.stopped.set()
             self._failures.pop(model, None)
             if state is State.FAILED:
@@ -496,6 +507,9 @@ class Supervisor:
         """Tell all who wait, and give the model up; only `arrivals` calls this from outside."""
         self.refuse(slot, error)
         reason = error.message if isinstance(error, CorralError) else f"{type(error).__name__}: {error}"
+        if slot.engine is None and slot.launch is not None:
+            hint = error.hint if isinstance(error, CorralError) else ""
+            self._chronicle.last_words(model, [line for line in (reason, hint) if line])
         # A name that nobody has is no model that failed.
         self.set_state(model, slot, State.COLD if isinstance(error, NotFound | InvalidName) else State.FAILED, reason)
 

@@ -37,7 +37,6 @@ from corral.gateway.api.streaming import Streaming
 from corral.gateway.envelope import envelope
 from corral.gateway.feed import Feed
 from corral.kit.relay import Clients
-from corral.lifecycle.supervisor import Engine
 from corral.routing.generation import Generator, Stream
 
 ModelName = Annotated[str, Query(description="The model's name", examples=["smollm2"])]
@@ -65,12 +64,14 @@ def _add_models(routes: APIRouter, corral: Corral, registrations: Registrations)
 
     @routes.get("/models/{name:path}/log")
     async def engine_log(name: str) -> LogLines:
-        """The last lines that the model's engine wrote."""
-        engine = _engine(corral, name)
-        if engine is None:
+        """The last lines that the model's engine wrote; of its last one when it is gone, or why none could start."""
+        lines = corral.supervisor.log(corral.canonical(name))
+        if lines is None:
             corral.definition(name)
-            raise NotFound(f"Model {name!r} is not in memory, so it has no log.", f"Load it with: corral load {name}")
-        return LogLines(lines=list(engine.session.log()))
+            raise NotFound(
+                f"Model {name!r} has not been in memory, so it has no log.", f"Load it with: corral load {name}"
+            )
+        return LogLines(lines=list(lines))
 
     @routes.get("/models/{name:path}")
     async def one_model(name: str) -> OneModel:
@@ -257,11 +258,6 @@ def _seconds(keep_alive: str | float | None) -> float | None:
 def _number(text: str | float) -> str | float:
     """A negative number stays one, also in an address."""
     return float(text) if isinstance(text, str) and text.startswith("-") else text
-
-
-def _engine(corral: Corral, name: str) -> Engine | None:
-    model = corral.canonical(name)
-    return next((s.engine for s in corral.supervisor.statuses() if s.model == model and s.engine), None)
 
 
 def _one(corral: Corral, registrations: Registrations, name: str) -> ModelState:
