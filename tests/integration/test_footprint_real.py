@@ -22,13 +22,14 @@ from corral.runtimes.llamacpp import LlamaCpp, LlamaCppOptions
 from corral.sources.pypi import PyPI
 
 CPU = [Room("cpu", None, None)]
+STORE = Path(__file__).parent.parent.parent / ".cache" / "more-test-models"
 
 
 @pytest.fixture(scope="module")
-def gemma3(model_store: Path) -> Path:
-    """The path of Gemma 3 270M's GGUF file."""
+def gemma3() -> Path:
+    """The path of Gemma 3 270M's GGUF file, in a store of its own: other tests count what is in theirs."""
     clock = SystemClock()
-    registry = Registry(model_store, {"pypi": PyPI(clock=clock, env=os.environ)}, clock)
+    registry = Registry(STORE, {"pypi": PyPI(clock=clock, env=os.environ)}, clock)
     asyncio.run(registry.install("gemma3:270m"))
     return registry.path(registry.get("gemma3:270m").revision.files[0])
 

@@ -164,8 +164,10 @@ class Catalog:
         corral = self._corral
         if runtime not in corral.runtimes:
             return f"There is no runtime {runtime!r} here."
-        formats = corral.runtimes[runtime].formats
-        if installed is not None and formats and installed.revision.format not in formats:
+        chosen = corral.runtimes[runtime]
+        # One that needs no files may take some all the same.
+        formats = chosen.formats or getattr(chosen, "accepts", frozenset())
+        if installed is not None and installed.revision.format not in formats:
             raise RuntimeUnavailable(
                 f"{runtime} does not run {installed.revision.format} files, as {installed.name!r} is.",
                 "Leave the runtime out: one that runs them is chosen.",

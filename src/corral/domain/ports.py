@@ -197,8 +197,8 @@ class Runtime(Protocol):
     """What can run a revision, or reach a vendor.
 
     `kind` is the file's stem. `options` is a frozen dataclass; `formats` names the file formats it runs and is empty
-    when it needs no files. `preference`: of several that run the same files the highest is chosen; 0 is chosen by
-    nobody but the user.
+    when it needs no files; one that can do with files all the same may say which in `accepts`. `preference`: of several
+    that run the same files the highest is chosen; 0 is chosen by nobody but the user.
     """
 
     kind: str

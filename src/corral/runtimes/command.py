@@ -97,6 +97,7 @@ class Command:
     kind = "command"
     options = CommandOptions
     formats: frozenset[str] = frozenset()
+    accepts = frozenset({"gguf", "safetensors"})
     preference = 0
     capabilities = frozenset(Capability)
 

@@ -132,6 +132,7 @@ class Ollama:
     kind = "ollama"
     options = OllamaOptions
     formats: frozenset[str] = frozenset()
+    accepts = frozenset({"gguf"})
     preference = 0
     capabilities = frozenset(Capability) - {Capability.RERANK}
 
