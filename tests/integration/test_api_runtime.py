@@ -31,6 +31,7 @@ models:
   robot: {runtime: fake, options: {reply: "one two three four"}}
   slow: {runtime: fake, idle_timeout: never}
   sick: {runtime: fake, options: {fault: crash_on_start}, fallback: [robot]}
+  never: {runtime: fake, options: {fault: never_ready}}
   lost: {runtime: openai, options: {base_url: "http://127.0.0.1:9/v1"}, fallback: [nobody, sick]}
   dies: {runtime: fake, options: {fault: crash, fault_after: 2}}
   cloud: {runtime: openai, options: {base_url: "http://127.0.0.1:9/v1"}}
@@ -238,6 +239,18 @@ def test_a_client_that_leaves_stops_the_engine(server: Server, client: Client, s
             pass
     # It answers only once nothing is in flight, within a time that the whole answer would not have met unread.
     assert ask(client, "POST", "/models/unload?model_name=slow&drain=30").status == 200
+
+
+def test_whoever_leaves_a_load_is_not_waited_for(server: Server, client: Client) -> None:
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), 30) as raw:
+        raw.sendall(f"POST {BASE}/models/load?model_name=never HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        while ask(client, "GET", "/models/never").json["model"]["waiting"] != 1:
+            pass
+    while (model := ask(client, "GET", "/models/never").json["model"])["waiting"]:
+        pass
+    assert model["state"] == "loading"
+    assert ask(client, "POST", "/models/unload?model_name=never&force=true").status == 200
 
 
 def test_health_names_what_is_wrong(client: Client) -> None:

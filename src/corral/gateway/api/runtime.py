@@ -83,9 +83,12 @@ def _add_models(routes: APIRouter, corral: Corral, registrations: Registrations)
 
 
 def _add_loading(routes: APIRouter, corral: Corral, registrations: Registrations) -> None:
+    clients = Clients()
+
     @routes.post("/models/load", responses={202: {"model": OneModel, "description": "`wait` is false"}})
     async def load_model(
         model_name: ModelName,
+        request: Request,
         response: Response,
         keep_alive: KeepAlive = None,
         wait: Annotated[
@@ -96,8 +99,9 @@ def _add_loading(routes: APIRouter, corral: Corral, registrations: Registrations
         seconds = _seconds(keep_alive)
         own = corral.canonical(model_name)
         if wait:
-            engine = await corral.load(own, keep_alive=seconds)
-            await corral.supervisor.measure(engine)
+            with clients.watch(request.receive):  # a load goes on without whoever asked for it, and nobody waits
+                engine = await corral.load(own, keep_alive=seconds)
+                await corral.supervisor.measure(engine)
         else:
             corral.definition(model_name)
             corral.supervisor.hint(own)
