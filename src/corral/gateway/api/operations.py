@@ -142,7 +142,8 @@ async def _events(
                 continue
             described = describe(operation)
             name = identity(described)
-            if name != last_event_id:
+            if name != last_event_id:  # the row may change in what nobody is told
+                last_event_id = name
                 yield b"id: " + name.encode() + b"\ndata: " + orjson.dumps(described) + b"\n\n"
 
 
