@@ -125,12 +125,10 @@ class Memory:
         found = footprint.placements(facts, size, demand, there, remembered)
         ways = tuple(way for way in found if _usable(way.device, devices))
         limits = {room.id: room.total for room in there}
-        if any(all(_within(size, limits.get(device)) for device, size in way.devices.items()) for way in ways):
+        if any(all(_within(taken, limits.get(device)) for device, taken in way.devices.items()) for way in ways):
             return ways
-        reason, hint = footprint.refusal(facts, size, demand, there) or (
-            "what it took before is more than there is",
-            "",
-        )
+        refused = footprint.refusal(facts, size, demand, there)
+        reason, hint = refused or ("what it took before is more than there is", "")
         raise DoesNotFit(f"Model {launch.spec.model!r} does not fit this machine: {reason}.", hint)
 
     async def measure(self, engine: Engine) -> Mapping[str, int]:

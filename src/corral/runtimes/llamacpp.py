@@ -27,7 +27,7 @@ from corral.domain.memory import Demand
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
 from corral.errors import CorralError, EngineStartFailed, InvalidRequest, RuntimeUnavailable
-from corral.kit import loopback, process
+from corral.kit import chat_template, loopback, process
 from corral.kit.session import ChildSession
 from corral.runtimes._llamacpp import devices, threads
 from corral.runtimes._llamacpp.conversation import opening_adapter, tool_adapter
@@ -146,7 +146,7 @@ def _launch_data(spec: LaunchSpec, key: str, ground: devices.Ground) -> dict[str
         "context": slot_context(options, spec),
         "embeddings": embeds(spec),
         "rerank": ranks(spec),
-        "chat_template": _template_text(options.chat_template),
+        "chat_template": chat_template.text(options.chat_template, "llamacpp"),
         "mmproj": str(mmproj.expanduser()) if mmproj else None,
         "lora": {str(Path(path).expanduser()): scale for path, scale in options.lora.items()},
     }
@@ -205,19 +205,6 @@ def _wider_step(options: LlamaCppOptions, spec: LaunchSpec) -> int:
     whole = (options.batch or _BATCH) if embeds(spec) or ranks(spec) else _STEP
     tokens = options.micro_batch or whole
     return max(0, tokens - _STEP) * _ACTIVATIONS * width if isinstance(width, int) else 0
-
-
-def _template_text(option: str | None) -> str | None:
-    if option is None or "{" in option or "\n" in option:
-        return option
-    try:
-        return Path(option).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"Option 'chat_template' for llamacpp: {option!r} cannot be read: {error}.",
-            "Give a Jinja text or the path of one.",
-            param="chat_template",
-        ) from error
 
 
 async def _session(child: process.Child, spec: LaunchSpec, key: str, ground: devices.Ground) -> ChildSession:

@@ -20,7 +20,7 @@ from corral.domain.memory import DEFAULT_CONTEXT, DEFAULT_SLOTS, Demand
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
 from corral.errors import CorralError, EngineStartFailed, InvalidRequest, OutOfMemory, RuntimeUnavailable
-from corral.kit import environments, loopback, process, program
+from corral.kit import chat_template, environments, loopback, process, program
 from corral.kit.session import ChildSession
 from corral.runtimes._transformers.asking import SAMPLING, Asking
 from corral.runtimes._transformers.engine import server
@@ -272,7 +272,7 @@ def launch_data(spec: LaunchSpec, key: str) -> dict[str, Any]:
         "compile": options.compile,
         "threads": options.threads,
         "trust_remote_code": options.trust_remote_code,
-        "chat_template": _template_text(options.chat_template),
+        "chat_template": chat_template.text(options.chat_template, "transformers"),
         "context": slot_context(options, spec),
         "batching": batching if options.batched else None,
     }
@@ -327,19 +327,6 @@ def weight_factor(options: TransformersOptions, dtype: str, facts: Mapping[str, 
     rows, width = facts.get("vocab_size"), facts.get("embedding_length")
     kept = min(rows * width, parameters) if isinstance(rows, int) and isinstance(width, int) else 0
     return (kept * whole + (parameters - kept) * _PACKED[options.quantization]) / size
-
-
-def _template_text(option: str | None) -> str | None:
-    if option is None or "{" in option or "\n" in option:
-        return option
-    try:
-        return Path(option).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"Option 'chat_template' for transformers: {option!r} cannot be read: {error}.",
-            "Give a Jinja text or the path of one.",
-            param="chat_template",
-        ) from error
 
 
 async def _session(

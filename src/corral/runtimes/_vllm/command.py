@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corral.errors import EngineStartFailed, InvalidRequest, RuntimeUnavailable
-from corral.kit import environments, process
+from corral.kit import chat_template, environments, process
 from corral.runtimes._vllm import sizes
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def prepare(build: Build, spec: LaunchSpec, owner: int) -> Path:
         InvalidRequest: the chat template or the adapter cannot be read.
     """
     options: VllmOptions = spec.options
-    template = None if options.chat_template is None else _text(options.chat_template)
+    template = chat_template.text(options.chat_template, "vllm")
     if options.lora is not None and not (options.lora.expanduser() / "adapter_config.json").is_file():
         raise InvalidRequest(
             f"Option 'lora' for vllm: there is no adapter_config.json in {options.lora}.",
@@ -232,19 +232,6 @@ def _visible(spec: LaunchSpec) -> dict[str, str]:
     given = spec.placement.devices if spec.placement else {}
     numbers = [found[1] for device in given if (found := _CUDA.fullmatch(device))]
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(numbers)} if numbers else {}
-
-
-def _text(option: str) -> str:
-    if "{" in option or "\n" in option:
-        return option
-    try:
-        return Path(option).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"Option 'chat_template' for vllm: {option!r} cannot be read: {error}.",
-            "Give a Jinja text or the path of one.",
-            param="chat_template",
-        ) from error
 
 
 def _lives(pid: int) -> bool:
