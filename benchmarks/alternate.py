@@ -16,18 +16,16 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from benchmarks.load import installed
+from benchmarks.serving import served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from corral.gateway.application import Gateway
+    from collections.abc import Sequence
 
 TARGET = 1.3
 NAMES = ("first", "second", "third")
@@ -48,32 +46,14 @@ def copies(folder: Path) -> dict[str, Path]:
     return made
 
 
-@asynccontextmanager
-async def served(home: Path, budget: int | None) -> AsyncIterator[tuple[str, Gateway]]:
-    """Corral's address with nothing in memory, for the block's length."""
-    import uvicorn
-
-    from corral.app import Corral
-    from corral.config import load
-    from corral.gateway.application import Gateway
-    from corral.gateway.server import listen, url_of
-
-    flags = {
+def flags(home: Path, budget: int | None) -> dict[str, Any]:
+    """The configuration of a Corral whose engines may take so many bytes."""
+    return {
         "home": str(home),
         "engines.memory": None if budget is None else {"cpu": budget},
         "engines.patience": PATIENCE,
         "runtimes.llamacpp": OPTIONS,
     }
-    listener = listen("127.0.0.1", 0)
-    gateway = Gateway(Corral(load(flags=flags)))
-    config = uvicorn.Config(gateway, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield url_of(listener), gateway
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def ask(client: aiohttp.ClientSession, address: str, model: str) -> float:
@@ -101,7 +81,7 @@ async def run(address: str, turns: Sequence[Sequence[str]]) -> tuple[float, floa
 
 async def room_for_two(home: Path) -> int:
     """Bytes for two of the models, as measured, and half of a third."""
-    async with served(home, None) as (address, gateway), aiohttp.ClientSession() as client:
+    async with served(flags(home, None)) as (address, gateway), aiohttp.ClientSession() as client:
         for name in NAMES[:2]:
             await ask(client, address, name)
         engines = [status.engine for status in gateway.corral.supervisor.statuses()]
@@ -119,9 +99,9 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float],
         await install(home, copies(Path(folder)))
         budget = await room_for_two(home)
         for number in range(rounds):
-            async with served(home, budget) as (address, _):
+            async with served(flags(home, budget)) as (address, _):
                 seconds, turn, _ = await run(address, by_hand)
-            async with served(home, budget) as (address, gateway):
+            async with served(flags(home, budget)) as (address, gateway):
                 taken, _, wait = await run(address, [in_turn])
                 counted = dict(gateway.corral.supervisor.counters)
             print(f"{number}: by hand {seconds:.1f} s, in turn {taken:.1f} s {counted}", file=sys.stderr, flush=True)

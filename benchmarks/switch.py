@@ -18,14 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from benchmarks.load import bare, first_token, installed
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from benchmarks.serving import served
 
 TARGET = 1.2
 CONTEXT, SLOTS = 512, 1
@@ -33,17 +30,11 @@ MEMORY = 250_000_000
 NAMES = ("one", "other")
 
 
-@asynccontextmanager
-async def served(home: str) -> AsyncIterator[str]:
-    """Corral's address, for the block's length; it may hold one of two models."""
-    import uvicorn
-
-    from corral.app import Corral
+def flags(home: str) -> dict[str, Any]:
+    """The configuration of a Corral that may hold one of two models."""
     from corral.config import load
-    from corral.gateway.application import Gateway
-    from corral.gateway.server import listen, url_of
 
-    flags = {
+    return {
         "home": home,
         "store.models_dir": str(load().models_dir),
         "engines.memory": {"cpu": MEMORY},
@@ -52,16 +43,6 @@ async def served(home: str) -> AsyncIterator[str]:
         "runtimes.llamacpp": {"context": CONTEXT, "slots": SLOTS, "device": "cpu"},
         **{f"models.{name}": {"source": "smollm2"} for name in NAMES},
     }
-    listener = listen("127.0.0.1", 0)
-    gateway = Gateway(Corral(load(flags=flags)))
-    config = uvicorn.Config(gateway, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield url_of(listener)
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def switched(address: str, model: str) -> float:
@@ -84,7 +65,7 @@ async def measure(rounds: int) -> dict[str, list[float]]:
     """Both ways in turns; the first two switches, which load what nothing has measured yet, are not counted."""
     taken: dict[str, list[float]] = {"corral": [], "direct": []}
     with tempfile.TemporaryDirectory() as home:
-        async with served(home) as address:
+        async with served(flags(home)) as (address, _):
             for number in range(rounds + 2):
                 seconds = {"corral": await switched(address, NAMES[number % 2]), "direct": await direct()}
                 print(number, seconds, file=sys.stderr, flush=True)
