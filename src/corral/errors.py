@@ -8,15 +8,23 @@
     │   ├── RequestTimeout           request_timeout    408
     │   ├── BodyTooLarge             body_too_large     413
     │   ├── HeadTooLarge             head_too_large     431
-    │   └── NotSupported             not_supported      400
+    │   ├── NotSupported             not_supported      400
+    │   ├── ContextOverflow          context_length_exceeded 400
+    │   └── Degraded                 degraded           422
     ├── Unauthorized                 unauthorized       401
+    ├── Forbidden                    forbidden          403
+    ├── BudgetExceeded               budget_exceeded    402
+    ├── RateLimited                  rate_limited       429
     ├── HostRefused                  host_refused       403
     ├── NotFound                     not_found          404
     │   ├── ModelNotFound            model_not_found    404
     │   ├── SourceNotFound           source_not_found   404
     │   ├── OperationNotFound        operation_missing  404
     │   ├── UnknownPlugin            unknown_plugin     404
-    │   └── ServiceNotFound          service_missing    404
+    │   ├── ServiceNotFound          service_missing    404
+    │   ├── KeyNotFound              key_missing        404
+    │   ├── BudgetNotFound           budget_missing     404
+    │   └── ReceiptNotFound          receipt_missing    404
     ├── Conflict                     conflict           409
     │   ├── ModelBusy                model_busy         409
     │   └── ModelPinned              model_pinned       409
@@ -44,7 +52,10 @@
     ├── UpstreamError                upstream_error     502
     │   ├── UpstreamUnreachable      upstream_refused   502
     │   ├── UpstreamTimeout          upstream_timeout   504
-    │   └── UpstreamProtocol         upstream_garbage   502
+    │   ├── UpstreamProtocol         upstream_garbage   502
+    │   ├── UpstreamLimited          upstream_limited   429
+    │   ├── UpstreamOverloaded       upstream_busy      503
+    │   └── CircuitOpen              circuit_open       503
     ├── ServiceError                 service_error      500
     │   └── ServiceUnavailable       service_missing_os 501
     └── ServerError                  server_error       500
@@ -160,11 +171,45 @@ class NotSupported(InvalidRequest):
     code = "not_supported"
 
 
+class ContextOverflow(InvalidRequest):
+    """The prompt, or what may be written to it, is longer than the model's context; says both in tokens."""
+
+    code = "context_length_exceeded"
+
+
+class Degraded(InvalidRequest):
+    """A strict request would be answered with less than it asks for; names what."""
+
+    code = "degraded"
+    http_status = 422
+
+
 class Unauthorized(CorralError):
     """No key, or a wrong one."""
 
     code = "unauthorized"
     http_status = 401
+
+
+class Forbidden(CorralError):
+    """The key may not be used for this; says what it may be used for."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class BudgetExceeded(CorralError):
+    """A budget does not reach for what the answer could cost; names it, what is left and when it is renewed."""
+
+    code = "budget_exceeded"
+    http_status = 402
+
+
+class RateLimited(CorralError):
+    """The key asks more often than it may."""
+
+    code = "rate_limited"
+    http_status = 429
 
 
 class HostRefused(CorralError):
@@ -222,6 +267,24 @@ class ServiceNotFound(NotFound):
     """There is no such service."""
 
     code = "service_missing"
+
+
+class KeyNotFound(NotFound):
+    """There is no such key."""
+
+    code = "key_missing"
+
+
+class BudgetNotFound(NotFound):
+    """There is no such budget."""
+
+    code = "budget_missing"
+
+
+class ReceiptNotFound(NotFound):
+    """No answer has that request id, or its receipt is no longer kept."""
+
+    code = "receipt_missing"
 
 
 class Conflict(CorralError):
@@ -410,6 +473,27 @@ class UpstreamProtocol(UpstreamError):
     """The other side does not speak HTTP as it should."""
 
     code = "upstream_garbage"
+
+
+class UpstreamLimited(UpstreamError):
+    """A vendor or engine refuses for now because too much is asked of it."""
+
+    code = "upstream_limited"
+    http_status = 429
+
+
+class UpstreamOverloaded(UpstreamError):
+    """A vendor or engine has no room at the moment."""
+
+    code = "upstream_busy"
+    http_status = 503
+
+
+class CircuitOpen(UpstreamError):
+    """The vendor or engine has failed so often that it is left alone for a while."""
+
+    code = "circuit_open"
+    http_status = 503
 
 
 class ServiceError(CorralError):

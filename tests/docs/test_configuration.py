@@ -50,6 +50,8 @@ def _expected(default: Any, home: Path) -> Any:
     ("heading", "kind"),
     [
         ("One model: `models.NAME`", config.ModelSettings),
+        ("A name for several models: `routes.NAME`", config.RouteSettings),
+        ("What a model costs: `prices.NAME`", config.PriceSettings),
         ("Models that may not stand together: `groups.NAME`", config.GroupSettings),
         ("A long-lived server: `services.NAME`", config.ServiceSettings),
     ],

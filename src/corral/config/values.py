@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$")
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?$", re.IGNORECASE)
@@ -67,6 +69,27 @@ def integer(value: Any) -> int:
     return int(value)
 
 
+def amount(value: Any) -> float:
+    """A number that is not negative, such as a price."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError("not a number")
+    found = float(value)
+    if not 0 <= found < float("inf"):
+        raise ValueError("not a number of at least 0")
+    return found
+
+
+def choice(*known: str) -> Callable[[Any], str]:
+    """One of a few words."""
+
+    def read(value: Any) -> str:
+        if value not in known:
+            raise ValueError(f"not one of {', '.join(known)}")
+        return str(value)
+
+    return read
+
+
 def text(value: Any) -> str:
     """A text that is not empty."""
     if not isinstance(value, str):
@@ -107,14 +130,30 @@ def paths(value: Any) -> tuple[Path, ...]:
 
 def sizes(value: Any) -> dict[str, int]:
     """Sizes by name: a mapping, or a text such as `hf=20GB,ollama=10GB`."""
+    return _by_name(value, size, "cpu: 12GB")
+
+
+def amounts(value: Any) -> dict[str, float]:
+    """Numbers by name, written as `sizes` are."""
+    return _by_name(value, amount, "smollm2: 2")
+
+
+def counts(value: Any) -> dict[str, int]:
+    """Whole numbers of at least 1 by name, written as `sizes` are."""
+    return _by_name(value, whole, "smollm2: 2")
+
+
+def _by_name(value: Any, read: Callable[[Any], T], example: str) -> dict[str, T]:
     if isinstance(value, str):
         pairs = [part.partition("=") for part in names(value)]
         if not all(sign for _, sign, _ in pairs):
-            raise ValueError("it does not say of what; write a name to each size, such as {cpu: 12GB} or cpu=12GB")
-        return {name.strip(): size(amount) for name, _, amount in pairs}
+            raise ValueError(
+                f"it does not say of what; write a name to each, such as {{{example}}} or {example.replace(': ', '=')}"
+            )
+        return {name.strip(): read(found) for name, _, found in pairs}
     if not isinstance(value, Mapping):
-        raise TypeError("not sizes by name, such as {cpu: 12GB}")
-    return {text(name): size(amount) for name, amount in value.items()}
+        raise TypeError(f"not by name, such as {{{example}}}")
+    return {text(name): read(found) for name, found in value.items()}
 
 
 def path(value: Any) -> Path:

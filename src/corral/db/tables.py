@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     Index,
@@ -70,3 +71,146 @@ operations = Table(
 )
 """Long work. `fingerprint` says which orders are equal: of those, one at a time is unfinished. `home` is whose work it
 is, where several share a database. `wish` is what another process asks of the one that is at it: pause, cancel."""
+
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("shown", String(20), nullable=False),
+    Column("scope", String(20), nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("projects", JSON, nullable=False),
+    Column("requests", BigInteger),
+    Column("tokens", BigInteger),
+    Column("parallel", BigInteger),
+    Column("strict", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("used_at", Double),
+    Column("replaces", String(40)),
+)
+"""Keys of clients. `hash` is the SHA-256 of the key, which itself is nowhere; `shown` are its first characters.
+`requests` and `tokens` bound a minute. `replaces` is the key that this one was rotated from."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("actor", String(80), nullable=False),
+    Column("action", String(80), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("request_id", String(80)),
+    Index("audit_by_time", "at"),
+)
+"""What was managed, and by whom. `actor` is a caller's id, or `terminal`."""
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("subject", String(20), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("unit", String(20), nullable=False),
+    Column("period", String(20), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+"""What may be spent. `subject` is `key`, `project` or `all`, and `who` the key's id or the project's name. `unit` is
+`usd` (then `amount` is in nanodollars), `tokens` or `requests`; `period` is `day`, `week`, `month` or `total`."""
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("budget", String(40), nullable=False),
+    Column("period", String(20), nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("leased", BigInteger, nullable=False),
+    PrimaryKeyConstraint("budget", "period", name="spending_pkc"),
+)
+"""What of a budget is gone in one period (`2026-11-21`, `2026-W47`, `2026-11`, `total`): spent for good, or leased to
+holders who may spend it without asking. `spent + leased` never exceeds the budget's amount by a lease."""
+
+holders = Table(
+    "holders",
+    metadata,
+    Column("id", String(60), primary_key=True),
+    Column("home", String(40), nullable=False),
+    Column("applied", BigInteger, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
+"""Processes that spend. `applied` is how many bytes of the holder's journal are written down in the other tables."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("holder", String(60), nullable=False),
+    Column("budget", String(40), nullable=False),
+    Column("period", String(20), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    PrimaryKeyConstraint("holder", "budget", "period", name="leases_pkc"),
+)
+"""What of `spending.leased` is whose."""
+
+
+def _measures() -> tuple[Column[int], ...]:
+    names = ("input", "output", "cached", "cache_write", "reasoning", "cost")
+    return tuple(Column(name, BigInteger, nullable=False) for name in names)
+
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("request_id", String(80), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("key", String(40), nullable=False),
+    Column("project", String(200), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("asked", String(200), nullable=False),
+    Column("runtime", String(40), nullable=False),
+    Column("dialect", String(40), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("error", String(80)),
+    *_measures(),
+    Column("price", Text),
+    Column("wait_ms", Double),
+    Column("first_ms", Double),
+    Column("total_ms", Double),
+    Column("receipt", Text),
+    Index("usage_by_request", "request_id", "attempt", unique=True),
+    Index("usage_by_time", "at"),
+)
+"""One row for each attempt that counts: the one that answered, and each before it that cost something. `receipt`, of
+the last attempt of a request only, is the whole receipt as JSON. Tokens; `cost` in nanodollars."""
+
+
+def _sums(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("bucket", BigInteger, nullable=False),
+        Column("key", String(40), nullable=False),
+        Column("project", String(200), nullable=False),
+        Column("model", String(200), nullable=False),
+        Column("runtime", String(40), nullable=False),
+        Column("requests", BigInteger, nullable=False),
+        Column("errors", BigInteger, nullable=False),
+        *_measures(),
+        Column("first_ms", Double, nullable=False),
+        Column("total_ms", Double, nullable=False),
+        PrimaryKeyConstraint("bucket", "key", "project", "model", "runtime", name=f"{name}_pkc"),
+    )
+
+
+usage_hours = _sums("usage_hours")
+"""Sums of `usage` by the hour; `bucket` is Unix seconds of its begin, in UTC. `first_ms`, `total_ms` are sums, too."""
+usage_days = _sums("usage_days")
+"""The same by the day."""

@@ -62,7 +62,9 @@ class Endpoint:
     `url` has no trailing slash and ends where the dialect's own paths begin (`http://127.0.0.1:4711/v1`). `headers`
     carry the credentials and are never shown. `model` is the engine's own name for what it serves; None passes the
     client's name. `adapt`, where an engine needs it, changes a parsed request body in place into what this engine
-    understands and says whether it did; `path` is the dialect's path (`/chat/completions`).
+    understands and says whether it did; `path` is the dialect's path (`/chat/completions`). `speaks` names forms, such
+    as `openai.responses`, that it understands beside the common ones of its dialect. `profile` says how it differs from
+    its dialect's common form: a `dialects.form.Profile`. `provider` is whose prices hold, as the price list calls it.
     """
 
     url: str
@@ -70,6 +72,9 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     model: str | None = None
     adapt: Callable[[str, dict[str, Any]], bool] | None = None
+    speaks: frozenset[str] = frozenset()
+    profile: Any = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,318 @@
+"""The one form between all dialects: requests, replies, and the events of a reply that is coming.
+
+Values only. What a dialect says that has no place here is carried in `extra` when it goes back to the same dialect, and
+is reported as ignored when it goes to another: nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads annotations when it decodes
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from corral.domain.money import Usage  # noqa: TC001 - as above
+
+
+class Role(StrEnum):
+    """Whose turn a message is."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class Stop(StrEnum):
+    """Why a model stopped."""
+
+    END = "end"  # it had no more to say
+    SEQUENCE = "sequence"  # it wrote one of the request's stop sequences
+    LENGTH = "length"  # it wrote as much as it may, or its context is full
+    TOOLS = "tools"  # it calls tools
+    FILTER = "filter"  # the vendor or the model refuses
+    ERROR = "error"
+
+
+class Text(Struct, frozen=True):
+    """Words. `cache`: the vendor may keep the prompt up to here (`5m`, `1h`)."""
+
+    text: str
+    cache: str | None = None
+
+
+class Image(Struct, frozen=True):
+    """A picture: `data` in base64 with its `media_type`, or a `url`."""
+
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    detail: str | None = None
+    cache: str | None = None
+
+
+class File(Struct, frozen=True):
+    """Sound, a document, or another file: as Image, with a name."""
+
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    name: str | None = None
+    cache: str | None = None
+
+
+class Thought(Struct, frozen=True):
+    """What a model thought. `signature` is the vendor's proof of it; `hidden` is thought only the vendor can read."""
+
+    text: str = ""
+    signature: str | None = None
+    hidden: str | None = None
+
+
+class Call(Struct, frozen=True):
+    """A call of a tool. `arguments` is JSON in a string, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+    signature: str | None = None
+
+
+class Result(Struct, frozen=True):
+    """What a tool gave back to the call `id`; `name` is the tool's, where the dialect tells it."""
+
+    id: str
+    parts: tuple[Text | Image | File, ...] = ()
+    name: str | None = None
+    error: bool = False
+    cache: str | None = None
+
+
+Part = Text | Image | File | Thought | Call | Result
+
+
+class Message(Struct, frozen=True):
+    """One turn. Results of tools stand in messages of role TOOL, calls in those of ASSISTANT."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    name: str | None = None
+
+
+class Tool(Struct, frozen=True):
+    """A function the model may call. `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    strict: bool | None = None
+    cache: str | None = None
+
+
+class Choice(Struct, frozen=True):
+    """Which tools must be called: `auto`, `none`, `required`, or `named` with a `name`."""
+
+    mode: str = "auto"
+    name: str | None = None
+
+
+class Format(Struct, frozen=True):
+    """What the answer must be: `text`, `json`, or `schema` with a JSON `schema`."""
+
+    kind: str = "text"
+    schema: Mapping[str, Any] | None = None
+    name: str | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class Thinking(Struct, frozen=True):
+    """How much to think before the answer: an `effort` (none, minimal, low, medium, high), or a `budget` in tokens.
+
+    A budget of 0 is none at all, of -1 as much as the model likes. `shown`: the thoughts are wanted in the answer.
+    """
+
+    effort: str | None = None
+    budget: int | None = None
+    shown: bool | None = None
+
+
+class Request(Struct, frozen=True):
+    """A conversation to go on with. None leaves a value to the engine.
+
+    `max_tokens` bounds what is written, thoughts included. `extra` holds what only the dialect it came from knows, by
+    its own names.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    choice: Choice | None = None
+    parallel: bool | None = None
+    format: Format | None = None
+    thinking: Thinking | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    user: str | None = None
+    stream: bool = False
+    usage_wanted: bool = True
+    """Whether the client of a stream asked to be told its usage; only OpenAI's chat leaves the choice."""
+    extra: Mapping[str, Any] = {}
+    """What only the dialect it came from knows."""
+
+
+class Reply(Struct, frozen=True):
+    """A whole answer: `parts` are Text, Thought and Call. `created` in Unix seconds; 0 is unknown.
+
+    `sequence` is the stop sequence that was met, where the engine tells it. `model` is as the engine calls itself.
+    """
+
+    id: str = ""
+    model: str = ""
+    parts: tuple[Part, ...] = ()
+    stop: Stop = Stop.END
+    sequence: str | None = None
+    usage: Usage | None = None
+    created: int = 0
+    logprobs: Any = None
+
+
+class Begun(Struct, frozen=True):
+    """The first event of a stream. `usage` holds what is known of the prompt by then."""
+
+    id: str = ""
+    model: str = ""
+    usage: Usage | None = None
+    created: int = 0
+
+
+class TextDelta(Struct, frozen=True):
+    """More of the text."""
+
+    text: str
+    logprobs: Any = None
+
+
+class ThoughtDelta(Struct, frozen=True):
+    """More of the thoughts, or their signature, or hidden thoughts."""
+
+    text: str = ""
+    signature: str | None = None
+    hidden: str | None = None
+
+
+class CallBegun(Struct, frozen=True):
+    """A call of a tool begins; `index` counts calls from 0."""
+
+    index: int
+    id: str
+    name: str
+    signature: str | None = None
+
+
+class CallDelta(Struct, frozen=True):
+    """More of a call's arguments."""
+
+    index: int
+    arguments: str
+
+
+class Ended(Struct, frozen=True):
+    """The model stopped."""
+
+    stop: Stop
+    sequence: str | None = None
+
+
+class Spent(Struct, frozen=True):
+    """What it used, so far or in all; the last one counts."""
+
+    usage: Usage
+
+
+class Failed(Struct, frozen=True):
+    """The engine reports, within a stream, that it failed. `status` is the HTTP status it would have been, if known."""
+
+    message: str
+    status: int | None = None
+    code: str | None = None
+
+
+Event = Begun | TextDelta | ThoughtDelta | CallBegun | CallDelta | Ended | Spent | Failed
+
+
+class Texts(Struct, frozen=True):
+    """A request for plain completion of one text. `suffix` is what is to come after the completion.
+
+    Everything else as in Request, in `like`, whose messages are empty.
+    """
+
+    prompt: str
+    like: Request
+    suffix: str | None = None
+    echo: bool = False
+
+
+class Embed(Struct, frozen=True):
+    """A request for vectors: one for each of `inputs`, which are texts, or tokens."""
+
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    base64: bool = False
+    user: str | None = None
+    extra: Mapping[str, Any] = {}
+
+
+class Vectors(Struct, frozen=True):
+    """Vectors in the order of the inputs: lists of numbers, or as base64 of little-endian floats."""
+
+    model: str
+    vectors: tuple[Any, ...]
+    usage: Usage | None = None
+
+
+class Rank(Struct, frozen=True):
+    """A request to sort `documents` by how well they answer `query`; `top` is how many of them are wanted."""
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    top: int | None = None
+    documents_wanted: bool = False
+    extra: Mapping[str, Any] = {}
+
+
+class Ranking(Struct, frozen=True):
+    """The documents' numbers with their scores, best first."""
+
+    model: str
+    scores: tuple[tuple[int, float], ...]
+    usage: Usage | None = None
+
+
+def fold_system(request: Request) -> Request:
+    """The request for a model that knows no system role: what the system says stands first in the first user turn."""
+    said = [part for message in request.messages if message.role is Role.SYSTEM for part in message.parts]
+    if not said:
+        return request
+    rest = [message for message in request.messages if message.role is not Role.SYSTEM]
+    first = next((index for index, message in enumerate(rest) if message.role is Role.USER), None)
+    if first is None:
+        rest.insert(0, Message(Role.USER, tuple(said)))
+    else:
+        texts = [part.text for part in said if isinstance(part, Text)]
+        lead = Text("\n\n".join(texts) + "\n\n")
+        rest[first] = Message(Role.USER, (lead, *rest[first].parts), rest[first].name)
+    return Request(**{**{name: getattr(request, name) for name in Request.__struct_fields__}, "messages": tuple(rest)})

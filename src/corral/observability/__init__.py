@@ -1,0 +1,1 @@
+"""What is measured while Corral works: metrics, usage, health."""
