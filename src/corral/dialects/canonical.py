@@ -6,13 +6,14 @@ is reported as ignored when it goes to another: nothing is dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - msgspec reads annotations when it decodes
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-from corral.domain.money import Usage  # noqa: TC001 - as above
+    from corral.domain.money import Usage
 
 
 class Role(StrEnum):
@@ -35,14 +36,16 @@ class Stop(StrEnum):
     ERROR = "error"
 
 
-class Text(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Text:
     """Words. `cache`: the vendor may keep the prompt up to here (`5m`, `1h`)."""
 
     text: str
     cache: str | None = None
 
 
-class Image(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Image:
     """A picture: `data` in base64 with its `media_type`, or a `url`."""
 
     media_type: str | None = None
@@ -52,7 +55,8 @@ class Image(Struct, frozen=True):
     cache: str | None = None
 
 
-class File(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class File:
     """Sound, a document, or another file: as Image, with a name."""
 
     media_type: str | None = None
@@ -62,7 +66,8 @@ class File(Struct, frozen=True):
     cache: str | None = None
 
 
-class Thought(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Thought:
     """What a model thought. `signature` is the vendor's proof of it; `hidden` is thought only the vendor can read."""
 
     text: str = ""
@@ -70,7 +75,8 @@ class Thought(Struct, frozen=True):
     hidden: str | None = None
 
 
-class Call(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Call:
     """A call of a tool. `arguments` is JSON in a string, as the model wrote it."""
 
     id: str
@@ -79,7 +85,8 @@ class Call(Struct, frozen=True):
     signature: str | None = None
 
 
-class Result(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Result:
     """What a tool gave back to the call `id`; `name` is the tool's, where the dialect tells it."""
 
     id: str
@@ -92,7 +99,8 @@ class Result(Struct, frozen=True):
 Part = Text | Image | File | Thought | Call | Result
 
 
-class Message(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Message:
     """One turn. Results of tools stand in messages of role TOOL, calls in those of ASSISTANT."""
 
     role: Role
@@ -100,7 +108,8 @@ class Message(Struct, frozen=True):
     name: str | None = None
 
 
-class Tool(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Tool:
     """A function the model may call. `parameters` is a JSON schema."""
 
     name: str
@@ -110,14 +119,16 @@ class Tool(Struct, frozen=True):
     cache: str | None = None
 
 
-class Choice(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Choice:
     """Which tools must be called: `auto`, `none`, `required`, or `named` with a `name`."""
 
     mode: str = "auto"
     name: str | None = None
 
 
-class Format(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Format:
     """What the answer must be: `text`, `json`, or `schema` with a JSON `schema`."""
 
     kind: str = "text"
@@ -127,7 +138,8 @@ class Format(Struct, frozen=True):
     description: str | None = None
 
 
-class Thinking(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Thinking:
     """How much to think before the answer: an `effort` (none, minimal, low, medium, high), or a `budget` in tokens.
 
     A budget of 0 is none at all, of -1 as much as the model likes. `shown`: the thoughts are wanted in the answer.
@@ -138,7 +150,8 @@ class Thinking(Struct, frozen=True):
     shown: bool | None = None
 
 
-class Request(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Request:
     """A conversation to go on with. None leaves a value to the engine.
 
     `max_tokens` bounds what is written, thoughts included. `extra` holds what only the dialect it came from knows, by
@@ -168,11 +181,12 @@ class Request(Struct, frozen=True):
     stream: bool = False
     usage_wanted: bool = True
     """Whether the client of a stream asked to be told its usage; only OpenAI's chat leaves the choice."""
-    extra: Mapping[str, Any] = {}
+    extra: Mapping[str, Any] = field(default_factory=dict)
     """What only the dialect it came from knows."""
 
 
-class Reply(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Reply:
     """A whole answer: `parts` are Text, Thought and Call. `created` in Unix seconds; 0 is unknown.
 
     `sequence` is the stop sequence that was met, where the engine tells it. `model` is as the engine calls itself.
@@ -188,7 +202,8 @@ class Reply(Struct, frozen=True):
     logprobs: Any = None
 
 
-class Begun(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Begun:
     """The first event of a stream. `usage` holds what is known of the prompt by then."""
 
     id: str = ""
@@ -197,14 +212,16 @@ class Begun(Struct, frozen=True):
     created: int = 0
 
 
-class TextDelta(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class TextDelta:
     """More of the text."""
 
     text: str
     logprobs: Any = None
 
 
-class ThoughtDelta(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ThoughtDelta:
     """More of the thoughts, or their signature, or hidden thoughts."""
 
     text: str = ""
@@ -212,7 +229,8 @@ class ThoughtDelta(Struct, frozen=True):
     hidden: str | None = None
 
 
-class CallBegun(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class CallBegun:
     """A call of a tool begins; `index` counts calls from 0."""
 
     index: int
@@ -221,27 +239,31 @@ class CallBegun(Struct, frozen=True):
     signature: str | None = None
 
 
-class CallDelta(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class CallDelta:
     """More of a call's arguments."""
 
     index: int
     arguments: str
 
 
-class Ended(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Ended:
     """The model stopped."""
 
     stop: Stop
     sequence: str | None = None
 
 
-class Spent(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Spent:
     """What it used, so far or in all; the last one counts."""
 
     usage: Usage
 
 
-class Failed(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Failed:
     """The engine reports, within a stream, that it failed. `status` is the HTTP status it would have been, if known."""
 
     message: str
@@ -252,7 +274,8 @@ class Failed(Struct, frozen=True):
 Event = Begun | TextDelta | ThoughtDelta | CallBegun | CallDelta | Ended | Spent | Failed
 
 
-class Texts(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Texts:
     """A request for plain completion of one text. `suffix` is what is to come after the completion.
 
     Everything else as in Request, in `like`, whose messages are empty.
@@ -264,7 +287,8 @@ class Texts(Struct, frozen=True):
     echo: bool = False
 
 
-class Embed(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Embed:
     """A request for vectors: one for each of `inputs`, which are texts, or tokens."""
 
     model: str
@@ -272,10 +296,11 @@ class Embed(Struct, frozen=True):
     dimensions: int | None = None
     base64: bool = False
     user: str | None = None
-    extra: Mapping[str, Any] = {}
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Vectors(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Vectors:
     """Vectors in the order of the inputs: lists of numbers, or as base64 of little-endian floats."""
 
     model: str
@@ -283,7 +308,8 @@ class Vectors(Struct, frozen=True):
     usage: Usage | None = None
 
 
-class Rank(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Rank:
     """A request to sort `documents` by how well they answer `query`; `top` is how many of them are wanted."""
 
     model: str
@@ -291,10 +317,11 @@ class Rank(Struct, frozen=True):
     documents: tuple[str, ...]
     top: int | None = None
     documents_wanted: bool = False
-    extra: Mapping[str, Any] = {}
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Ranking(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Ranking:
     """The documents' numbers with their scores, best first."""
 
     model: str
@@ -315,4 +342,4 @@ def fold_system(request: Request) -> Request:
         texts = [part.text for part in said if isinstance(part, Text)]
         lead = Text("\n\n".join(texts) + "\n\n")
         rest[first] = Message(Role.USER, (lead, *rest[first].parts), rest[first].name)
-    return Request(**{**{name: getattr(request, name) for name in Request.__struct_fields__}, "messages": tuple(rest)})
+    return replace(request, messages=tuple(rest))

@@ -41,8 +41,8 @@ class Receipt:
     """The facts of one answer. Unknown is None, never a guess. Times in milliseconds, `context` in tokens.
 
     `model` is the one that answered and `asked` the name the client used; `fallbacks` are those asked before it, in
-    that order. `cost` in nanodollars, of all attempts; `price` says by which price. `dialect` is the client's, `spoken` the
-    engine's. `ignored` are parameters that had no effect, `degraded` what else was less than asked for. `tries` are all
+    that order. `cost` in nanodollars, of all attempts; `price` says by which price. `dialect` is the client's, and
+    `spoken` the engine's. `ignored` are parameters that had no effect, `degraded` what else was less than asked for. `tries` are all
     calls of engines, the last the one that answered; `route` says of each candidate that was not asked why not.
     """
 
