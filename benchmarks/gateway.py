@@ -102,7 +102,8 @@ def report(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
         for connections in CONNECTIONS:
             print(f"{each.peer.name:14}{connections:>12}{each.rate(connections):>12.0f}{each.p50(connections):>9.3f}")
     print()
-    found = {name: ratios(measured, name) for name in ("corral", "floor") if name in measured}
+    names = [name for name in measured if name in {"corral", "floor"}]
+    found = {name: ratios(measured, name) for name in names}
     for name, values in found.items():
         for ratio, value in values.items():
             where = "1 connection" if ratio.startswith("p50") else f"{CONNECTIONS[-1]} connections"

@@ -1,0 +1,161 @@
+"""What the gateway is measured beside, each in an environment of its own under `.cache/`, and Corral itself.
+
+A peer is started with one worker and the settings that its own documentation names for production; what it would write
+to a database, ask of the internet or listen to beyond loopback is turned off. Versions are pinned here and printed with
+each run.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benchmarks.stage import CHAT, MODEL, PROXY, ROOT, Call, Stage, exact, free_port, same
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROUTER = "vllm-router==0.1.17"
+LITELLM = "litellm[proxy]==1.106.2"
+PORTKEY = "@portkey-ai/gateway@1.15.2"
+
+LITELLM_CONFIG = """
+model_list:
+  - model_name: {model}
+    litellm_params: {{model: openai/{model}, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+"""
+LOOPBACK = """
+// The gateway listens on every address and cannot be told otherwise.
+const {{ Server }} = require('node:net');
+const listen = Server.prototype.listen;
+Server.prototype.listen = function (port, ...rest) {{
+  return listen.call(this, port, '127.0.0.1', ...rest.filter((given) => typeof given === 'function'));
+}};
+"""
+
+
+@dataclass(slots=True)
+class Peer:
+    """Something to measure: where it listens and what each request to it carries.
+
+    `good` tells whether an answer is the upstream's; `pid` is the process, whose children count with it.
+    """
+
+    name: str
+    port: int
+    pid: int
+    version: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    good: Callable[[bytes], bool] = exact
+
+    def call(self) -> Call:
+        """The chat request that is measured."""
+        return Call(CHAT, self.headers)
+
+
+def start_nginx(stage: Stage, upstream: int, more: str = "") -> Peer:
+    """The reverse proxy nginx, with more directives if any."""
+    port = free_port()
+    pid = stage.nginx("nginx", stage.proxy_core, PROXY.format(port=port, upstream=upstream, more=more))
+    said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+    return Peer("nginx", port, pid, said.strip().rpartition("/")[2])
+
+
+def environment(name: str, wanted: str) -> Path:
+    """The folder of a virtual environment that holds what is wanted, made if it is not there yet."""
+    folder = ROOT / ".cache" / f"bench-{name}"
+    stamp = folder / "made-from"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"Installing {wanted} into {folder.relative_to(ROOT)} …", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--quiet", wanted], check=True)
+        stamp.write_text(wanted)
+    return folder
+
+
+def start_router(stage: Stage, upstream: int) -> Peer:
+    """vllm-router, which is written in Rust."""
+    folder, port = environment("vllm-router", ROUTER), free_port()
+    command = [str(folder / "bin" / "vllm-router"), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin", "--log-level", "error"]
+    command += ["--disable-retries", "--disable-circuit-breaker", "--prometheus-host", "127.0.0.1"]
+    pid = stage.start("vllm-router", stage.proxy_core, [*command, "--prometheus-port", str(free_port())])
+    return Peer("vllm-router", port, pid, ROUTER.partition("==")[2])
+
+
+def start_litellm(stage: Stage, upstream: int) -> Peer:
+    """LiteLLM's proxy without a database; it writes every answer anew."""
+    folder, port = environment("litellm", LITELLM), free_port()
+    key = f"sk-{secrets.token_hex(24)}"
+    config = stage.folder / "litellm.yaml"
+    config.write_text(LITELLM_CONFIG.format(model=MODEL, upstream=upstream))
+    command = [str(folder / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    env = {
+        "LITELLM_MASTER_KEY": key,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MODE": "PRODUCTION",
+    }
+    pid = stage.start("litellm", stage.proxy_core, [*command, "--num_workers", "1", "--telemetry", "False"], env)
+    return Peer("litellm", port, pid, LITELLM.partition("==")[2], {"authorization": f"Bearer {key}"}, same)
+
+
+def start_portkey(stage: Stage, upstream: int) -> Peer:
+    """Portkey's gateway on Node; it writes every answer anew, without spaces."""
+    folder, port = ROOT / ".cache" / "bench-portkey", free_port()
+    stamp = folder / "made-from"
+    if not stamp.exists() or stamp.read_text() != PORTKEY:
+        print(f"Installing {PORTKEY} into {folder.relative_to(ROOT)} …", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+        subprocess.run(["npm", "install", "--prefix", str(folder), *options, PORTKEY], check=True)
+        stamp.write_text(PORTKEY)
+    preload = stage.folder / "loopback.cjs"
+    preload.write_text(LOOPBACK.format())
+    script = folder / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
+    command = ["node", "--require", str(preload), str(script), f"--port={port}", "--headless"]
+    pid = stage.start("portkey", stage.proxy_core, command, {"NODE_ENV": "production"})
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    headers = {
+        "authorization": "Bearer none",
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1",
+    }
+    return Peer("portkey", port, pid, f"{PORTKEY.rpartition('@')[2]}, Node {node}", headers, same)
+
+
+def start_floor(stage: Stage, upstream: int) -> Peer:
+    """Corral's relay under a gateway of the fewest lines."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "benchmarks" / "relay_app.py"), str(port), f"http://127.0.0.1:{upstream}/v1"]
+    return Peer("floor", port, stage.start("floor", stage.proxy_core, command), f"Python {platform.python_version()}")
+
+
+def start_corral(stage: Stage, upstream: int) -> Peer:
+    """Corral with one model, which is the upstream's."""
+    from corral import __version__
+
+    home, port = stage.folder / "home", free_port()
+    home.mkdir()
+    config = stage.folder / "corral.json"
+    options = {"base_url": f"http://127.0.0.1:{upstream}/v1"}
+    config.write_text(json.dumps({"models": {MODEL: {"runtime": "openai", "options": options}}}))
+    command = [sys.executable, "-m", "corral", "--config", str(config), "serve", "--port", str(port)]
+    pid = stage.start("corral", stage.proxy_core, command, {"CORRAL_HOME": str(home)})
+    return Peer("corral", port, pid, f"{__version__}, Python {platform.python_version()}")
+
+
+STARTERS: dict[str, Callable[[Stage, int], Peer]] = {
+    "vllm-router": start_router,
+    "litellm": start_litellm,
+    "portkey": start_portkey,
+    "corral": start_corral,
+    "floor": start_floor,
+}
+"""What can be started beside nginx."""
