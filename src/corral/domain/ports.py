@@ -65,6 +65,7 @@ class Endpoint:
     understands and says whether it did; `path` is the dialect's path (`/chat/completions`). `speaks` names forms, such
     as `openai.responses`, that it understands beside the common ones of its dialect. `profile` says how it differs from
     its dialect's common form: a `dialects.form.Profile`. `provider` is whose prices hold, as the price list calls it.
+    `query` is put behind every path, after a `?`: some vendors want their version there.
     """
 
     url: str
@@ -75,6 +76,7 @@ class Endpoint:
     speaks: frozenset[str] = frozenset()
     profile: Any = None
     provider: str | None = None
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)

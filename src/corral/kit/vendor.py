@@ -1,0 +1,163 @@
+"""What a runtime needs that reaches a vendor and starts nothing: its options checked, its key, and a session."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from corral.domain.ports import Endpoint, Footprint, SessionFacts
+from corral.errors import InvalidRequest, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_HEALTH_TIMEOUT = 3.0
+_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OF_THE_RELAY = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
+
+
+def check_url(url: str, runtime: str, example: str = "https://HOST/v1") -> None:
+    """Refuse as option `base_url` of `runtime` what is not an address, or more than one. No credential is repeated.
+
+    Raises:
+        InvalidRequest: it is none, or has a name, a password, a query or a fragment in it.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not _FIELD_VALUE.fullmatch(url) or " " in url:
+        raise InvalidRequest(
+            f"Option 'base_url' for {runtime} is not an http or https address.",
+            f"Write it as {example}.",
+            param="base_url",
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InvalidRequest(
+            f"Option 'base_url' for {runtime} has more than an address in it: "
+            "a name, a password, a query or a fragment.",
+            "Give the key through api_key_env.",
+            param="base_url",
+        )
+
+
+def check_variable(name: str | None, runtime: str) -> None:
+    """Refuse as option `api_key_env` of `runtime` what is no variable's name. None is none.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    if name is not None and not _VARIABLE.fullmatch(name):
+        # The value is not repeated: it may be the key itself.
+        raise InvalidRequest(
+            f"Option 'api_key_env' for {runtime} is not the name of an environment variable.",
+            "Put the key into the environment, and the variable's name here: api_key_env: EXAMPLE_API_KEY",
+            param="api_key_env",
+        )
+
+
+def check_headers(headers: Mapping[str, str], runtime: str) -> None:
+    """Refuse as option `headers` of `runtime` what would break a request, or belongs to the relay.
+
+    Raises:
+        InvalidRequest: names the header, not its value.
+    """
+    for name, value in headers.items():
+        if not _FIELD_NAME.fullmatch(name) or name.lower() in _OF_THE_RELAY:
+            raise InvalidRequest(f"Option 'headers' for {runtime}: {name!r} cannot be set.", param="headers")
+        if not _FIELD_VALUE.fullmatch(value):
+            raise InvalidRequest(
+                f"Option 'headers' for {runtime}: the value of {name!r} has characters a header cannot carry.",
+                param="headers",
+            )
+
+
+def check_least(values: Mapping[str, int | None], runtime: str, least: int = 1) -> None:
+    """Refuse options of `runtime`, by their names, that are less than `least`. None is not given.
+
+    Raises:
+        InvalidRequest: one is less.
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise InvalidRequest(f"Option {name!r} for {runtime} must be at least {least}, not {value}.", param=name)
+
+
+def secret(env: Mapping[str, str], variable: str, model: str) -> str:
+    """The key for `model` that the environment holds in `variable`, without white space around it.
+
+    Raises:
+        RuntimeUnavailable: it holds none, or one that no header can carry.
+    """
+    key = env.get(variable, "").strip()
+    if not key:
+        raise RuntimeUnavailable(
+            f"The model {model!r} needs a key, and the environment variable {variable} is not set.",
+            f"Set it and start Corral again: export {variable}=…",
+        )
+    if not _FIELD_VALUE.fullmatch(key):
+        raise RuntimeUnavailable(
+            f"The environment variable {variable} holds characters that no key has.", "Check it for line breaks."
+        )
+    return key
+
+
+class RemoteSession:
+    """An address. Nothing of it lives here. `probe` is the path that is asked for its health, below that address."""
+
+    def __init__(self, endpoint: Endpoint, facts: SessionFacts, probe: str = "/models") -> None:
+        self._endpoint = endpoint
+        self._facts = facts
+        self._probe = probe
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        return self._endpoint
+
+    @property
+    def facts(self) -> SessionFacts:
+        """What the configuration says of it."""
+        return self._facts
+
+    async def healthy(self) -> bool:
+        """Whether the server answers at all: a refusal is an answer, a failure of its own is not."""
+        import aiohttp
+
+        query = f"?{self._endpoint.query}" if self._endpoint.query else ""
+        timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, trust_env=True) as client,
+                client.get(
+                    f"{self._endpoint.url}{self._probe}{query}", headers=self._endpoint.headers, allow_redirects=False
+                ) as answer,
+            ):
+                return answer.status < 500
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return False
+
+    async def footprint(self) -> Footprint:
+        """Nothing on this machine."""
+        return Footprint({})
+
+    def processes(self) -> Sequence[int]:
+        """None of ours."""
+        return ()
+
+    async def ended(self) -> str:
+        """Never returns: a remote engine does not end."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("a future nobody holds was resolved")
+
+    def log(self) -> Sequence[str]:
+        """Nothing is seen of the server's output."""
+        return ()
+
+    async def stop(self, grace: float) -> None:
+        """Nothing to end."""
