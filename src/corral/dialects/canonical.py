@@ -6,14 +6,12 @@ is reported as ignored when it goes to another: nothing is dropped in silence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from corral.domain.money import Usage
+from corral.domain.money import Usage
 
 
 class Role(StrEnum):
@@ -154,8 +152,7 @@ class Thinking:
 class Request:
     """A conversation to go on with. None leaves a value to the engine.
 
-    `max_tokens` bounds what is written, thoughts included. `extra` holds what only the dialect it came from knows, by
-    its own names.
+    `max_tokens` bounds what is written, thoughts included.
     """
 
     model: str
@@ -182,7 +179,11 @@ class Request:
     usage_wanted: bool = True
     """Whether the client of a stream asked to be told its usage; only OpenAI's chat leaves the choice."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What only the dialect it came from knows."""
+    """What only the form it came from knows, by its own names."""
+    origin: str = ""
+    """The name of that form: only it may say what is in `extra`."""
+    lost: tuple[str, ...] = ()
+    """What the client said and nothing here can hold, such as `n`; whoever writes the request reports it as ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +298,8 @@ class Embed:
     base64: bool = False
     user: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +321,8 @@ class Rank:
     top: int | None = None
     documents_wanted: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,3 +348,46 @@ def fold_system(request: Request) -> Request:
         lead = Text("\n\n".join(texts) + "\n\n")
         rest[first] = Message(Role.USER, (lead, *rest[first].parts), rest[first].name)
     return replace(request, messages=tuple(rest))
+
+
+def unsaid(request: Any, form: str, can: frozenset[str], also: Iterable[str] = ()) -> tuple[str, ...]:
+    """What `form` leaves out of `request`: the value of `Written.ignored`. Every writer of requests ends with it.
+
+    `can` names the fields that the form has words for; of the others, those are reported that were asked for, that is,
+    that differ from their default. So is what the request's reader had already `lost`, and each key of `extra` when the
+    request came from another form. `also` is what the writer itself found no words for: a field in `can` whose value it
+    cannot say, or what stands deeper, as `class.field` in small letters (`text.cache`, `image.detail`, `tool.strict`,
+    `message.name`, `result.error`, `call.id`), or as the class alone when parts of it are left out (`thought`, `file`).
+
+    Each name is given once, in a lasting order.
+    """
+    found: dict[str, None] = {}
+    for name, default in _unsayable(type(request), can):
+        value = getattr(request, name)
+        if value is not default and value != default:
+            found[name] = None
+    found.update(dict.fromkeys(also))
+    inner = request.like if isinstance(request, Texts) else request
+    if inner is not request:
+        for name, default in _unsayable(Request, can):
+            if getattr(inner, name) != default:
+                found[name] = None
+    if inner.extra and inner.origin != form:
+        found.update(dict.fromkeys(inner.extra))
+    found.update(dict.fromkeys(inner.lost))
+    return tuple(found)
+
+
+_NO_WISHES = frozenset(
+    "model messages stream usage_wanted extra origin lost prompt like inputs query documents".split()
+)
+_plans: dict[tuple[type, frozenset[str]], tuple[tuple[str, Any], ...]] = {}
+
+
+def _unsayable(kind: type, can: frozenset[str]) -> tuple[tuple[str, Any], ...]:
+    """The fields of `kind` that are not in `can`, with their defaults."""
+    found = _plans.get((kind, can))
+    if found is None:
+        wishes = [each for each in fields(kind) if each.name not in _NO_WISHES and each.name not in can]
+        found = _plans[kind, can] = tuple((each.name, each.default) for each in wishes if each.default is not MISSING)
+    return found

@@ -1,0 +1,121 @@
+"""The meter of bytes that are relayed untouched: three searches in a chunk, and no parsing before somebody asks.
+
+Inside a JSON string the quotes of a key would be escaped, so what a model writes cannot be mistaken for one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from corral.dialects.form import Fault
+    from corral.domain.money import Usage
+
+_DECODER = json.JSONDecoder()
+_LONGEST = 64 * 1024
+"""Bytes of a usage or an error that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where a form says what, and how to read it.
+
+    `usage` is the key whose value is an object; `read_usage` gets those of the first and of the last chunk that had
+    one, in the order of the stream. `stop` is the key whose value is a string; `read_stop` gets the last one and gives
+    a canonical Stop. `read_fault` gets the first value of the key `error` that is an object or a string.
+    """
+
+    usage: str
+    stop: str
+    read_usage: Callable[[Sequence[Mapping[str, Any]]], Usage | None]
+    read_stop: Callable[[str], str | None]
+    read_fault: Callable[[Any], Fault]
+    error: str = "error"
+    usage_key: bytes = field(init=False)
+    stop_key: bytes = field(init=False)
+    error_key: bytes = field(init=False)
+    usage_at: re.Pattern[bytes] = field(init=False)
+    stop_at: re.Pattern[bytes] = field(init=False)
+    error_at: re.Pattern[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, key, value in (
+            ("usage", self.usage, rb"(?=\{)"),
+            ("stop", self.stop, rb'"([^"\\]+)"'),
+            ("error", self.error, rb'(?=[{"])'),
+        ):
+            quoted = b'"' + key.encode() + b'"'
+            object.__setattr__(self, f"{name}_key", quoted)
+            object.__setattr__(self, f"{name}_at", re.compile(re.escape(quoted) + rb"\s*:\s*" + value))
+
+
+class Meter:
+    """What an answer says of itself, found in its bytes as they pass. See the protocol in `form.py`."""
+
+    __slots__ = ("_error", "_first", "_keys", "_last", "_stop")
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._first: bytes | None = None
+        self._last: bytes | None = None
+        self._stop: bytes | None = None
+        self._error: bytes | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at whole events, whole lines, or a whole answer. Keeps at most a reference."""
+        keys = self._keys
+        # Most engines write these keys with null into every chunk, so that finding one means little.
+        at = chunk.find(keys.usage_key)
+        if at >= 0 and keys.usage_at.search(chunk, at):
+            if self._first is None:
+                self._first = chunk
+            self._last = chunk
+        at = chunk.find(keys.stop_key)
+        if at >= 0 and keys.stop_at.search(chunk, at):
+            self._stop = chunk
+        if self._error is None:
+            at = chunk.find(keys.error_key)
+            if at >= 0 and keys.error_at.search(chunk, at):
+                self._error = chunk
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it used; None when it did not say."""
+        pattern = self._keys.usage_at
+        chunks = [self._first] if self._first is self._last else [self._first, self._last]
+        found = [value for chunk in chunks if chunk is not None for value in _values(chunk, pattern)]
+        objects = [value for value in found if isinstance(value, dict)]
+        return self._keys.read_usage(objects) if objects else None
+
+    @property
+    def stop(self) -> str | None:
+        """Why it stopped, as a canonical Stop; None when it did not say."""
+        if self._stop is None:
+            return None
+        *_, said = self._keys.stop_at.findall(self._stop)
+        return self._keys.read_stop(str(said, "utf-8", "replace"))
+
+    @property
+    def failed(self) -> Fault | None:
+        """The error that the answer or the stream itself reported, if any."""
+        if self._error is None:
+            return None
+        for value in _values(self._error, self._keys.error_at):
+            return self._keys.read_fault(value)
+        return self._keys.read_fault(None)
+
+
+def _values(chunk: bytes, pattern: re.Pattern[bytes]) -> list[Any]:
+    """The JSON values behind each place of `pattern`; what cannot be read is left out."""
+    found = []
+    for key in pattern.finditer(chunk):
+        try:
+            value, _ = _DECODER.raw_decode(chunk[key.end() : key.end() + _LONGEST].decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            continue
+        found.append(value)
+    return found
