@@ -75,6 +75,8 @@ class Response:
     """
 
     __slots__ = ("_chunks", "_connection", "_error", "_size", "_waiter", "content_length", "headers", "status", "whole")
+    framed = False
+    """Pieces of the body are cut anywhere."""
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0

@@ -14,15 +14,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from corral.errors import CorralError, UpstreamError
-from corral.kit.sse import Meter, Splitter
+from corral.kit.sse import Lines, Meter, Splitter, Whole
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from corral.kit.http1 import Header, Response
+    from corral.kit.http1 import Header
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -56,6 +57,59 @@ _UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 _TAIL = 4096
 
 
+class Reply(Protocol):
+    """An answer that can be relayed: `kit.http1.Response`, or what stands in for one.
+
+    `framed`: each piece of its body is one or more whole events already.
+    """
+
+    status: int
+    headers: list[Header]
+    whole: bool
+    content_length: int | None
+    framed: bool
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a header, by its lower-case name."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece."""
+        ...
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        ...
+
+    def close(self) -> None:
+        """Read no further."""
+        ...
+
+
+class Onlooker(Protocol):
+    """Sees an answer pass. What it returns is what the client gets."""
+
+    def whole(self, body: bytes) -> bytes:
+        """A whole answer.
+
+        Raises:
+            UpstreamError: it is none, although it looked like one; nothing has been sent.
+        """
+        ...
+
+    def passing(self, data: bytes, *, first: bool) -> bytes:
+        """One or more whole events of a stream, or lines. Called with the `first` before anything is sent.
+
+        Raises:
+            UpstreamError: with the first only, as `whole`.
+        """
+        ...
+
+    def tail(self, data: bytes) -> None:
+        """The last bytes of an answer that was too long to be held back."""
+        ...
+
+
 @dataclass(slots=True)
 class Outcome:
     """What was carried, for the receipt; filled in as the answer passes.
@@ -84,8 +138,37 @@ class Outcome:
         return self.meter.finish_reason
 
 
+class Metering:
+    """An onlooker that changes nothing and meters all."""
+
+    __slots__ = ("_meter",)
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def whole(self, body: bytes) -> bytes:
+        """Meter a whole answer."""
+        self._meter.feed(body)
+        return body
+
+    def passing(self, data: bytes, *, first: bool) -> bytes:
+        """Meter events."""
+        self._meter.feed(data)
+        return data
+
+    def tail(self, data: bytes) -> None:
+        """Meter the end of an answer."""
+        self._meter.feed(data)
+
+
 async def relay(
-    response: Response, send: Send, render: Render, *, headers: Sequence[Header] = (), outcome: Outcome | None = None
+    response: Reply,
+    send: Send,
+    render: Render,
+    *,
+    headers: Sequence[Header] = (),
+    outcome: Outcome | None = None,
+    onlooker: Onlooker | None = None,
 ) -> Outcome:
     """Send the answer to the client, with `headers` added, and return what was carried.
 
@@ -102,20 +185,21 @@ async def relay(
     """
     outcome = outcome or Outcome()
     outcome.status = response.status
+    onlooker = onlooker or Metering(outcome.meter)
     passed = [h for h in response.headers if h[0] in _PASSED or h[0].startswith(_PASSED_PREFIXES)]
     try:
         if response.whole:
-            await _send_whole(await response.read(), send, [*passed, *headers], outcome)
+            await _send_whole(await response.read(), send, [*passed, *headers], outcome, onlooker)
         else:
-            await _send_arriving(response, send, render, [*passed, *headers], outcome)
+            await _send_arriving(response, send, render, [*passed, *headers], outcome, onlooker)
     finally:
         response.close()
     return outcome
 
 
-async def _send_whole(body: bytes, send: Send, headers: list[Header], outcome: Outcome) -> None:
+async def _send_whole(body: bytes, send: Send, headers: list[Header], outcome: Outcome, onlooker: Onlooker) -> None:
     outcome.first_byte_at = outcome.first_byte_at or time.perf_counter()
-    outcome.meter.feed(body)
+    body = onlooker.whole(body)
     status = outcome.status
     if body or status not in {204, 304}:
         headers.append((b"content-length", b"%d" % len(body)))
@@ -125,11 +209,11 @@ async def _send_whole(body: bytes, send: Send, headers: list[Header], outcome: O
 
 
 async def _send_arriving(
-    response: Response, send: Send, render: Render, headers: list[Header], outcome: Outcome
+    response: Reply, send: Send, render: Render, headers: list[Header], outcome: Outcome, onlooker: Onlooker
 ) -> None:
     kind = response.header(b"content-type") or b""
     pieces: list[bytes] = []
-    if _worth_waiting(kind, response.content_length):
+    if not response.framed and _worth_waiting(kind, response.content_length):
         size = 0
         async for chunk in response:
             outcome.first_byte_at = outcome.first_byte_at or time.perf_counter()
@@ -138,18 +222,20 @@ async def _send_arriving(
             if size > WHOLE_LIMIT:
                 break
         else:
-            await _send_whole(b"".join(pieces), send, headers, outcome)
+            await _send_whole(b"".join(pieces), send, headers, outcome, onlooker)
             return
-    if kind.startswith(_EVENTS):
+    if kind.startswith(_STREAMED):
         headers = [h for h in headers if h[0] != b"cache-control"]
         headers.extend(_UNBUFFERED)
     if response.content_length is not None:
         headers.append((b"content-length", b"%d" % response.content_length))
     start: Message = {"type": "http.response.start", "status": outcome.status, "headers": headers}
-    if kind.startswith(_EVENTS) and response.header(b"content-encoding") is None:
-        await _send_events(response, send, render, start, outcome)
+    plain = response.framed or (kind.startswith(_STREAMED) and response.header(b"content-encoding") is None)
+    if plain:
+        splitter = Whole() if response.framed else Splitter() if kind.startswith(_EVENTS) else Lines()
+        await _send_events(response, splitter, send, render, start, outcome, onlooker)
     else:
-        await _send_pieces(response, send, pieces, start, outcome)
+        await _send_pieces(response, send, pieces, start, outcome, onlooker)
 
 
 def _worth_waiting(kind: bytes, length: int | None) -> bool:
@@ -158,22 +244,30 @@ def _worth_waiting(kind: bytes, length: int | None) -> bool:
     return kind.startswith(b"application/json") if length is None else length <= WHOLE_LIMIT
 
 
-async def _send_events(response: Response, send: Send, render: Render, start: Message, outcome: Outcome) -> None:
-    splitter, meter = Splitter(), outcome.meter
+async def _send_events(
+    response: Reply,
+    splitter: Splitter | Lines | Whole,
+    send: Send,
+    render: Render,
+    start: Message,
+    outcome: Outcome,
+    onlooker: Onlooker,
+) -> None:
     begun = False
     try:
         async for chunk in response:
             ready = splitter.feed(chunk)
             if not ready:
                 continue
+            ready = onlooker.passing(ready, first=not begun)
             if not begun:
                 begun = True
                 outcome.first_byte_at = time.perf_counter()
                 await send(start)
-            meter.feed(ready)
             outcome.bytes += len(ready)
             outcome.chunks += 1
-            await send({"type": "http.response.body", "body": ready, "more_body": True})
+            if ready:
+                await send({"type": "http.response.body", "body": ready, "more_body": True})
     except UpstreamError as error:
         if not begun:
             raise
@@ -181,14 +275,18 @@ async def _send_events(response: Response, send: Send, render: Render, start: Me
         if not splitter.torn:  # inside half an event nothing can be said
             await send({"type": "http.response.body", "body": render(error)})
         return
+    rest = splitter.flush()
+    if rest:
+        rest = onlooker.passing(rest, first=not begun)
     if not begun:
         await send(start)
-    rest = splitter.flush()
     outcome.bytes += len(rest)
     await send({"type": "http.response.body", "body": rest})
 
 
-async def _send_pieces(response: Response, send: Send, pieces: list[bytes], start: Message, outcome: Outcome) -> None:
+async def _send_pieces(
+    response: Reply, send: Send, pieces: list[bytes], start: Message, outcome: Outcome, onlooker: Onlooker
+) -> None:
     """Send a long answer as it comes; only its end is metered, where an engine says what it used."""
     last = b"".join(pieces)
     if last:
@@ -209,7 +307,7 @@ async def _send_pieces(response: Response, send: Send, pieces: list[bytes], star
         return
     if not outcome.chunks:
         await send(start)
-    outcome.meter.feed(before[-_TAIL:] + last)
+    onlooker.tail(before[-_TAIL:] + last)
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -64,6 +64,54 @@ class Splitter:
         return rest
 
 
+class Lines:
+    """Cuts a stream of lines, as Splitter cuts one of events: what is passed on are whole lines."""
+
+    __slots__ = ("_held", "_limit", "torn")
+
+    def __init__(self, limit: int = HOLD_LIMIT) -> None:
+        self.torn = False
+        self._held = bytearray()
+        self._limit = limit
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be passed on now: all up to the last line end."""
+        held = self._held
+        if not held and chunk.endswith(b"\n"):
+            self.torn = False
+            return chunk
+        held += chunk
+        cut = held.rfind(b"\n") + 1
+        if not cut and len(held) <= self._limit:
+            return b""
+        self.torn = not cut
+        cut = cut or len(held)
+        ready = bytes(held[:cut])
+        del held[:cut]
+        return ready
+
+    def flush(self) -> bytes:
+        """What is held back, and no longer; for a stream whose last line has no end."""
+        rest = bytes(self._held)
+        self._held.clear()
+        return rest
+
+
+class Whole:
+    """Cuts nothing: each piece is whole already."""
+
+    __slots__ = ()
+    torn = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The piece."""
+        return chunk
+
+    def flush(self) -> bytes:
+        """Nothing."""
+        return b""
+
+
 def boundary(data: bytes | bytearray, start: int = 0) -> int:
     r"""The index just after the last blank line at or behind `start`, or 0; lines end in \n, \r\n or \r."""
     last = 0
