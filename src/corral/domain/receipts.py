@@ -42,8 +42,9 @@ class Receipt:
 
     `model` is the one that answered and `asked` the name the client used; `fallbacks` are those asked before it, in
     that order. `cost` in nanodollars, of all attempts; `price` says by which price. `dialect` is the client's, and
-    `spoken` the engine's. `ignored` are parameters that had no effect, `degraded` what else was less than asked for. `tries` are all
-    calls of engines, the last the one that answered; `route` says of each candidate that was not asked why not.
+    `spoken` the engine's. `ignored` are parameters that had no effect, `degraded` what else was less than asked for.
+    `tries` are all calls of engines, the last the one that answered; `route` says of each candidate that was not asked
+    why not.
     """
 
     request_id: str
