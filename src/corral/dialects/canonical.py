@@ -138,7 +138,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How much to think before the answer: an `effort` (none, minimal, low, medium, high), or a `budget` in tokens.
+    """How much to think before the answer: an `effort` (none, minimal, low, medium, high, xhigh), or a `budget` in tokens.
 
     A budget of 0 is none at all, of -1 as much as the model likes. `shown`: the thoughts are wanted in the answer.
     """
@@ -191,6 +191,8 @@ class Reply:
     """A whole answer: `parts` are Text, Thought and Call. `created` in Unix seconds; 0 is unknown.
 
     `sequence` is the stop sequence that was met, where the engine tells it. `model` is as the engine calls itself.
+    `logprobs` is, here and in the events, a list of objects as OpenAI's chat has them: `token`, `logprob`, `bytes`,
+    `top_logprobs`.
     """
 
     id: str = ""

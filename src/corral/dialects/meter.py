@@ -9,11 +9,10 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from corral.dialects.form import Fault
-    from corral.domain.money import Usage
+from corral.dialects.form import Fault
+from corral.domain.money import Usage
 
 _DECODER = json.JSONDecoder()
 _LONGEST = 64 * 1024
@@ -25,7 +24,7 @@ class Keys:
     """Where a form says what, and how to read it.
 
     `usage` is the key whose value is an object; `read_usage` gets those of the first and of the last chunk that had
-    one, in the order of the stream. `stop` is the key whose value is a string; `read_stop` gets the last one and gives
+    one, in the order of the stream, and last those of the key `beside` in the last of them. `stop` is the key whose value is a string; `read_stop` gets the last one and gives
     a canonical Stop. `read_fault` gets the first value of the key `error` that is an object or a string.
     """
 
@@ -35,21 +34,25 @@ class Keys:
     read_stop: Callable[[str], str | None]
     read_fault: Callable[[Any], Fault]
     error: str = "error"
+    beside: str = ""
     usage_key: bytes = field(init=False)
     stop_key: bytes = field(init=False)
     error_key: bytes = field(init=False)
     usage_at: re.Pattern[bytes] = field(init=False)
     stop_at: re.Pattern[bytes] = field(init=False)
     error_at: re.Pattern[bytes] = field(init=False)
+    beside_at: re.Pattern[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         for name, key, value in (
             ("usage", self.usage, rb"(?=\{)"),
             ("stop", self.stop, rb'"([^"\\]+)"'),
             ("error", self.error, rb'(?=[{"])'),
+            ("beside", self.beside, rb"(?=\{)"),
         ):
             quoted = b'"' + key.encode() + b'"'
-            object.__setattr__(self, f"{name}_key", quoted)
+            if name != "beside":
+                object.__setattr__(self, f"{name}_key", quoted)
             object.__setattr__(self, f"{name}_at", re.compile(re.escape(quoted) + rb"\s*:\s*" + value))
 
 
@@ -89,6 +92,8 @@ class Meter:
         chunks = [self._first] if self._first is self._last else [self._first, self._last]
         found = [value for chunk in chunks if chunk is not None for value in _values(chunk, pattern)]
         objects = [value for value in found if isinstance(value, dict)]
+        if self._keys.beside and self._last is not None:
+            objects += [{self._keys.beside: value} for value in _values(self._last, self._keys.beside_at)]
         return self._keys.read_usage(objects) if objects else None
 
     @property
