@@ -138,9 +138,10 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How much to think before the answer: an `effort` (none, minimal, low, medium, high, xhigh), or a `budget` in tokens.
+    """How much to think before the answer: an `effort`, or a `budget` in tokens.
 
-    A budget of 0 is none at all, of -1 as much as the model likes. `shown`: the thoughts are wanted in the answer.
+    Efforts are none, minimal, low, medium, high, xhigh. A budget of 0 is none at all, of -1 as much as the model likes.
+    `shown`: the thoughts are wanted in the answer; False, they are not.
     """
 
     effort: str | None = None
@@ -380,8 +381,8 @@ def unsaid(request: Any, form: str, can: frozenset[str], also: Iterable[str] = (
     return tuple(found)
 
 
-_NO_WISHES = frozenset(
-    "model messages stream usage_wanted extra origin lost prompt like inputs query documents".split()
+_NO_WISHES = frozenset(("model", "messages", "stream", "usage_wanted", "extra", "origin", "lost")) | frozenset(
+    ("prompt", "like", "inputs", "query", "documents")
 )
 _plans: dict[tuple[type, frozenset[str]], tuple[tuple[str, Any], ...]] = {}
 

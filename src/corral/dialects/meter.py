@@ -24,8 +24,9 @@ class Keys:
     """Where a form says what, and how to read it.
 
     `usage` is the key whose value is an object; `read_usage` gets those of the first and of the last chunk that had
-    one, in the order of the stream, and last those of the key `beside` in the last of them. `stop` is the key whose value is a string; `read_stop` gets the last one and gives
-    a canonical Stop. `read_fault` gets the first value of the key `error` that is an object or a string.
+    one, in the order of the stream, and after them `{beside: …}`, the object under the key `beside` in the last one.
+    `stop` is the key whose value is a string; `read_stop` gets the last one and gives a canonical Stop. `read_fault`
+    gets the first value of the key `error` that is an object or a string.
     """
 
     usage: str
