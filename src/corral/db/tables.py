@@ -91,10 +91,13 @@ keys = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
     Column("used_at", Double),
-    Column("replaces", String(40)),
+    Column("rotated_at", Double),
+    Column("previous", String(64)),
+    Column("previous_until", Double),
 )
 """Keys of clients. `hash` is the SHA-256 of the key, which itself is nowhere; `shown` are its first characters.
-`requests` and `tokens` bound a minute. `replaces` is the key that this one was rotated from."""
+`requests` and `tokens` bound a minute. `previous` is what it hashed to before it was rotated, which counts until
+`previous_until`: a key keeps its id, and with it its budgets."""
 
 audit = Table(
     "audit",
@@ -186,7 +189,7 @@ usage = Table(
     Column("total_ms", Double),
     Column("receipt", Text),
     Index("usage_by_request", "request_id", "attempt", unique=True),
-    Index("usage_by_time", "at"),
+    Index("usage_by_time", "at", "number"),
 )
 """One row for each attempt that counts: the one that answered, and each before it that cost something. `receipt`, of
 the last attempt of a request only, is the whole receipt as JSON. Tokens; `cost` in nanodollars."""
@@ -203,6 +206,7 @@ def _sums(name: str) -> Table:
         Column("runtime", String(40), nullable=False),
         Column("requests", BigInteger, nullable=False),
         Column("errors", BigInteger, nullable=False),
+        Column("unpriced", BigInteger, nullable=False),
         *_measures(),
         Column("first_ms", Double, nullable=False),
         Column("total_ms", Double, nullable=False),
@@ -211,6 +215,7 @@ def _sums(name: str) -> Table:
 
 
 usage_hours = _sums("usage_hours")
-"""Sums of `usage` by the hour; `bucket` is Unix seconds of its begin, in UTC. `first_ms`, `total_ms` are sums, too."""
+"""Sums of `usage` by the hour; `bucket` is Unix seconds of its begin, in UTC. `first_ms`, `total_ms` are sums, too.
+`unpriced` counts the answers whose cost nobody knows; it is not in `cost`."""
 usage_days = _sums("usage_days")
 """The same by the day."""

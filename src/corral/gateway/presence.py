@@ -1,5 +1,8 @@
 """How the terminal finds the server of its home: `HOME/server.json`, locked by the server for as long as it lives.
 
+It also holds what opens that server to whoever can read the file, the owner alone: so nobody who sets a key is locked
+out of their own machine.
+
 The lock, not the file's content, says whether a server runs: the kernel lets go of it whatever ends the process, so a
 stale file after a kill -9 misleads nobody.
 """
@@ -11,7 +14,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from corral.errors import NoPermission, ServerRunning
@@ -30,11 +33,15 @@ _ROOM = 1024
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A server that runs: where it answers, its process, and the Corral version it is."""
+    """A server that runs: where it answers, its process, and the Corral version it is.
+
+    `token` opens it as a key would, for as long as it runs.
+    """
 
     url: str
     pid: int
     version: str
+    token: str = field(default="", repr=False)
 
 
 def find(home: Path) -> Presence | None:
@@ -103,5 +110,6 @@ class Claim:
         self._descriptor = descriptor
 
     def announce(self, presence: Presence) -> None:
-        """Say where the server answers."""
+        """Say where the server answers. Nobody but the file's owner can read it from then on."""
+        os.fchmod(self._descriptor, 0o600)
         os.ftruncate(self._descriptor, os.pwrite(self._descriptor, json.dumps(asdict(presence)).encode(), 0))

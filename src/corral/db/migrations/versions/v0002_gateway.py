@@ -44,7 +44,9 @@ def _keys() -> None:
         sa.Column("expires_at", sa.Double),
         sa.Column("revoked_at", sa.Double),
         sa.Column("used_at", sa.Double),
-        sa.Column("replaces", sa.String(40)),
+        sa.Column("rotated_at", sa.Double),
+        sa.Column("previous", sa.String(64)),
+        sa.Column("previous_until", sa.Double),
     )
     op.create_table(
         "audit",
@@ -119,7 +121,7 @@ def _usage() -> None:
         sa.Column("receipt", sa.Text),
     )
     op.create_index("usage_by_request", "usage", ["request_id", "attempt"], unique=True)
-    op.create_index("usage_by_time", "usage", ["at"])
+    op.create_index("usage_by_time", "usage", ["at", "number"])
     for name in ("usage_hours", "usage_days"):
         op.create_table(
             name,
@@ -130,6 +132,7 @@ def _usage() -> None:
             sa.Column("runtime", sa.String(40), nullable=False),
             sa.Column("requests", sa.BigInteger, nullable=False),
             sa.Column("errors", sa.BigInteger, nullable=False),
+            sa.Column("unpriced", sa.BigInteger, nullable=False),
             *_measures(),
             sa.Column("first_ms", sa.Double, nullable=False),
             sa.Column("total_ms", sa.Double, nullable=False),
