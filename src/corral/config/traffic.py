@@ -42,6 +42,7 @@ class UsageSettings:
     """What is written down of each answer, and for how long."""
 
     keep: float = setting(30 * 86400.0, duration, "How long single answers and their receipts are kept.")
+    keep_rows: int = setting(10_000_000, whole, "How many single answers are kept at most; the oldest go first.")
     keep_hours: float = setting(90 * 86400.0, duration, "How long sums of an hour are kept; those of a day stay.")
     write_every: float = setting(0.5, duration, "How often what was used is written to the database.")
 

@@ -135,10 +135,12 @@ spending = Table(
     Column("period", String(20), nullable=False),
     Column("spent", BigInteger, nullable=False),
     Column("leased", BigInteger, nullable=False),
+    Column("abandoned", BigInteger, nullable=False),
     PrimaryKeyConstraint("budget", "period", name="spending_pkc"),
 )
 """What of a budget is gone in one period (`2026-11-21`, `2026-W47`, `2026-11`, `total`): spent for good, or leased to
-holders who may spend it without asking. `spent + leased` never exceeds the budget's amount by a lease."""
+holders who may spend it without asking. A lease never takes `spent + leased` over the budget's amount. `abandoned` is
+the part of `spent` of which nobody knows whether it was: what was reserved by calls under way when a process died."""
 
 holders = Table(
     "holders",
@@ -148,7 +150,7 @@ holders = Table(
     Column("applied", BigInteger, nullable=False),
     Column("seen_at", Double, nullable=False),
 )
-"""Processes that spend. `applied` is how many bytes of the holder's journal are written down in the other tables."""
+"""Processes that spend. `applied` is the offset of the holder's journal up to which it is booked in the other tables."""
 
 leases = Table(
     "leases",

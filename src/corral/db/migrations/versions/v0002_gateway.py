@@ -79,6 +79,7 @@ def _ledger() -> None:
         sa.Column("period", sa.String(20), nullable=False),
         sa.Column("spent", sa.BigInteger, nullable=False),
         sa.Column("leased", sa.BigInteger, nullable=False),
+        sa.Column("abandoned", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("budget", "period", name="spending_pkc"),
     )
     op.create_table(
