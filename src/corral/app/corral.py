@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from corral.app.services import Services
+    from corral.db.engine import Database
     from corral.domain.hardware import Machine
     from corral.hardware.sampler import Sampler
+    from corral.routing.audit import Audit
+    from corral.routing.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,27 @@ class Corral:
         from corral.app.services import Services
 
         return Services(self)
+
+    @cached_property
+    def database(self) -> Database:
+        """Where keys, budgets and usage are written down; its library is imported when this is first used."""
+        from corral.db.engine import Database
+
+        return Database(self.settings.database.url, self.settings.home)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The keys of clients."""
+        from corral.routing.keys import Keys
+
+        return Keys(self.database, self.clock)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What was managed, and by whom."""
+        from corral.routing.audit import Audit
+
+        return Audit(self.database, self.clock)
 
     def register(self, name: str, content: Mapping[str, Any]) -> None:
         """Add or replace a model as if `models.NAME` stood in the configuration file; lasts as long as this object."""
@@ -271,6 +295,8 @@ class Corral:
         try:
             await self.exchange.close()
             await self.catalog.close()
+            if "database" in self.__dict__:
+                await self.database.close()
         finally:
             try:
                 await self.supervisor.close()

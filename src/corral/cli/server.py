@@ -345,4 +345,4 @@ def connect(invocation: Invocation) -> Server:
         raise ServerNotRunning(
             f"No Corral server runs for {invocation.place()}.", "Start one in another terminal: corral serve"
         )
-    return Server(where.url, invocation.key(), invocation.env)
+    return Server(where.url, invocation.key() or where.token, invocation.env)

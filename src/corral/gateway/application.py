@@ -14,8 +14,9 @@ import orjson
 from corral import __version__
 from corral.app.registration import Registrations
 from corral.domain.states import State
-from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound
-from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered
+from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound, Unauthorized
+from corral.gateway import scopes
+from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered, queried
 from corral.gateway.body import ClientLeft, bounded
 from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
@@ -29,6 +30,7 @@ from corral.kit.relay import Message, Receive, Send, respond
 
 if TYPE_CHECKING:
     from corral.app import Corral
+    from corral.domain.callers import Caller
 
 Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -47,11 +49,15 @@ class Gateway:
     """Corral over HTTP: raw ASGI for inference and operations, FastAPI below `/api/v1`; and its WebSockets.
 
     It owns the `Corral` it is given: its start and end are the lifespan's.
+
+    Args:
+        corral: the parts.
+        token: what the terminal of this home may send in place of a key.
     """
 
-    def __init__(self, corral: Corral) -> None:
+    def __init__(self, corral: Corral, token: str = "") -> None:
         self.corral = corral
-        self._gate = Gate(corral.settings)
+        self._gate = Gate(corral.settings, corral.keys, token)
         self._answers = Answers(corral)
         self._workshop = Workshop(corral)
         self._registrations = Registrations(corral)
@@ -116,7 +122,7 @@ class Gateway:
         try:
             head = Head(scope["headers"])
             if call is not None:
-                self._gate.admit(head)
+                await self._admit(head)
                 _allow(scope, "POST")
                 outcome = await self._answers.answer(call, head.length, request_id, receive, send)
                 status = 499 if outcome.client_gone else outcome.status
@@ -142,7 +148,8 @@ class Gateway:
         await receive()
         try:
             names: list[str] = scope["subprotocols"]
-            self._gate.admit(offered(Head(scope["headers"]), names))
+            head = queried(offered(Head(scope["headers"]), names), scope["query_string"])
+            scopes.check(await self._admit(head), "GET", scope["path"])
             accepted = SUBPROTOCOL if SUBPROTOCOL in names else None
             if scope["path"] == _EVENTS:
                 await tell(self._feed.listen(), self._workshop.leaving, receive, send, accepted)
@@ -159,6 +166,12 @@ class Gateway:
         finally:
             self._log(request_id, "WEBSOCKET", scope, status)
 
+    async def _admit(self, head: Head) -> Caller:
+        try:
+            return self._gate.admit(head)
+        except Unauthorized:
+            return await self._gate.admit_anew(head)
+
     def _log(self, request_id: bytes, method: str, scope: Scope, status: int) -> None:
         if self._logs:
             # The path as it was sent: decoded, it could hold a line break and forge a line.
@@ -170,15 +183,20 @@ class Gateway:
         page = self._pages.get(path)
         if page is not None:
             public, answer = page
-            self._gate.admit(head, public=public)
+            if public:
+                self._gate.admit(head, public=True)
+            else:
+                await self._admit(head)
             _allow(scope, "GET", "HEAD")
             status, content = await answer()
         elif path.startswith("/v1/models/"):
-            self._gate.admit(head)
+            await self._admit(head)
             _allow(scope, "GET", "HEAD")
             status, content = 200, self._model(path.removeprefix("/v1/models/"))
         elif _managed(path):
-            self._gate.admit(head)
+            caller = await self._admit(head)
+            scopes.check(caller, scope["method"], path)
+            scope["corral.caller"] = caller
             limit = min(_LARGEST, self.corral.settings.server.max_body)
             if head.length is not None and head.length.isdigit() and int(head.length) > limit:
                 raise BodyTooLarge(f"The body is larger than {limit} bytes.", "Send less.")
@@ -249,6 +267,11 @@ class Gateway:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        try:
+            await self.corral.keys.refresh()
+        except CorralError as error:
+            _log.error("nobody but the terminal is let in until the keys can be read: %s", error)
+        self._spawn(self.corral.keys.run())
         self._registrations.restore()
         self._spawn(self.corral.supervisor.run())
         self._spawn(self.corral.sampler.run())

@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import logging
 import os
+import secrets
 import signal
 import socket
 from typing import TYPE_CHECKING, Any, cast
@@ -16,8 +17,9 @@ import uvicorn
 
 from corral import __version__
 from corral.app import Corral
-from corral.errors import AddressInUse, ServerError, UnsafeBind
+from corral.errors import AddressInUse, CorralError, ServerError
 from corral.gateway.application import Gateway
+from corral.gateway.auth import check_exposure
 from corral.gateway.presence import Presence, claim
 from corral.gateway.wire import Protocol, hurry, websocket
 
@@ -65,18 +67,17 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def check_bind(listener: socket.socket, settings: Settings) -> None:
-    """Refuse an address that others can reach, unless a key is set.
+async def check_bind(listener: socket.socket, corral: Corral) -> None:
+    """Refuse an address that others can reach, unless somebody has a key.
 
     Raises:
         UnsafeBind: it is not loopback and there is no key.
+        DatabaseError: whether there is one cannot be told.
     """
-    address = listener.getsockname()[0]
-    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback and not settings.api_key:
-        raise UnsafeBind(
-            f"Listening on {settings.server.host} would let anyone who reaches this machine use it.",
-            "Set a key in the environment first: export CORRAL_API_KEY=…",
-        )
+    address = listener.getsockname()[0].partition("%")[0]
+    if not ipaddress.ip_address(address).is_loopback and not corral.settings.api_key:
+        await corral.keys.refresh()
+        check_exposure(address, corral.settings, corral.keys)
 
 
 def url_of(listener: socket.socket) -> str:
@@ -177,15 +178,19 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda _: 
         claim(settings.home) as presence,
         contextlib.closing(listen(settings.server.host, settings.server.port)) as listener,
     ):
-        check_bind(listener, settings)
-        url = url_of(listener)
+        url, token = url_of(listener), secrets.token_urlsafe(32)
 
         def ready() -> None:
-            presence.announce(Presence(url, os.getpid(), __version__))
+            presence.announce(Presence(url, os.getpid(), __version__, token))
             on_ready(url)
 
         corral = Corral(settings, **parts)
-        gateway = Gateway(corral)
+        try:
+            await check_bind(listener, corral)
+        except CorralError:
+            await corral.close()
+            raise
+        gateway = Gateway(corral, token)
         config = uvicorn.Config(
             gateway,
             http=Protocol,
