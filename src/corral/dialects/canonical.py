@@ -140,8 +140,8 @@ class Format:
 class Thinking:
     """How much to think before the answer: an `effort`, or a `budget` in tokens.
 
-    Efforts are none, minimal, low, medium, high, xhigh. A budget of 0 is none at all, of -1 as much as the model likes.
-    `shown`: the thoughts are wanted in the answer; False, they are not.
+    Efforts are none, minimal, low, medium, high, xhigh, max. A budget of 0 is none at all, of -1 as much as the model
+    likes. `shown`: the thoughts are wanted in the answer; False, they are not.
     """
 
     effort: str | None = None
