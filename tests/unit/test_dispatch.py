@@ -27,6 +27,12 @@ class NoOptions:
     pass
 
 
+@dataclass(frozen=True)
+class Sending:
+    path: str = "/x"
+    body: bytes = b"{}"
+
+
 @dataclass
 class Still:
     """An engine that is there, can do what it says, and is never reached."""
@@ -108,7 +114,7 @@ def test_what_a_request_needs(call: Any, document: dict[str, Any], expected: set
 async def test_what_a_model_lacks_is_refused_before_it_is_asked(needed: Capability, words: str) -> None:
     supervisor, dispatcher = yard(SessionFacts(capabilities=frozenset({Capability.COMPLETION})))
     with pytest.raises(NotSupported, match=words):
-        await dispatcher.open(Ask("m", "/x", {"model": "m"}, needs=frozenset({needed})))
+        await dispatcher.open(Ask("m", lambda _: Sending(), needs=frozenset({needed})))
     (status,) = supervisor.statuses()
     assert status.engine is not None
     assert status.engine.in_flight == 0
@@ -117,7 +123,7 @@ async def test_what_a_model_lacks_is_refused_before_it_is_asked(needed: Capabili
 async def test_an_engine_that_says_nothing_of_itself_is_asked() -> None:
     _, dispatcher = yard(SessionFacts(device="remote"))
     with pytest.raises(UpstreamUnreachable):
-        await dispatcher.open(Ask("m", "/x", {"model": "m"}, needs=frozenset({Capability.CHAT})))
+        await dispatcher.open(Ask("m", lambda _: Sending(), needs=frozenset({Capability.CHAT})))
 
 
 async def test_in_mid_answer_a_local_engines_address_is_not_told() -> None:

@@ -137,15 +137,20 @@ class Reader:
 
 def events(data: bytes) -> Iterator[str]:
     """The data of each whole event: its data lines, joined by line feeds. Comments and other fields are skipped."""
+    return (found.decode("utf-8", "replace") for found in data_of(data))
+
+
+def data_of(data: bytes) -> Iterator[bytes]:
+    """As `events`, undecoded."""
     lines: list[bytes] = []
-    for line in _LINE_END.split(data):
+    for line in data.split(b"\n") if b"\r" not in data else _LINE_END.split(data):
         if line.startswith(b"data:"):
             value = line[5:]
             lines.append(value[1:] if value.startswith(b" ") else value)
         elif line == b"data":
             lines.append(b"")
         elif not line and lines:
-            yield b"\n".join(lines).decode("utf-8", "replace")
+            yield b"\n".join(lines) if len(lines) > 1 else lines[0]
             lines.clear()
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from corral.domain.models import Capability
 from corral.domain.ports import Clock, Report, silent
@@ -15,7 +14,7 @@ from corral.kit.upstream import Block, Response, Timeouts, Upstream, block
 from corral.lifecycle.supervisor import Engine, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 _ATTEMPTS = 2
 _GONE_WITHIN = 0.25
@@ -33,34 +32,55 @@ _CANNOT = {
 _JSON: Block = block([(b"content-type", b"application/json")])
 
 
-@dataclass(slots=True, eq=False)
-class Ask:
-    """A request: the model's name, the dialect's path, the parsed body and the bytes it came as.
+class Sent(Protocol):
+    """What is sent to an engine: the path below its address, and the body."""
 
-    `keep_alive` is how long the model may be unused afterwards, in seconds, and `priority` whether others let it go
-    first; None is as the model is configured. Counts its `attempts`, and the time it waited for an engine, in
-    milliseconds.
+    @property
+    def path(self) -> str:
+        """Begins with `/`."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """JSON."""
+        ...
+
+
+S = TypeVar("S", bound=Sent)
+
+
+@dataclass(slots=True, eq=False)
+class Ask(Generic[S]):
+    """A request to a model: its name, and what composes what its engine is sent.
+
+    `compose` may give None where something must be waited for first: then `prepare` is awaited for it. `keep_alive` is
+    how long the model may be unused afterwards, in seconds, and `priority` whether others let it go first; None is as
+    the model is configured. Counts its `attempts`, and the time it waited for an engine, in milliseconds.
     """
 
     model: str
-    path: str
-    document: dict[str, Any]
-    body: bytes | None = None
+    compose: Callable[[Engine], S | None]
+    prepare: Callable[[Engine], Awaitable[S]] | None = None
     needs: frozenset[Capability] = frozenset()
     keep_alive: float | None = None
     priority: int | None = None
+    timeouts: Timeouts | None = None
     attempts: int = 0
     wait_ms: float = 0.0
-    ignored: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
-    """An engine's answer, its head there and its body coming. Whoever has one must `close` it, read or not."""
+class Answer(Generic[S]):
+    """An engine's answer, its head there and its body coming. Whoever has one must `close` it, read or not.
+
+    `sent` is what it answers. `called` is when it was sent, on the clock of `time.perf_counter`.
+    """
 
     engine: Engine
     response: Response
     supervisor: Supervisor
+    sent: S
+    called: float = 0.0
     keep_alive: float | None = None
     closed: bool = False
 
@@ -97,7 +117,7 @@ class Dispatcher:
         self._clock = clock
         self._canonical = canonical
 
-    async def open(self, ask: Ask, report: Report = silent) -> Answer:
+    async def open(self, ask: Ask[S], report: Report = silent) -> Answer[S]:
         """The engine's answer to `ask`, loading the model first where needed.
 
         A local engine that turns out to have died before a byte of its answer came is loaded again and asked once more.
@@ -110,12 +130,21 @@ class Dispatcher:
             engine = self._supervisor.begin(ask.model) or await self._wait(ask, report)
             response = None
             try:
-                _check(ask, engine)
-                payload = _payload(ask, engine)
+                if ask.needs:
+                    _check(ask, engine)
+                sent = ask.compose(engine)
+                if sent is None:
+                    sent = await _prepared(ask, engine)
+                called = perf_counter()
                 response = await self._upstream.request(
-                    engine.target, "POST", ask.path, headers=_JSON, body=payload, timeouts=self._timeouts
+                    engine.target,
+                    "POST",
+                    sent.path,
+                    headers=_JSON,
+                    body=sent.body,
+                    timeouts=ask.timeouts or self._timeouts,
                 )
-                return Answer(engine, response, self._supervisor, ask.keep_alive)
+                return Answer(engine, response, self._supervisor, sent, called, ask.keep_alive)
             except UpstreamError as error:
                 failure = error
             finally:
@@ -123,7 +152,7 @@ class Dispatcher:
                     self._supervisor.end(engine)
             await self.recover(ask, engine, failure)
 
-    async def recover(self, ask: Ask, engine: Engine, error: CorralError) -> None:
+    async def recover(self, ask: Ask[Any], engine: Engine, error: CorralError) -> None:
         """Return when `ask`, of which nothing has reached the client, should be sent again: its engine is gone.
 
         Raises:
@@ -147,7 +176,7 @@ class Dispatcher:
         if isinstance(error, UpstreamTimeout) and not engine.remote:
             self._supervisor.doubt(engine, f"it hangs: {error.message}")
 
-    async def _wait(self, ask: Ask, report: Report) -> Engine:
+    async def _wait(self, ask: Ask[Any], report: Report) -> Engine:
         started = self._clock.now()
         engine = await self._supervisor.acquire(self._canonical(ask.model), report, priority=ask.priority)
         ask.wait_ms += (self._clock.now() - started) * 1000
@@ -181,7 +210,7 @@ def broken(engine: Engine, error: CorralError) -> CorralError:
     )
 
 
-def _check(ask: Ask, engine: Engine) -> None:
+def _check(ask: Ask[Any], engine: Engine) -> None:
     """Refuse what the engine is known to be unable to do.
 
     Raises:
@@ -195,18 +224,7 @@ def _check(ask: Ask, engine: Engine) -> None:
         raise NotSupported(f"Model {engine.model!r} cannot {said}.", hint.replace("MODEL", engine.model), param="model")
 
 
-def _payload(ask: Ask, engine: Engine) -> bytes:
-    """The request's bytes for this engine: as they came, unless it needs another model name or wants them adapted."""
-    endpoint = engine.session.endpoint
-    document = ask.document
-    capabilities = engine.session.facts.capabilities
-    changed = False
-    if endpoint.model is not None and endpoint.model != document.get("model"):
-        document = {**document, "model": endpoint.model}
-        changed = True
-    if endpoint.adapt is not None:
-        document = dict(document)
-        changed = endpoint.adapt(ask.path, document) or changed
-    if capabilities is not None and Capability.TOOLS not in capabilities and document.get("tools"):
-        ask.ignored = ("tools",)
-    return orjson.dumps(document) if changed or ask.body is None else ask.body
+async def _prepared(ask: Ask[S], engine: Engine) -> S:
+    if ask.prepare is None:
+        raise ValueError("nothing was composed, and nothing can be waited for")
+    return await ask.prepare(engine)

@@ -1,113 +1,74 @@
-"""One generation, whole or as a stream: the engine asked, its answer understood, and another model where that fails.
+"""One generation, whole or as a stream, for callers in Python and for whoever wants a text and no dialect.
 
-A model that cannot be had (it is not there, its engine cannot be started or broke, its vendor refuses or is away) is
-replaced by the next one that the configuration names for it, as long as nothing of an answer has come. What was asked
-before stands in the receipt.
+It goes the way of every request (see `carrying.py`): another candidate is asked where one cannot be had, as long as
+nothing of an answer has come, and all of it stands in the receipt.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from corral.dialects.form import form
+from corral.domain.callers import LOCAL
 from corral.domain.generation import Reply
 from corral.domain.models import Capability
-from corral.domain.receipts import Fallback, Receipt
-from corral.errors import (
-    CorralError,
-    EngineError,
-    InvalidRequest,
-    NotFound,
-    UpstreamError,
-    UpstreamProtocol,
-    UpstreamUnreachable,
-)
+from corral.errors import UpstreamError, UpstreamProtocol
 from corral.kit.identity import request_ids
-from corral.kit.sse import Reader
-from corral.routing.dispatch import Ask
+from corral.kit.relay import Outcome
+from corral.kit.sse import Splitter, data_of
+from corral.observability.record import receipt
+from corral.routing.faults import refused
+from corral.routing.order import Order
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping
 
+    from corral.domain.callers import Caller
     from corral.domain.generation import GenerationConfig
-    from corral.routing.dispatch import Answer, Dispatcher
+    from corral.domain.receipts import Receipt
+    from corral.observability.record import Record
+    from corral.routing.carrying import Carrier, Carrying
+    from corral.routing.passage import Passage
 
-T = TypeVar("T")
-
-_CHAT = "/chat/completions"
 _NEEDS = frozenset((Capability.CHAT,))
-_ELSEWHERE = (NotFound, EngineError, UpstreamError)
-"""Errors that say of a model that it cannot be had; any other would meet the next model as well."""
-_VENDORS_OWN = frozenset({401, 402, 403, 404, 408, 429})
-"""Statuses by which a server refuses whoever asks, and not what is asked."""
-
-
-async def first_of(names: Sequence[str], attempt: Callable[[str, tuple[Fallback, ...]], Awaitable[T]]) -> T:
-    """What `attempt` makes of the first of `names` that can be had; it is told of those before.
-
-    Raises:
-        CorralError: none of them can be had; the error of the first, which also says why not the others.
-    """
-    missed: list[Fallback] = []
-    first: CorralError | None = None
-    for name in names:
-        try:
-            return await attempt(name, tuple(missed))
-        except _ELSEWHERE as error:
-            first = first or error
-            missed.append(Fallback(name, error.code, error.message))
-    if first is None:
-        raise ValueError("no name")
-    if len(missed) == 1:
-        raise first
-    rest = " ".join(f"In its place {miss.model!r} was asked: {miss.message}" for miss in missed[1:])
-    raise type(first)(f"{first.message} {rest}", first.hint, retry_after=first.retry_after) from first
 
 
 class Generator:
-    """Asks models for text, by way of a dispatcher.
+    """Asks models for text.
 
     Args:
-        dispatcher: has the engines.
-        fallbacks: the models to ask in the place of one that cannot be had.
+        carrier: carries requests out.
     """
 
-    def __init__(self, dispatcher: Dispatcher, fallbacks: Callable[[str], Sequence[str]] = lambda _: ()) -> None:
-        self._dispatcher = dispatcher
-        self._fallbacks = fallbacks
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
         self._ids = request_ids()
 
-    def names(self, name: str) -> tuple[str, ...]:
-        """The models to ask when `name` is asked for, each once."""
-        return tuple(dict.fromkeys((name, *self._fallbacks(name))))
-
-    async def whole(self, name: str, config: GenerationConfig, request_id: str | None = None) -> Reply:
+    async def whole(
+        self, name: str, config: GenerationConfig, request_id: str | None = None, caller: Caller = LOCAL
+    ) -> Reply:
         """The whole answer of model `name`, or of one that stands in for it.
 
         Raises:
             CorralError: none can be had, or the engine refused what was asked.
         """
-
-        async def attempt(model: str, missed: tuple[Fallback, ...]) -> Reply:
-            ask = Ask(model, _CHAT, config.body(model, stream=False), needs=_NEEDS, keep_alive=config.keep_alive)
-            while True:
-                answer = await self._dispatcher.open(ask)
-                try:
-                    found = document(answer.response.status, await answer.response.read())
-                    return _reply(found, self._receipt(ask, answer, missed, request_id))
-                except UpstreamUnreachable as error:
-                    failure = error
-                finally:
-                    answer.close()
-                await self._dispatcher.recover(ask, answer.engine, failure)
-
-        return await first_of(self.names(name), attempt)
+        order = self._order(name, config.body(name, stream=False), request_id, caller)
+        order.keep_alive = config.keep_alive
+        carrying = self._carrier.begin(order)
+        found, record = await _whole(carrying)
+        return _reply(found, receipt(record))
 
     async def open(
-        self, body: Mapping[str, Any], request_id: str | None = None, *, keep_alive: float | None = None
+        self,
+        body: Mapping[str, Any],
+        request_id: str | None = None,
+        *,
+        keep_alive: float | None = None,
+        caller: Caller = LOCAL,
     ) -> Stream:
         """The answer to a chat-completions body with `stream` set, its first chunk there. Whoever has it closes it.
 
@@ -116,47 +77,71 @@ class Generator:
         Raises:
             CorralError: as `whole`.
         """
+        order = self._order(str(body["model"]), dict(body), request_id, caller)
+        order.stream, order.keep_alive = True, keep_alive
+        carrying = self._carrier.begin(order)
+        while True:
+            passage = await carrying.open()
+            stream = Stream(carrying, passage)
+            try:
+                await stream.begin()
+            except UpstreamError as error:
+                failure = error
+            else:
+                return stream
+            await carrying.failed(passage, failure)
 
-        async def attempt(model: str, missed: tuple[Fallback, ...]) -> Stream:
-            ask = Ask(model, _CHAT, {**body, "model": model}, needs=_NEEDS, keep_alive=keep_alive)
-            while True:
-                answer = await self._dispatcher.open(ask)
-                stream = Stream(answer, self._dispatcher, self._receipt(ask, answer, missed, request_id))
-                try:
-                    await stream.begin()
-                except UpstreamUnreachable as error:
-                    failure = error
-                else:
-                    return stream
-                await self._dispatcher.recover(ask, answer.engine, failure)
-
-        return await first_of(self.names(str(body["model"])), attempt)
-
-    def _receipt(self, ask: Ask, answer: Answer, missed: tuple[Fallback, ...], request_id: str | None) -> Receipt:
-        engine = answer.engine
-        return Receipt(
-            request_id=request_id or next(self._ids),
-            model=ask.model,
-            runtime=engine.runtime,
-            revision=engine.revision,
-            engine=engine.id,
-            context=engine.session.facts.context,
-            wait_ms=ask.wait_ms,
-            attempts=ask.attempts,
-            ignored=ask.ignored,
-            fallbacks=missed,
+    def _order(self, name: str, document: dict[str, Any], request_id: str | None, caller: Caller) -> Order:
+        limit = document.get("max_tokens")
+        return Order(
+            request_id or next(self._ids),
+            form("openai.chat"),
+            name,
+            document,
+            caller=caller,
+            needs=_NEEDS,
+            max_tokens=limit if isinstance(limit, int) else None,
+            started=perf_counter(),
         )
 
 
-class Stream:
-    """An answer that is coming. `receipt` grows with it, and is whole when the chunks have ended."""
+async def _whole(carrying: Carrying) -> tuple[dict[str, Any], Record]:
+    """The answer's document, and what is on record of it."""
+    while True:
+        passage = await carrying.open()
+        outcome = Outcome(status=passage.response.status)
+        try:
+            body = passage.whole(await passage.response.read())
+            found = document(body)
+            outcome.bytes, outcome.chunks, outcome.first_byte_at = len(body), 1, passage.first
+            return found, carrying.finish(passage, outcome)
+        except UpstreamError as error:
+            failure = error
+        finally:
+            passage.close()
+        await carrying.failed(passage, failure)
 
-    def __init__(self, answer: Answer, dispatcher: Dispatcher, receipt: Receipt) -> None:
-        self.receipt = receipt
-        self._answer = answer
-        self._dispatcher = dispatcher
-        self._coming = _chunks(answer)
+
+class Stream:
+    """An answer that is coming. Its receipt is whole when the chunks have ended."""
+
+    def __init__(self, carrying: Carrying, passage: Passage) -> None:
+        self._carrying = carrying
+        self._passage = passage
+        self._outcome = Outcome(status=passage.response.status)
+        self._coming = self._read()
         self._first: dict[str, Any] | None = None
+        self._record: Record | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._passage.answer.engine.model
+
+    @property
+    def receipt(self) -> Receipt:
+        """What was done for the answer, as far as it has come."""
+        return receipt(self._record or self._carrying.so_far(self._passage))
 
     async def begin(self) -> None:
         """Wait for the first chunk, which `chunks` then gives.
@@ -164,15 +149,13 @@ class Stream:
         Raises:
             CorralError: the engine refused or failed before it; the stream is closed.
         """
-        response, begun = self._answer.response, False
+        begun = False
         try:
-            if response.status >= 400:
-                document(response.status, await response.read())
             self._first = await anext(self._coming, None)
             begun = True
         finally:
             if not begun:
-                await self.close()
+                await self._shut()
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer's chunks, in OpenAI's form.
@@ -181,14 +164,17 @@ class Stream:
             CorralError: the engine failed in mid-answer; EngineDied when it ended.
         """
         if self._first is None:
+            self._finish()
             return
         first, self._first = self._first, None
-        yield self._noted(first)
+        yield first
         try:
             async for chunk in self._coming:
-                yield self._noted(chunk)
-        except UpstreamUnreachable as error:
-            raise await self._dispatcher.explain(self._answer.engine, error) from error
+                yield chunk
+        except UpstreamError as error:
+            self._outcome.error = error
+            raise await self._carrying.explain(self._passage, error) from error
+        self._finish()
 
     async def texts(self) -> AsyncGenerator[str, None]:
         """The answer's text, piece by piece; errors as `chunks`."""
@@ -201,78 +187,72 @@ class Stream:
 
     async def close(self) -> None:
         """Have the engine stop if it is still writing. Idempotent."""
-        self._answer.close()  # first: whoever is cancelled does not get further than this
+        await self._shut()
+        self._finish()
+
+    async def _shut(self) -> None:
+        self._passage.close()  # first: whoever is cancelled does not get further than this
         await self._coming.aclose()
 
-    def _noted(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        usage = chunk.get("usage")
-        if isinstance(usage, dict):
-            read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-            self.receipt = replace(self.receipt, prompt_tokens=read, completion_tokens=written)
-        for choice in chunk.get("choices") or ():
-            if choice.get("finish_reason"):
-                self.receipt = replace(self.receipt, finish_reason=choice["finish_reason"])
-        return chunk
+    def _finish(self) -> None:
+        if self._record is None:
+            self._record = self._carrying.finish(self._passage, self._outcome)
+
+    async def _read(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks as they come, metered.
+
+        Raises:
+            UpstreamError: it broke, or is not what it should be.
+        """
+        splitter, passage, outcome = Splitter(), self._passage, self._outcome
+        async for piece in passage.response:
+            ready = splitter.feed(piece)
+            if not ready:
+                continue
+            ready = passage.passing(ready, first=not outcome.chunks)
+            outcome.first_byte_at = outcome.first_byte_at or passage.first
+            outcome.bytes += len(ready)
+            outcome.chunks += 1
+            for data in data_of(ready):
+                if data.strip() == b"[DONE]":
+                    return
+                yield _chunk(data)
 
 
-def document(status: int, body: bytes) -> dict[str, Any]:
-    """The engine's JSON answer, or its error as one of ours.
+def _chunk(data: bytes) -> dict[str, Any]:
+    try:
+        chunk = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise UpstreamProtocol("The engine sent an event that is not JSON.") from error
+    if not isinstance(chunk, dict):
+        raise UpstreamProtocol("The engine sent an event that is no object.")
+    if chunk.get("error"):
+        raise refused(502, form("openai.chat").read_error(502, chunk), "it")
+    return chunk
+
+
+def document(body: bytes) -> dict[str, Any]:
+    """The engine's JSON answer.
 
     Raises:
-        InvalidRequest: it refuses what is asked.
-        UpstreamError: it failed, or refuses who asks; UpstreamProtocol for what is no answer.
+        UpstreamProtocol: it is none.
     """
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise UpstreamProtocol(f"The engine answered {status} with something that is not JSON.") from error
-    if not isinstance(found, dict):
-        raise UpstreamProtocol(f"The engine answered {status} with JSON that is no object.")
-    if status >= 400 or found.get("error"):
-        raise _refusal(status, found.get("error"))
-    choices = found.get("choices")
+        raise UpstreamProtocol("The engine answered with something that is not JSON.") from error
+    choices = found.get("choices") if isinstance(found, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise UpstreamProtocol("The engine's answer holds no choices.")
-    return found
+    return found  # type: ignore[no-any-return]  # it is what was looked at
 
 
-def _reply(found: Mapping[str, Any], receipt: Receipt) -> Reply:
+def _reply(found: Mapping[str, Any], told: Receipt) -> Reply:
     choice = found["choices"][0]
-    usage = found.get("usage") or {}
     message = choice.get("message") or {}
     return Reply(
         text=message.get("content") or "",
-        tokens=usage.get("completion_tokens") or 0,
-        receipt=replace(
-            receipt,
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens"),
-            finish_reason=choice.get("finish_reason"),
-        ),
+        tokens=told.completion_tokens or 0,
+        receipt=told,
         tool_calls=tuple(message.get("tool_calls") or ()),
     )
-
-
-def _refusal(status: int, detail: Any) -> CorralError:
-    message = detail.get("message") if isinstance(detail, dict) else detail
-    text = f"The engine refused: {message}" if message else f"The engine answered {status}."
-    if 400 <= status < 500 and status not in _VENDORS_OWN:
-        return InvalidRequest(text)
-    return UpstreamError(text)
-
-
-async def _chunks(answer: Answer) -> AsyncGenerator[dict[str, Any], None]:
-    reader = Reader()
-    async for piece in answer.response:
-        for data in reader.feed(piece):
-            if data == "[DONE]":
-                return
-            try:
-                chunk = orjson.loads(data)
-            except orjson.JSONDecodeError as error:
-                raise UpstreamProtocol("The engine sent an event that is not JSON.") from error
-            if not isinstance(chunk, dict):
-                raise UpstreamProtocol("The engine sent an event that is no object.")
-            if chunk.get("error"):
-                raise _refusal(500, chunk["error"])
-            yield chunk

@@ -1,0 +1,409 @@
+"""Carries an order out: candidate after candidate until one answers, its money held meanwhile, and all of it noted.
+
+    carrying = carrier.begin(order)
+    while True:
+        passage = await carrying.open()                     # the head of an answer is there, and it is no refusal
+        try:
+            outcome = await relay(passage.response, send, passage.render, onlooker=passage, …)
+        except UpstreamError as error:                      # nothing has reached the client
+            await carrying.failed(passage, error)           # returns when another call may answer
+        else:
+            carrying.finish(passage, outcome)
+            break
+        finally:
+            passage.close()
+
+Before the first byte a failure leads to another call, and the client notices nothing; after it never: then the stream
+ends with an error. Whatever was called is in the record, and what it cost is in the books.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from corral.domain.ports import Report, silent
+from corral.domain.receipts import Attempt, Fallback
+from corral.errors import CorralError, Degraded, UpstreamError
+from corral.kit.upstream import Timeouts
+from corral.observability.record import Record, receipt_json
+from corral.routing.dispatch import Answer, Ask, broken
+from corral.routing.faults import Refused
+from corral.routing.passage import Passage
+from corral.routing.policies import Action, Verdict, backoff, classify, judge
+
+if TYPE_CHECKING:
+    from corral.domain.money import Price, Usage
+    from corral.kit.http1 import Header
+    from corral.kit.relay import Outcome
+    from corral.lifecycle.engines import Engine
+    from corral.routing.composing import Call
+    from corral.routing.order import Order
+    from corral.routing.parts import Held, Parts
+    from corral.routing.plan import Candidate, Patience, Plan
+
+_FACTS_KEPT = 500
+
+
+class Carrier:
+    """Carries orders out."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.facts: dict[str, tuple[Header, ...]] = {}
+
+    def begin(self, order: Order) -> Carrying:
+        """An order's way.
+
+        Raises:
+            CorralError: there is nowhere to go; it is on record.
+        """
+        try:
+            return Carrying(self, order, self.parts.planner.plan(order))
+        except CorralError as error:
+            self.refuse(order, error)
+            raise
+
+    def refuse(self, order: Order, error: CorralError) -> None:
+        """Note an order that came to nothing before anybody was asked."""
+        record = self.note(order)
+        record.status, record.error, record.message = error.http_status, error.code, error.message
+        record.ended = perf_counter()
+        self.parts.notes.record(record)
+
+    def note(self, order: Order) -> Record:
+        """A record with what is known of an order from the beginning."""
+        record = Record(order.request_id, self.parts.clock.wall(), order.started, order.caller)
+        record.asked, record.dialect, record.stream = order.model, order.form.name, order.stream
+        record.project = order.project or order.caller.project
+        return record
+
+
+class Carrying:
+    """One order on its way. `calls` counts how often an engine was asked, `wait_ms` how long it waited for places."""
+
+    __slots__ = (
+        "_at",
+        "_calls",
+        "_carrier",
+        "_first",
+        "_held",
+        "_price",
+        "calls",
+        "order",
+        "parts",
+        "plan",
+        "settled",
+        "tries",
+        "wait_ms",
+    )
+
+    def __init__(self, carrier: Carrier, order: Order, plan: Plan) -> None:
+        self.order = order
+        self.plan = plan
+        self.parts = carrier.parts
+        self.calls = 0
+        self.wait_ms = 0.0
+        self.tries: tuple[Attempt, ...] = ()
+        self.settled: Record | None = None
+        self._carrier = carrier
+        self._at = 0
+        self._calls = 0
+        self._first: CorralError | None = None
+        self._held: Held | None = None
+        self._price: Price | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """Who is asked now."""
+        return self.plan.candidates[self._at]
+
+    async def open(self, report: Report = silent) -> Passage:
+        """The next answer whose head is no refusal. It is to be closed, and to be told of by `failed` or `finish`.
+
+        Raises:
+            CorralError: no candidate is left, or none would do better; it is on record.
+        """
+        parts, order = self.parts, self.order
+        while True:
+            model = self.candidate.model
+            ask = Ask(
+                model,
+                self._compose,
+                self._prepare,
+                order.needs,
+                order.keep_alive,
+                order.priority,
+                parts.timeouts if self.plan.patience is None else patient(parts.timeouts, self.plan.patience),
+            )
+            started = perf_counter()
+            error: CorralError
+            try:
+                answer = await parts.dispatcher.open(ask, report)
+            except CorralError as failure:
+                self._release()
+                error, verdict, answer = failure, classify(failure), None
+            except BaseException:
+                self._release()
+                raise
+            finally:
+                self.calls += ask.attempts
+                self.wait_ms += ask.wait_ms
+            if answer is not None:
+                passage = Passage(self, answer, self._held, self._price)
+                self._held = None
+                if answer.response.status < 400:
+                    return passage
+                try:
+                    error, verdict = await passage.refusal()
+                finally:
+                    passage.close()
+                    passage.release()
+                started = answer.called
+            await self._again(error, verdict, answer, perf_counter() - started)
+
+    async def failed(self, passage: Passage, error: UpstreamError) -> None:
+        """Of `passage`, nothing has reached the client, and nothing will: returns when another call may answer.
+
+        Raises:
+            CorralError: none may; it is on record.
+        """
+        answer = passage.answer
+        failure: CorralError = await self.parts.dispatcher.explain(answer.engine, error)
+        self.parts.dispatcher.doubt(answer.engine, error)
+        verdict = _verdict(error) if isinstance(error, Refused) else classify(failure)
+        usage, cost = passage.used(None)
+        passage.pay(usage, cost)
+        await self._again(failure, verdict, answer, perf_counter() - answer.called, usage, cost)
+
+    def finish(self, passage: Passage, outcome: Outcome) -> Record:
+        """The answer has been carried, to its end or as far as it went. Settles what it cost, and notes it; once."""
+        if self.settled is not None:
+            self._belated(self.settled, outcome)
+            return self.settled
+        parts, answer = self.parts, passage.answer
+        record = self._noted(passage)
+        record.first = outcome.first_byte_at or 0.0
+        record.status, record.gone = outcome.status, outcome.client_gone
+        error = outcome.error or passage.reported
+        if error is not None:
+            told = broken(answer.engine, error)
+            record.error, record.message = told.code, told.message
+            parts.dispatcher.doubt(answer.engine, outcome.error)
+            parts.breakers.failed(answer.engine.model, classify(error))
+        elif not outcome.client_gone:
+            self._succeeded(answer, record)
+        record.usage, record.cost = passage.used(outcome)
+        passage.pay(record.usage, record.cost)
+        self._note(record)
+        return record
+
+    def so_far(self, passage: Passage) -> Record:
+        """What would be on record if the answer ended here. Settles nothing."""
+        record = self.settled
+        if record is None:
+            record = self._noted(passage)
+            record.usage = passage.meter.usage
+        return record
+
+    async def explain(self, passage: Passage, error: UpstreamError) -> CorralError:
+        """`error`, which broke the answer in its middle, or that the engine died where that is the reason."""
+        return await self.parts.dispatcher.explain(passage.answer.engine, error)
+
+    def comment(self, passage: Passage) -> bytes:
+        """The receipt of a stream whose end is here, as a comment of server-sent events. Settles and notes it."""
+        record = self._noted(passage)
+        record.first = record.heard = passage.first
+        record.status = passage.response.status
+        self._succeeded(passage.answer, record)
+        record.usage, record.cost = passage.used(None)
+        passage.pay(record.usage, record.cost)
+        self._note(record)
+        return b": corral-receipt " + receipt_json(record) + b"\n\n"
+
+    def headers(self, passage: Passage) -> list[Header]:
+        """The facts of an answer that are known before its first byte."""
+        engine, order = passage.answer.engine, self.order
+        facts = self._carrier.facts.get(engine.id) or self._facts(engine)
+        headers = [(b"x-request-id", order.request_id.encode()), *facts, (b"x-corral-attempts", b"%d" % self.calls)]
+        if self.wait_ms:
+            headers.append((b"x-corral-wait-ms", b"%d" % self.wait_ms))
+        if passage.answer.sent.ignored:
+            headers.append((b"x-corral-ignored", ", ".join(passage.answer.sent.ignored).encode()))
+        return headers
+
+    def gone(self) -> None:
+        """The client went away before an answer could be relayed to it."""
+        self._release()
+        record = self._carrier.note(self.order)
+        record.status, record.gone, record.attempts, record.wait_ms = 499, True, self.tries, self.wait_ms
+        record.ended = perf_counter()
+        self._note(record)
+
+    # One call
+
+    def _compose(self, engine: Engine) -> Call | None:
+        """What the engine is sent; None when money for it must be waited for, or tokens be counted."""
+        order, parts = self.order, self.parts
+        self._release()
+        limit = None
+        if order.caller.accounts:
+            self._price = price = parts.money.price(engine)
+            self._held, limit = parts.money.hold(order, price)
+            if self._held is None:
+                return None
+        return parts.composer.compose(order, engine, self.candidate.model, limit)
+
+    async def _prepare(self, engine: Engine) -> Call:
+        order, parts = self.order, self.parts
+        self._price = price = parts.money.price(engine)
+        self._held, limit = await parts.money.reserve(order, price)
+        return parts.composer.compose(order, engine, self.candidate.model, limit)
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+    # What comes of a failure
+
+    async def _again(
+        self,
+        error: CorralError,
+        verdict: Verdict,
+        answer: Answer[Call] | None,
+        seconds: float,
+        usage: Usage | None = None,
+        cost: int | None = None,
+    ) -> None:
+        """Note a call that gave nothing, and return when another may; after a pause, where that is wise.
+
+        Raises:
+            CorralError: none may.
+        """
+        parts, model = self.parts, self.candidate.model
+        self._calls += 1
+        self._first = self._first or error
+        self.tries = (*self.tries, _attempt(model, verdict, answer, seconds, usage, cost))
+        if answer is None or answer.engine.remote:
+            parts.breakers.failed(model, verdict)
+        if verdict.action is Action.GIVE_UP:
+            raise self._ended(error)
+        retries = self.plan.retries
+        if verdict.action is Action.RETRY and self._calls <= retries:
+            pause = backoff(self._calls, verdict.retry_after, parts.within, parts.rand())
+            if pause is not None:
+                await parts.clock.sleep(pause)
+                return
+        if self._at + 1 >= len(self.plan.candidates):
+            raise self._ended(self._told(error))
+        self._at += 1
+        self._calls = 0
+
+    def _told(self, last: CorralError) -> CorralError:
+        """The error for the client when all have failed: that of the first, with why the others do not do either."""
+        others = [each.model for each in self.plan.dropped if each.code == Degraded.code]
+        if others:
+            return Degraded(
+                f"Model {self.candidate.model!r} cannot answer, and {others[0]!r} would have to: {last.message}",
+                "Ask again later, or without strict.",
+                param="model",
+                retry_after=last.retry_after,
+            )
+        first = self._first or last
+        missed = {each.model: each for each in self.tries}
+        if len(missed) == 1:
+            return last
+        plain = first.error if isinstance(first, Refused) else first
+        rest = [f"In its place {each.model!r} was asked: {each.message}" for each in list(missed.values())[1:]]
+        return type(plain)(" ".join((plain.message, *rest)), plain.hint, retry_after=plain.retry_after)
+
+    def _ended(self, error: CorralError) -> CorralError:
+        """`error`, which is on record."""
+        record = self._carrier.note(self.order)
+        status = error.status if isinstance(error, Refused) else error.http_status
+        record.status, record.error, record.message = status, error.code, error.message
+        record.attempts, record.wait_ms, record.ended = self.tries, self.wait_ms, perf_counter()
+        record.drops = self._drops()
+        self._note(record)
+        return error
+
+    # The record
+
+    def _noted(self, passage: Passage) -> Record:
+        answer, order = passage.answer, self.order
+        engine = answer.engine
+        record = self._carrier.note(order)
+        record.model, record.runtime, record.engine = engine.model, engine.runtime, engine.id
+        record.revision = engine.revision
+        record.device, record.context = engine.session.facts.device, engine.session.facts.context
+        record.spoken = answer.sent.way.spoken.name
+        record.ignored, record.attempts, record.wait_ms = answer.sent.ignored, self.tries, self.wait_ms
+        record.sent, record.heard, record.stop = answer.called, passage.first, passage.meter.stop
+        record.price = passage.price.source
+        if self.plan.dropped:
+            record.drops = self._drops()
+        record.ended = perf_counter()
+        return record
+
+    def _drops(self) -> tuple[Fallback, ...]:
+        return tuple(Fallback(each.model, each.code, each.reason) for each in self.plan.dropped)
+
+    def _succeeded(self, answer: Answer[Call], record: Record) -> None:
+        parts, model = self.parts, self.candidate.model
+        parts.breakers.succeeded(model)
+        if len(self.plan.candidates) > 1:
+            parts.planner.answered(self.order, model, (record.heard or record.ended) - answer.called)
+
+    def _note(self, record: Record) -> None:
+        self.settled = record
+        self.parts.notes.record(record)
+
+    def _belated(self, record: Record, outcome: Outcome) -> None:
+        """What happened after the receipt was written into the stream's end: only whether it arrived."""
+        record.gone = outcome.client_gone
+
+    def _facts(self, engine: Engine) -> tuple[Header, ...]:
+        """The facts of an engine that are the same for each of its answers."""
+        facts = [(b"x-corral-model", engine.model.encode()), (b"x-corral-engine", engine.id.encode())]
+        if engine.revision is not None:
+            facts.append((b"x-corral-revision", engine.revision.encode()))
+        if engine.session.facts.context is not None:
+            facts.append((b"x-corral-context", b"%d" % engine.session.facts.context))
+        kept = self._carrier.facts
+        if len(kept) >= _FACTS_KEPT:  # engines come and go for as long as the server runs
+            kept.clear()
+        kept[engine.id] = tuple(facts)
+        return kept[engine.id]
+
+
+def _verdict(error: Refused) -> Verdict:
+    return judge(error.status, error.fault, error.retry_after)
+
+
+def _attempt(
+    model: str, verdict: Verdict, answer: Answer[Any] | None, seconds: float, usage: Usage | None, cost: int | None
+) -> Attempt:
+    engine = None if answer is None else answer.engine
+    return Attempt(
+        model,
+        "" if engine is None else engine.runtime,
+        None if engine is None else engine.id,
+        verdict.code,
+        verdict.reason,
+        None if answer is None else answer.response.status,
+        usage,
+        cost or 0,
+        seconds,
+        billed=usage is not None,
+    )
+
+
+def patient(usual: Timeouts, own: Patience) -> Timeouts:
+    """The time-outs of a route."""
+    return Timeouts(
+        connect=usual.connect if own.connect is None else own.connect,
+        first_byte=usual.first_byte if own.first_byte is None else own.first_byte,
+        between=usual.between if own.between is None else own.between,
+        total=usual.total if own.total is None else own.total,
+    )

@@ -1,0 +1,246 @@
+"""How one engine is asked what a client wants: in the client's own bytes where it speaks that form, else translated.
+
+What is the same for all requests of one form to one engine is worked out once, as a Way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from corral.dialects.canonical import Embed, Message, Rank, Request, Role, Text, Texts, fold_system
+from corral.dialects.form import PLAIN, Form, Kind, Profile, form, native
+from corral.domain.models import Capability
+from corral.domain.ports import Endpoint
+from corral.errors import Degraded, NotSupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from corral.lifecycle.engines import Engine
+    from corral.routing.order import Order
+
+_WAYS_KEPT = 500
+_STREAM_OPTIONS = {"include_usage": True}
+_ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
+_TELLS_USAGE = frozenset({"openai.chat", "openai.completions"})
+_PATHS = {
+    "openai.chat": "/chat/completions",
+    "openai.responses": "/responses",
+    "openai.completions": "/completions",
+    "openai.embeddings": "/embeddings",
+    "openai.rerank": "/rerank",
+    "anthropic.messages": "/messages",
+    "ollama.chat": "/api/chat",
+    "ollama.generate": "/api/generate",
+    "ollama.embed": "/api/embed",
+}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a client's form reaches an engine. `direct`: its bytes are relayed; `fold`: the model knows no system role.
+
+    `able` are the engine's capabilities, None when unknown.
+    """
+
+    spoken: Form
+    direct: bool
+    endpoint: Endpoint
+    profile: Profile
+    fold: bool
+    able: frozenset[Capability] | None
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is sent to an engine. `asked` is the canonical request where the answer must be translated.
+
+    `unasked`: a stream's usage was asked for, which the client did not.
+    """
+
+    way: Way
+    path: str
+    body: bytes
+    asked: Any = None
+    ignored: tuple[str, ...] = ()
+    unasked: bool = False
+
+
+class Composer:
+    """Composes calls; remembers the ways of engines that are there."""
+
+    def __init__(self) -> None:
+        self._ways: dict[tuple[str, str], Way] = {}
+
+    def compose(self, order: Order, engine: Engine, model: str, limit: int | None = None) -> Call:
+        """What the engine is sent for `order`, `model` being the candidate's name.
+
+        `limit` bounds what may be written where the client set no bound.
+
+        Raises:
+            NotSupported: the engine's dialect has no words for what is asked.
+            Degraded: the order is strict, and something of it would be ignored.
+            InvalidRequest: the request is none of its form.
+        """
+        way = self._ways.get((engine.id, order.form.name)) or self._find(order.form, engine)
+        call = _relayed(order, way, model, limit) if way.direct else None
+        if call is None:
+            call = _translated(order, way, model, limit)
+        if call.ignored and order.strict:
+            raise Degraded(
+                f"Model {engine.model!r} would ignore {', '.join(call.ignored)}.",
+                "Leave that out, ask another model, or ask without strict.",
+                param=call.ignored[0],
+            )
+        return call
+
+    def forget(self, engine: Engine) -> None:
+        """The engine is gone."""
+        for key in [key for key in self._ways if key[0] == engine.id]:
+            del self._ways[key]
+
+    def _find(self, asked: Form, engine: Engine) -> Way:
+        endpoint = engine.session.endpoint
+        name = native(endpoint.dialect, asked.kind)
+        direct = asked.name == name or asked.name in endpoint.speaks
+        if not direct and name is None and asked.kind is Kind.TEXT:
+            name = native(endpoint.dialect, Kind.CHAT)  # a text to go on with, as a turn of the user
+        if not direct and name is None:
+            raise NotSupported(
+                f"Model {engine.model!r} cannot do {asked.kind}: {endpoint.dialect} has no call for it.",
+                f"See what it can do: corral show {engine.model}",
+                param="model",
+            )
+        able = engine.session.facts.capabilities
+        way = Way(
+            spoken=asked if direct or name is None else form(name),
+            direct=direct,
+            endpoint=endpoint,
+            profile=endpoint.profile or PLAIN,
+            fold=able is not None and Capability.SYSTEM_ROLE not in able,
+            able=able,
+            suffix=f"?{endpoint.query}" if endpoint.query else "",
+        )
+        if len(self._ways) >= _WAYS_KEPT:  # engines come and go for as long as the server runs
+            self._ways.clear()
+        self._ways[engine.id, asked.name] = way
+        return way
+
+
+def _relayed(order: Order, way: Way, model: str, limit: int | None) -> Call | None:
+    """The client's own bytes, changed where the engine needs it; None when they must be translated after all."""
+    document, endpoint, name = order.document, way.endpoint, way.spoken.name
+    if way.fold and _has_system(document):
+        return None
+    changed: dict[str, Any] = {}
+    wanted = endpoint.model or model
+    if wanted != order.model or (endpoint.model is not None and endpoint.model != document.get("model")):
+        changed["model"] = wanted
+    if limit is not None and order.max_tokens is None:
+        field = _LIMITS.get(name)
+        if field is None:
+            return None
+        changed[way.profile.max_tokens if field == "max_tokens" else field] = limit
+    unasked = order.stream and not order.usage_wanted and way.profile.usage and name in _TELLS_USAGE
+    body = _bytes(order, way, changed, unasked=unasked)
+    ignored: tuple[str, ...] = ()
+    if way.able is not None and Capability.TOOLS not in way.able and document.get("tools"):
+        ignored = ("tools",)
+    return Call(way, _path(name, wanted, stream=order.stream) + way.suffix, body, None, ignored, unasked)
+
+
+def _bytes(order: Order, way: Way, changed: dict[str, Any], *, unasked: bool) -> bytes:
+    """The body for the engine: the client's own where nothing has to change."""
+    document, body, adapt = order.document, order.body, way.endpoint.adapt
+    if unasked:
+        if not changed and adapt is None and body is not None and "stream_options" not in document:
+            return body.rstrip()[:-1] + _ASKS_FOR_USAGE
+        changed["stream_options"] = {**(document.get("stream_options") or {}), **_STREAM_OPTIONS}
+    if way.spoken.dialect == "gemini":
+        changed.pop("model", None)  # it stands in the path
+    adapted = False
+    if changed or adapt is not None:
+        document = {**document, **changed}
+    if adapt is not None:
+        adapted = adapt(_PATHS.get(way.spoken.name, ""), document)
+    if not changed and not adapted and body is not None:
+        return body
+    if way.spoken.dialect == "gemini":
+        document = {key: value for key, value in document.items() if key != "model"}
+    return orjson.dumps(document)
+
+
+_LIMITS = {
+    "openai.chat": "max_tokens",
+    "openai.completions": "max_tokens",
+    "openai.responses": "max_output_tokens",
+    "anthropic.messages": "max_tokens",
+}
+"""Where a form that is relayed has the bound of what may be written."""
+
+
+def _translated(order: Order, way: Way, model: str, limit: int | None) -> Call:
+    asked = order.request
+    request = _for_engine(asked, way.endpoint.model or model, limit, way)
+    written = way.spoken.write_request(request, way.profile)
+    document = written.document
+    if way.endpoint.adapt is not None:
+        way.endpoint.adapt(written.path, document)
+    ignored = written.ignored
+    if way.able is not None and Capability.TOOLS not in way.able and getattr(asked, "tools", None):
+        ignored = (*ignored, "tools")
+    return Call(way, written.path + way.suffix, orjson.dumps(document), asked, ignored)
+
+
+def _for_engine(asked: Any, model: str, limit: int | None, way: Way) -> Any:
+    """The canonical request as this engine gets it."""
+    if isinstance(asked, Request):
+        request = _renamed(asked, model, limit)
+        return fold_system(request) if way.fold else request
+    if isinstance(asked, Texts):
+        like = _renamed(asked.like, model, limit)
+        if way.spoken.kind is Kind.CHAT:
+            return _as_turn(asked, like)
+        return _with(asked, like=like)
+    if isinstance(asked, Embed | Rank):
+        return _with(asked, model=model)
+    raise TypeError(f"{type(asked).__name__} is no canonical request")
+
+
+def _renamed(request: Request, model: str, limit: int | None) -> Request:
+    if limit is not None and request.max_tokens is None:
+        return _with(request, model=model, max_tokens=limit)
+    return _with(request, model=model) if request.model != model else request
+
+
+def _as_turn(asked: Texts, like: Request) -> Request:
+    """A text to be completed, for an engine that knows only conversations."""
+    lost = [name for name, value in (("suffix", asked.suffix), ("echo", asked.echo)) if value]
+    return _with(like, messages=(Message(Role.USER, (Text(asked.prompt),)),), lost=(*like.lost, *lost))
+
+
+def _has_system(document: Mapping[str, Any]) -> bool:
+    """Whether the request has words of the system, in any form that is relayed."""
+    if document.get("system") or document.get("systemInstruction") or document.get("instructions"):
+        return True
+    messages = document.get("messages")
+    return isinstance(messages, list) and any(
+        isinstance(message, dict) and message.get("role") in ("system", "developer") for message in messages
+    )
+
+
+def _path(name: str, model: str, *, stream: bool) -> str:
+    if name == "gemini.generate":
+        return f"/models/{model}:streamGenerateContent?alt=sse" if stream else f"/models/{model}:generateContent"
+    if name == "gemini.embed":
+        return f"/models/{model}:batchEmbedContents"
+    return _PATHS[name]
+
+
+def _with(value: T, **changes: Any) -> T:
+    return replace(value, **changes)  # type: ignore[type-var]  # every canonical value is a dataclass

@@ -1,0 +1,57 @@
+"""What engines and vendors answer instead of an answer, as errors of ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corral.errors import (
+    ContextOverflow,
+    CorralError,
+    InvalidRequest,
+    UpstreamError,
+    UpstreamLimited,
+    UpstreamOverloaded,
+)
+from corral.routing.policies import judge
+
+if TYPE_CHECKING:
+    from corral.dialects.form import Fault
+
+_BUSY = frozenset((503, 529))
+_VENDORS_OWN = frozenset((401, 402, 403, 404, 408, 429))
+"""Statuses by which a server refuses whoever asks, and not what is asked."""
+
+
+class Refused(UpstreamError):
+    """An engine refused. `status` is its HTTP status, `fault` what it said, and `body` its answer as it came.
+
+    `error` is the same in Corral's words. `body` is empty where a client of another dialect asked.
+    """
+
+    def __init__(self, error: CorralError, status: int, fault: Fault, body: bytes = b"") -> None:
+        super().__init__(error.message, error.hint, param=error.param, retry_after=error.retry_after)
+        self.error = error
+        self.status = status
+        self.fault = fault
+        self.body = body
+
+
+def refused(status: int, fault: Fault, model: str, body: bytes = b"", retry_after: float | None = None) -> Refused:
+    """The error for a refusal. `model` is whom was asked; `retry_after` in seconds is from the answer's head."""
+    later = fault.retry_after if retry_after is None else retry_after
+    return Refused(_error(status, fault, model, later), status, fault, body)
+
+
+def _error(status: int, fault: Fault, model: str, later: float | None) -> CorralError:
+    text = f"Model {model!r} refused: {fault.message}" if fault.message else f"Model {model!r} answered {status}."
+    if judge(status, fault).code == ContextOverflow.code:
+        return ContextOverflow(text, "Send less, or ask a model with a larger context.", param=fault.param)
+    if status == 429:
+        return UpstreamLimited(text, "Ask again later, or name another model as its fallback.", retry_after=later)
+    if status in _BUSY:
+        return UpstreamOverloaded(text, "Ask again later, or name another model as its fallback.", retry_after=later)
+    if 400 <= status < 500 and status not in _VENDORS_OWN:
+        return InvalidRequest(text, param=fault.param)
+    if status in (401, 403):
+        return UpstreamError(f"{text} It does not accept Corral's key.", "Check the variable of its api_key_env.")
+    return UpstreamError(text, retry_after=later)
