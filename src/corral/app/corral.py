@@ -15,6 +15,7 @@ from corral.app.choice import Choices
 from corral.app.exchange import Exchange
 from corral.app.memory import Memory
 from corral.app.reloading import Reloading
+from corral.app.routes import Routes
 from corral.catalog.caches import Caches
 from corral.catalog.discovery import Discovery
 from corral.catalog.references import name_of, reference
@@ -104,6 +105,7 @@ class Corral:
         )
         self.memory.news = self.supervisor.decide_soon
         self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.timeouts, self.clock, self.canonical)
+        self.routes = Routes(self)
         self.catalog = Catalog(self)
         self.exchange = Exchange(self)
         self.reloading = Reloading(self, again or (lambda: self.settings))
@@ -147,6 +149,7 @@ class Corral:
     def register(self, name: str, content: Mapping[str, Any]) -> None:
         """Add or replace a model as if `models.NAME` stood in the configuration file; lasts as long as this object."""
         self.models[check_name(name)] = model_settings(content, f"the registration of {name}")
+        self.routes.renew()
 
     def names(self) -> list[str]:
         """Every name that can be asked for: configured models that can run, and installed ones; sorted."""
@@ -210,6 +213,7 @@ class Corral:
         self.models = {**settings.models, **registered}
         self.supervisor.rules = launching.rules(settings)
         self.supervisor.stop_grace = settings.engines.stop_grace
+        self.routes.renew()
 
     def source_of(self, what: str) -> ModelRef | None:
         """Where `what` would be installed from: the pinned reference of a library name, or the reference itself."""

@@ -174,6 +174,7 @@ class Registrations:
         self._corral.supervisor.forget(name)
         if name not in self._corral.settings.models:  # else it has come into the configuration since
             self._corral.models.pop(name, None)
+            self._corral.routes.renew()
         self._write()
 
     def restore(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from corral.config import Settings
 from corral.errors import CorralError
+from corral.routing import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,9 @@ _log = logging.getLogger("corral.server")
 
 _WATCHED_EVERY = 1.0
 """Seconds."""
-_AT_ONCE = frozenset({"engines", "runtimes", "models", "groups", "services", "file", "origins", "warnings"})
+_AT_ONCE = frozenset(
+    {"engines", "runtimes", "models", "routes", "routing", "groups", "services", "file", "origins", "warnings"}
+)
 """What is taken over while Corral runs; anything else when it starts the next time."""
 
 Mark = tuple[int, int, int]
@@ -79,7 +82,8 @@ class Reloading:
         return later
 
     def _check(self, settings: Settings) -> None:
-        """Refuse a model whose runtime does not exist."""
+        """Refuse a model whose runtime does not exist, and routes that lead nowhere."""
+        layout.lay(settings.routes, settings.models)
         for entry in settings.models.values():
             if entry.runtime is not None:
                 self._corral.runtimes[entry.runtime]

@@ -203,6 +203,11 @@ class Supervisor:
         if not engine.footprint and not engine.remote:
             await self._hands.measure(engine)
 
+    def outlook(self, model: str) -> tuple[Engine | None, float]:
+        """The model's engine, if it has one, and for how many seconds none may be started because its engines end."""
+        slot = self._slots.get(model)
+        return (None, self._restarts.wait(model)) if slot is None else (slot.engine, 0.0)
+
     def statuses(self) -> list[Status]:
         """Every model that is not cold, and those whose last load failed."""
         found = [slots.status(model, slot, self._clock) for model, slot in self._slots.items()]

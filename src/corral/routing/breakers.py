@@ -74,12 +74,15 @@ class Breakers:
 
     def refusal(self, model: str, wait: float) -> CircuitOpen:
         """The error for a request that can go nowhere but to `model`, which is left alone for `wait` seconds."""
-        why = next((breaker.why for _, breaker in self._of(model) if breaker.why), "it kept failing")
         return CircuitOpen(
-            f"{model!r} is left alone for another {max(wait, 1):.0f} s: {why}",
+            f"{model!r} is left alone for another {max(wait, 1):.0f} s: {self.why(model)}",
             "Ask again then, or give it a fallback: models.NAME.fallback.",
             retry_after=max(wait, 1.0),
         )
+
+    def why(self, model: str) -> str:
+        """What `model`, or its address, failed of last; empty when it has not."""
+        return next((breaker.why for _, breaker in self._of(model) if breaker.why), "")
 
     def succeeded(self, model: str) -> None:
         """An answer came from `model`."""

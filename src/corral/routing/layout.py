@@ -52,6 +52,11 @@ def direct(name: str, retries: int = 1) -> Plan:
     return Plan(name, (Candidate(name, reason="nothing else was asked for"),), retries=retries)
 
 
+def legs_of(single: Plan) -> tuple[Leg, ...]:
+    """The plan's candidates as legs."""
+    return tuple(Leg(each.model, each.weight, each.limit, each.fallback) for each in single.candidates)
+
+
 def _check(name: str, entry: RouteSettings) -> None:
     if not entry.models:
         raise ConfigError(f"routes.{name} has no models.", f"Write routes.{name}.models: [NAME, …].")

@@ -268,12 +268,16 @@ def _cheapest(kept: _Kept, facts: Facts, _: float) -> list[Candidate]:
         _GUESSED_PROMPT if facts.prompt is None else facts.prompt,
         _GUESSED_ANSWER if facts.answer is None else facts.answer,
     )
-    costs = [(None if now.price is None else now.price.cost(usage), leg) for leg, now in kept]
+    costs = [(_cost(now.price, usage), leg) for leg, now in kept]
     costs.sort(key=lambda each: (each[0] is None, each[0] or 0))
     return [
         _candidate(leg, "its price is not known" if cost is None else f"it costs up to ${dollars(cost):.9g}")
         for cost, leg in costs
     ]
+
+
+def _cost(price: Price | None, usage: Usage) -> int | None:
+    return None if price is None or not price.known else price.cost(usage)
 
 
 def _fastest(kept: _Kept, _: Facts, __: float) -> list[Candidate]:
