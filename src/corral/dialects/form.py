@@ -35,7 +35,8 @@ class Profile:
     `thinking` is how it takes a wish for thoughts: `effort` (`reasoning_effort`), `object` (`reasoning: {…}`), `none`;
     in Gemini's form `budget` or `level`. `usage`: it tells a stream's usage when asked (`stream_options`). `drop` are
     fields it refuses. `extra` is added to every request that does not say otherwise, such as safety settings.
-    `max_output` is what is asked for where the dialect demands a bound and the client gave none.
+    `max_output` is what is asked for where the dialect demands a bound and the client gave none. `thinking_range` are
+    the least and the most tokens of thought that it takes as a budget.
     """
 
     max_tokens: str = "max_tokens"
@@ -45,6 +46,7 @@ class Profile:
     drop: frozenset[str] = frozenset()
     extra: Mapping[str, Any] = field(default_factory=dict)
     max_output: int = 4096
+    thinking_range: tuple[int, int] | None = None
 
 
 PLAIN = Profile()
@@ -193,7 +195,9 @@ _WHERE = {
     "openai.rerank": "openai_text",
     "anthropic.messages": "anthropic",
     "gemini.generate": "gemini",
+    "gemini.array": "gemini",
     "gemini.embed": "gemini",
+    "gemini.batch": "gemini",
     "ollama.chat": "ollama",
     "ollama.generate": "ollama",
     "ollama.embed": "ollama",
