@@ -52,6 +52,7 @@ class Price:
     """What a model costs. `tiers` rise by `over`; the last that the prompt exceeds holds for the whole request.
 
     `request`, `image` and `second` are nanodollars for one. `source` says where the price is from, with its version.
+    Where it is not `known`, nothing can be said of what a call costs, and `cost` says 0.
     """
 
     tiers: tuple[Tier, ...] = (Tier(),)
@@ -59,12 +60,13 @@ class Price:
     image: int = 0
     second: int = 0
     source: str = ""
+    known: bool = True
 
     @property
     def free(self) -> bool:
         """Whether nothing ever costs anything."""
         none = Tier()
-        return not (self.request or self.image or self.second) and all(
+        return self.known and not (self.request or self.image or self.second) and all(
             (tier.input, tier.output, tier.cached or 0, tier.cache_write or 0, tier.reasoning or 0) == (0, 0, 0, 0, 0)
             and (tier.audio_input or 0, tier.audio_output or 0) == (none.input, none.output)
             for tier in self.tiers
@@ -97,6 +99,8 @@ class Price:
 
 FREE = Price(source="free")
 """What costs nothing."""
+UNKNOWN = Price(source="unknown", known=False)
+"""What nobody knows the price of."""
 
 
 def nano(dollars: Decimal | float | str) -> int:

@@ -1,0 +1,64 @@
+"""Closing the books of processes that died: their journals lie in the home, and nobody holds their locks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from corral.kit.disk import in_thread, lies_at, translated, try_lock
+from corral.routing.journal import SUFFIX
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from corral.domain.ports import Clock
+    from corral.routing.treasury import Recovery, Treasury
+
+_UNKNOWN: Final = 60.0
+"""Seconds for which a journal is kept that the database has not heard of: what it was told last may still arrive."""
+
+
+async def recover(folder: Path, treasury: Treasury, clock: Clock, mine: str | None = None) -> list[Recovery]:
+    """Close the books of every dead process whose journal lies in `folder`; those that the database knew.
+
+    Several processes may do so at the same time: each journal is taken by one of them.
+
+    Raises:
+        DatabaseError: it cannot be reached; the rest is left for the next time.
+        StoreError: the folder cannot be read.
+    """
+    closed = []
+    for path in await in_thread(_journals, folder):
+        if path.stem == mine:
+            continue
+        taken = await in_thread(_take, path)
+        if taken is None:
+            continue
+        descriptor, content, changed = taken
+        try:
+            recovery = await treasury.recover(path.stem, content)
+            if recovery.known:
+                closed.append(recovery)
+            if recovery.known or clock.wall() - changed > _UNKNOWN:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+    return closed
+
+
+def _journals(folder: Path) -> list[Path]:
+    with translated("reading", folder):
+        return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+
+
+def _take(path: Path) -> tuple[int, bytes, float] | None:
+    """The journal's lock, its content, and when it was written last; None when its process lives, or it is gone."""
+    with translated("reading", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        if not (try_lock(descriptor) and lies_at(descriptor, path)):
+            os.close(descriptor)
+            return None
+        return descriptor, path.read_bytes(), path.stat().st_mtime
