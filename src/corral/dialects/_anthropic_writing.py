@@ -278,7 +278,7 @@ def _write_sampling(request: Request, thinks: bool, document: dict[str, Any], al
     if warmth is not None:
         if warmth > 1 or (thinks and warmth != 1):
             also["temperature"] = None
-        if not thinks:
+        if warmth == 1 or not thinks:
             document["temperature"] = min(warmth, 1.0)
     if request.top_p is not None:
         document["top_p"] = request.top_p
