@@ -209,6 +209,7 @@ def _sums(name: str) -> Table:
         Column("requests", BigInteger, nullable=False),
         Column("errors", BigInteger, nullable=False),
         Column("unpriced", BigInteger, nullable=False),
+        Column("firsts", BigInteger, nullable=False),
         *_measures(),
         Column("first_ms", Double, nullable=False),
         Column("total_ms", Double, nullable=False),
@@ -218,6 +219,6 @@ def _sums(name: str) -> Table:
 
 usage_hours = _sums("usage_hours")
 """Sums of `usage` by the hour; `bucket` is Unix seconds of its begin, in UTC. `first_ms`, `total_ms` are sums, too.
-`unpriced` counts the answers whose cost nobody knows; it is not in `cost`."""
+`unpriced` counts the answers whose cost nobody knows, which is not in `cost`, `firsts` those with a first byte."""
 usage_days = _sums("usage_days")
 """The same by the day."""

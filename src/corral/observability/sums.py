@@ -45,6 +45,7 @@ MEASURES = (
     "requests",
     "errors",
     "unpriced",
+    "firsts",
     "input",
     "output",
     "cached",
@@ -116,8 +117,9 @@ def add(sums: Sums, record: Record) -> None:
         found[2] += 1
     _count(found, record.usage, record.cost)
     if record.first:
-        found[9] += (record.first - record.started) * 1000
-    found[10] += (record.ended - record.started) * 1000
+        found[3] += 1
+        found[10] += (record.first - record.started) * 1000
+    found[11] += (record.ended - record.started) * 1000
     for each in record.attempts:
         if each.billed:
             place = (hour, key, project, text(each.model), each.runtime)
@@ -127,14 +129,14 @@ def add(sums: Sums, record: Record) -> None:
 def _count(found: list[Any], used: Usage | None, cost: int | None) -> None:
     if used is not None:
         given, written, cached, stored, thought = tokens(used)
-        found[3] += given
-        found[4] += written
+        found[4] += given
+        found[5] += written
         if cached or stored or thought:
-            found[5] += cached
-            found[6] += stored
-            found[7] += thought
+            found[6] += cached
+            found[7] += stored
+            found[8] += thought
     if cost:
-        found[8] += cost
+        found[9] += cost
 
 
 def merge(sums: Sums, other: Mapping[tuple[int, str, str, str, str], Iterable[Any]], width: int = 1) -> Sums:

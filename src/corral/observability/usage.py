@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from corral.config.traffic import UsageSettings
     from corral.db.engine import Database
     from corral.domain.ports import Clock
+    from corral.observability.queries import Question
     from corral.observability.record import Record
     from corral.observability.writing import Batch
 
@@ -117,6 +118,29 @@ class Books:
         content: dict[str, Any] = orjson.loads(found)
         return content
 
+    async def sums(self, question: Question) -> list[dict[str, Any]]:
+        """What was used, added up, in JSON's values; what waits to be written down is not in it.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        from corral.observability.queries import sums
+
+        return await self._database.read(lambda connection: sums(connection, question))
+
+    async def answers(
+        self, question: Question, limit: int, before: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Single attempts, newest first, and the `before` of the next page; None on the last.
+
+        Raises:
+            InvalidRequest: `before` is none that we gave.
+            DatabaseError: the database cannot be read.
+        """
+        from corral.observability.queries import answers
+
+        return await self._database.read(lambda connection: answers(connection, question, limit, before))
+
     async def run(self) -> None:
         """Write what waits, and delete what is old, until cancelled."""
         while True:
@@ -157,7 +181,7 @@ class Books:
             for record in self._waiting[start : min(start + _SLICE, count)]:
                 batch.rows += sums.rows(record)
                 sums.add(batch.hours, record)
-            await self._clock.sleep(0)
+            await asyncio.sleep(0)
         del self._waiting[:count]
         sums.merge(batch.hours, self._given_up)
         self._given_up = {}

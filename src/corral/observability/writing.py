@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select, tuple_
@@ -130,4 +131,5 @@ async def prune(connection: AsyncConnection, before: float, most: int, at_once: 
 
 async def prune_hours(connection: AsyncConnection, before: float) -> None:
     """Delete the sums of hours that ended before `before` (Unix seconds); those of days stay."""
-    await connection.execute(delete(usage_hours).where(usage_hours.c.bucket < int(before) - HOUR))
+    if isfinite(before):
+        await connection.execute(delete(usage_hours).where(usage_hours.c.bucket < int(before) - HOUR))

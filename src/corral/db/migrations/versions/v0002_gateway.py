@@ -134,6 +134,7 @@ def _usage() -> None:
             sa.Column("requests", sa.BigInteger, nullable=False),
             sa.Column("errors", sa.BigInteger, nullable=False),
             sa.Column("unpriced", sa.BigInteger, nullable=False),
+            sa.Column("firsts", sa.BigInteger, nullable=False),
             *_measures(),
             sa.Column("first_ms", sa.Double, nullable=False),
             sa.Column("total_ms", sa.Double, nullable=False),
