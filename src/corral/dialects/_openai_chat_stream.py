@@ -66,10 +66,7 @@ class ChatReader:
         usage, timings = document.get("usage"), document.get("timings")
         if type(choices) is list:
             for choice in choices:
-                if type(choice) is not dict:
-                    raise ValueError("a choice is not an object")
-                if choice.get("index") in (0, None):
-                    self._read(choice, events)
+                self._read(choice, events)
         elif choices is not None or type(usage) is not dict:
             raise ValueError("a chunk has no choices")
         if type(usage) is dict or type(timings) is dict:
@@ -83,7 +80,11 @@ class ChatReader:
         created = answers.count(document.get("created"))
         events.append(Begun(self._id, model if type(model) is str else "", None, created))
 
-    def _read(self, choice: Mapping[str, Any], events: list[Event]) -> None:
+    def _read(self, choice: Any, events: list[Event]) -> None:
+        if type(choice) is not dict:
+            raise ValueError("a choice is not an object")
+        if choice.get("index") not in (0, None):
+            return
         # Engines that send a whole answer as one chunk say `message`.
         delta = choice.get("delta", choice.get("message"))
         if type(delta) is dict:

@@ -72,19 +72,14 @@ class Meter:
     def feed(self, chunk: bytes) -> None:
         """Look at whole events, whole lines, or a whole answer. Keeps at most a reference."""
         keys = self._keys
-        # Most engines write these keys with null into every chunk, so that finding one means little.
-        at = chunk.find(keys.usage_key)
-        if at >= 0 and keys.usage_at.search(chunk, at):
+        if (at := chunk.find(keys.usage_key)) >= 0 and _said(chunk, at, keys.usage_key, keys.usage_at):
             if self._first is None:
                 self._first = chunk
             self._last = chunk
-        at = chunk.find(keys.stop_key)
-        if at >= 0 and keys.stop_at.search(chunk, at):
+        if (at := chunk.find(keys.stop_key)) >= 0 and _said(chunk, at, keys.stop_key, keys.stop_at):
             self._stop = chunk
-        if self._error is None:
-            at = chunk.find(keys.error_key)
-            if at >= 0 and keys.error_at.search(chunk, at):
-                self._error = chunk
+        if self._error is None and (at := chunk.find(keys.error_key)) >= 0 and keys.error_at.search(chunk, at):
+            self._error = chunk
 
     @property
     def usage(self) -> Usage | None:
@@ -113,6 +108,14 @@ class Meter:
         for value in _values(self._error, self._keys.error_at):
             return self._keys.read_fault(value)
         return self._keys.read_fault(None)
+
+
+def _said(chunk: bytes, at: int, key: bytes, pattern: re.Pattern[bytes]) -> bool:
+    """Whether there is a value of `key` at `at` or behind it."""
+    # Most engines write these keys with null into every chunk, so that finding one means little.
+    if chunk.startswith(b":null", at + len(key)) and chunk.rfind(key) == at:
+        return False
+    return pattern.search(chunk, at) is not None
 
 
 def _values(chunk: bytes, pattern: re.Pattern[bytes]) -> list[Any]:
