@@ -286,9 +286,8 @@ def conversation(caller: str, document: Mapping[str, Any]) -> int | None:
     """
     system = document.get("system") or document.get("systemInstruction") or document.get("instructions")
     turns = document.get("messages") or document.get("contents") or document.get("input") or document.get("prompt")
-    first: object = turns
+    first: object = turns if isinstance(turns, str) else None
     if isinstance(turns, list):
-        first = None
         for turn in turns[:8]:
             if not isinstance(turn, Mapping):
                 continue
