@@ -37,10 +37,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from corral.app.services import Services
+    from corral.app.traffic import Traffic
     from corral.db.engine import Database
     from corral.domain.hardware import Machine
     from corral.hardware.sampler import Sampler
+    from corral.observability.metrics import Metrics
+    from corral.observability.usage import Books
     from corral.routing.audit import Audit
+    from corral.routing.carrying import Carrier
     from corral.routing.keys import Keys
 
 
@@ -119,6 +123,18 @@ class Corral:
         return Sampler(Looker(self.settings.models_dir), self.clock)
 
     @cached_property
+    def traffic(self) -> Traffic:
+        """What requests need: routes, money, books."""
+        from corral.app.traffic import Traffic
+
+        return Traffic(self)
+
+    @property
+    def carrier(self) -> Carrier:
+        """Carries requests out."""
+        return self.traffic.carrier
+
+    @cached_property
     def services(self) -> Services:
         """The long-lived servers of this configuration."""
         from corral.app.services import Services
@@ -138,6 +154,20 @@ class Corral:
         from corral.routing.keys import Keys
 
         return Keys(self.database, self.clock)
+
+    @cached_property
+    def books(self) -> Books:
+        """What is written down of answers."""
+        from corral.observability.usage import Books
+
+        return Books(self.database, self.clock, self.settings.usage)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What is counted of answers."""
+        from corral.observability.metrics import Metrics
+
+        return Metrics()
 
     @cached_property
     def audit(self) -> Audit:
@@ -298,6 +328,8 @@ class Corral:
         """Stop every engine and close every connection."""
         try:
             await self.exchange.close()
+            if "traffic" in self.__dict__:
+                await self.traffic.close()
             await self.catalog.close()
             if "database" in self.__dict__:
                 await self.database.close()
@@ -326,6 +358,8 @@ class Corral:
     def _forget(self, engine: Engine) -> None:
         self.upstream.forget(engine.target)
         self.memory.forget(engine)
+        if "traffic" in self.__dict__:
+            self.traffic.forget(engine)
 
     def _exists(self, name: str) -> bool:
         entry = self.models[name]

@@ -109,12 +109,12 @@ class Books:
             made: dict[str, Any] = orjson.loads(receipt_json(record))
             return made
         if not request_id.isprintable() or len(request_id) > 200:
-            raise _missing(request_id)
+            raise missing(request_id)
         from corral.observability.queries import receipt
 
         found = await self._database.read(lambda connection: receipt(connection, request_id))
         if found is None:
-            raise _missing(request_id)
+            raise missing(request_id)
         content: dict[str, Any] = orjson.loads(found)
         return content
 
@@ -241,7 +241,8 @@ class Books:
         log.warning("Usage: %d answers wait to be written down; %d were only added up.%s", self.waiting, lost, why)
 
 
-def _missing(request_id: str) -> ReceiptNotFound:
+def missing(request_id: str) -> ReceiptNotFound:
+    """The error for an answer of which there is no receipt."""
     return ReceiptNotFound(
         f"There is no receipt of {request_id[:80]!r}.", "It is in the header x-request-id, and kept for usage.keep."
     )
