@@ -16,6 +16,7 @@ from corral.app.registration import Registrations
 from corral.domain.states import State
 from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound, Unauthorized
 from corral.gateway import scopes
+from corral.gateway.auditing import note
 from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered, queried
 from corral.gateway.body import ClientLeft, bounded
 from corral.gateway.envelope import beside, crash, envelope
@@ -219,6 +220,7 @@ class Gateway:
 
         scope["corral.request_id"] = request_id.decode()
         await (self._management or await self._manager())(scope, receive, tagged)
+        await note(self.corral.audit, scope, status)
         return status
 
     async def _manager(self) -> Application:

@@ -61,6 +61,8 @@ class Window:
 
     def wait(self, now: float, room: int) -> float:
         """Seconds until no more than `room` is left, if nothing is added."""
+        if room <= 0:
+            return max(0.0, self._portions[-1][1] + SPAN - now) if self._portions else 0.0
         left, freed = self.total, now - SPAN
         for _, last, amount in self._portions:
             if left <= room:

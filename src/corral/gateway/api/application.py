@@ -11,7 +11,7 @@ from corral import __version__
 from corral.app import Corral
 from corral.app.registration import Registrations
 from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
-from corral.gateway.api import catalog, hardware, models, operations, runtime, services, settings
+from corral.gateway.api import catalog, hardware, keys, models, operations, runtime, services, settings, usage
 from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
 from corral.gateway.workshop import Workshop
@@ -45,6 +45,9 @@ def create(
     api.include_router(models.router(corral, workshop))
     api.include_router(services.router(corral))
     api.include_router(settings.router(corral))
+    api.include_router(usage.router(corral.books, corral.clock))
+    api.include_router(keys.router(corral))
+    api.include_router(keys.audited(corral))
     api.add_exception_handler(CorralError, _corral_error)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_error)
