@@ -167,6 +167,11 @@ class Ledger:
         self._said_at = -inf
         self._stamp: object = None
 
+    @property
+    def awake(self) -> bool:
+        """Whether the budgets are known; until the first `refresh` they are not."""
+        return self._known is not None
+
     def accounts(self, key: str, project: str) -> tuple[str, ...]:
         """The ids of the budgets that a caller with that key and project spends from."""
         group = self._group(key, project)
