@@ -16,7 +16,7 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-resident bench-alternate model lock clean
+.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-resident bench-alternate bench-stream bench-memory bench-translate model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -55,9 +55,9 @@ fmt: dev  ## Put formatting and imports right
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler bench-resident bench-alternate  ## Every benchmark, one after the other
+bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler bench-resident bench-alternate bench-stream bench-memory bench-translate  ## Every benchmark, one after the other
 
-bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx and vllm-router
+bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx, vllm-router, LiteLLM and Portkey
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
 
 bench-engine: dev model  ## Tokens a second through Corral, over the same engine asked directly
@@ -95,6 +95,15 @@ bench-scheduler: dev  ## A decision about 1,000 models and 10,000 waiting reques
 
 bench-capabilities: dev  ## Reading a GGUF header with a vocabulary of 256,000, over reading all of its values
 	@$(BIN)/python -m benchmarks.capabilities $(ARGS)
+
+bench-stream: dev  ## Streams through Corral, over the same through nginx
+	@$(BIN)/python -m benchmarks.stream $(ARGS)
+
+bench-memory: dev  ## The server's memory after a million requests, over the same after ten thousand
+	@$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-translate: dev  ## Requests a second in dialects that are translated, over the one that is relayed
+	@$(BIN)/python -m benchmarks.translate $(ARGS)
 
 lock:  ## Resolve pyproject.toml anew into requirements/ (needs uv)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)

@@ -44,7 +44,8 @@ Server.prototype.listen = function (port, ...rest) {{
 class Peer:
     """Something to measure: where it listens and what each request to it carries.
 
-    `good` tells whether an answer is the upstream's; `pid` is the process, whose children count with it.
+    `good` tells whether an answer is the upstream's; `pid` is the process, whose children count with it; `key` is the
+    one in the headers, if any.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Peer:
     version: str
     headers: Mapping[str, str] = field(default_factory=dict)
     good: Callable[[bytes], bool] = exact
+    key: str | None = None
 
     def call(self) -> Call:
         """The chat request that is measured."""

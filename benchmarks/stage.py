@@ -88,14 +88,13 @@ PROXY = """
   }}
 """
 LOAD = """
-local calls, limit, sent = {{}}, {limit}, 0
+local calls, sent = {{}}, 0
 wrk.method = "POST"
 function init(args)
 {calls}
 end
 function request()
   sent = sent + 1
-  if sent == limit then wrk.thread:stop() end
   return calls[sent % #calls + 1]
 end
 function done(summary, latency, requests)
@@ -197,14 +196,14 @@ class Stage:
                 raise Malfunction(f"{name} does not give the upstream's answer but {said[:300]!r}.\n{log}")
             time.sleep(0.1)
 
-    def load(self, port: int, calls: Sequence[Call], connections: int, seconds: float, limit: int = 0) -> Found:
-        """Send the calls in turn for so long, or until so many are sent.
+    def load(self, port: int, calls: Sequence[Call], connections: int, seconds: float) -> Found:
+        """Send the calls in turn for so long, in whole seconds.
 
         Raises:
             Malfunction: a request got no answer, or there was none at all.
         """
         script = self.folder / "load.lua"
-        script.write_text(LOAD.format(limit=limit, calls="\n".join(call.lua() for call in calls)))
+        script.write_text(LOAD.format(calls="\n".join(call.lua() for call in calls)))
         command = ["taskset", "-c", str(self.load_core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
         command += ["--timeout", "30s", "-s", str(script), f"http://127.0.0.1:{port}/"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
@@ -234,6 +233,7 @@ def staged() -> Iterator[Stage]:
         stage = Stage(Path(name))
         if stage.proxy_core == stage.load_core:
             print("Only one core: load and proxies share it, so the ratios flatter everyone.", file=sys.stderr)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # who is told to end, ends what it started
         try:
             yield stage
         finally:
