@@ -9,6 +9,7 @@
     explain, events, logs                       engines.py
     hardware, fit                               hardware.py
     services [list|start|stop|…]                services.py
+    keys [create|list|rotate|…]                 keys.py
     runtimes [install|rm]                       runtimes.py
     doctor, config [path|reload]                doctor.py, configuration.py
 
@@ -65,6 +66,7 @@ _PANELS: dict[str, dict[str, str]] = {
         "logs": "engines:logs",
     },
     "Services": {"services": "services:app"},
+    "Who may ask": {"keys": "keys:app"},
     "This machine": {
         "hardware": "hardware:hardware",
         "fit": "hardware:fit",

@@ -211,6 +211,10 @@ class Server:
         """The answer to a GET, which has that field."""
         return await self._whole("GET", path, field)
 
+    async def tell(self, method: str, path: str, field: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer to any request of the management API, which has that field."""
+        return await self._whole(method, path, field, body)
+
     async def room(self) -> dict[str, Any]:
         """What takes what in its store."""
         return await self._whole("GET", f"{_CATALOG}/df", "total")
