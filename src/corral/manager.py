@@ -76,7 +76,7 @@ class ModelManager:
             settings = load(env, flags, Path(config) if config is not None else None)
         self.corral = Corral(settings, env=env)
         self._registrations = Registrations(self.corral)
-        self._generator = Generator(self.corral.dispatcher, self._fallbacks)
+        self._generator = Generator(self.corral.carrier)
         self._idler: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -192,7 +192,7 @@ class ModelManager:
             info = self._info(engine, State.READY, self._registrations.model_type(model), reason, name=model)
             return LoadedModel(self, model), info
 
-        return await first_of(self._generator.names(name), attempt)
+        return await first_of(tuple(dict.fromkeys((name, *fallbacks(self.corral, name)))), attempt)
 
     async def unload_model(self, name: str) -> bool:
         """Take a model out of memory, waiting for answers under way; False when it was not there."""
@@ -243,9 +243,6 @@ class ModelManager:
             )
         if self._idler is None and not self._closed:
             self._idler = asyncio.create_task(self.corral.supervisor.run(), name="idle engines")
-
-    def _fallbacks(self, name: str) -> Sequence[str]:
-        return fallbacks(self.corral, name)
 
     def _info(self, engine: Engine, state: State, kind: str, reason: str = "", *, name: str | None = None) -> ModelInfo:
         facts, spec = engine.session.facts, engine.launch.spec

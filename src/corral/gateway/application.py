@@ -6,23 +6,23 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from corral import __version__
 from corral.app.registration import Registrations
-from corral.domain.states import State
 from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound, Unauthorized
 from corral.gateway import scopes
 from corral.gateway.auditing import note
-from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered, queried
+from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered, queried, redacted
 from corral.gateway.body import ClientLeft, bounded
 from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
-from corral.gateway.inference import openai
+from corral.gateway.inference import doors
 from corral.gateway.inference.answers import Answers
+from corral.gateway.inference.dialect import render
+from corral.gateway.inference.doors import DOORS, Asked
+from corral.gateway.pages import Asking, Page, Pages
 from corral.gateway.progress import converse
 from corral.gateway.telling import tell
 from corral.gateway.workshop import Workshop
@@ -69,22 +69,13 @@ class Gateway:
         self._logs = corral.settings.log.requests
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loading: set[str] = set()
-        self._started = int(corral.clock.wall())
-        # Path → (needs no key, what answers it). `/v1/models/{id}` and the management routes are matched by prefix.
-        self._pages: dict[str, tuple[bool, Callable[[], Awaitable[tuple[int, Any]]]]] = {
-            "/": (True, self._root),
-            "/health": (True, self._health),
-            "/healthz": (True, self._health),
-            "/readyz": (True, self._ready),
-            "/version": (True, self._version),
-            "/v1/models": (False, self._models),
-        }
+        self._pages = Pages(corral, self._loading)
 
     @property
     def routes(self) -> list[tuple[str, str]]:
         """Every method and path outside the management API."""
-        pages = [("GET", path) for path in (*self._pages, "/v1/models/{id}")]
-        return [*pages, *(("POST", path) for path in openai.CALLS)]
+        pages = [*self._pages.public, *self._pages.closed, "/v1/models/{id}", "/v1beta/models/{id}"]
+        return [*(("GET", path) for path in pages), *(("POST", path) for path in (*DOORS, *doors.GEMINI_PATHS))]
 
     @property
     def sockets(self) -> list[str]:
@@ -116,31 +107,35 @@ class Gateway:
             await self._lifespan(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = next(self._ids).encode()
+        request_id = next(self._ids)
         path: str = scope["path"]
-        call = openai.CALLS.get(path)
-        status = 0
+        door = DOORS.get(path)
+        model, status = None, 0
         try:
             head = Head(scope["headers"])
-            if call is not None:
-                await self._admit(head)
+            if door is None and (found := doors.gemini(path)) is not None:
+                door, model = found
+                head = queried(head, scope["query_string"])
+            if door is not None:
+                caller = await self._admit(head)
                 _allow(scope, "POST")
-                outcome = await self._answers.answer(call, head.length, request_id, receive, send)
+                asked = Asked(request_id, caller, head.strict, model, scope["query_string"])
+                outcome = await self._answers.answer(door, asked, head.length, receive, send)
                 status = 499 if outcome.client_gone else outcome.status
             else:
-                status = await self._other(scope, head, request_id, receive, send)
+                status = await self._other(scope, head, request_id.encode(), receive, send)
         except CorralError as error:
             status = error.http_status
-            await _refuse(send, path, error, request_id)
+            await _refuse(send, path, error, request_id.encode())
         except ClientLeft:
             status = 499
         except Exception:  # the border: the client is told in the envelope, and uvicorn logs what is raised again
             status = 500
             if not _managed(path):  # there, FastAPI has answered
-                await _refuse(send, path, crash(), request_id)
+                await _refuse(send, path, crash(), request_id.encode())
             raise
         finally:
-            self._log(request_id, scope["method"], scope, status)
+            self._log(request_id.encode(), scope["method"], scope, status)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Talk over a WebSocket, or answer with the error in the envelope when it is not to be."""
@@ -177,23 +172,23 @@ class Gateway:
         if self._logs:
             # The path as it was sent: decoded, it could hold a line break and forge a line.
             sent = scope["raw_path"].decode("ascii", "backslashreplace")
+            query = scope["query_string"]
+            if query:
+                sent = f"{sent}?{redacted(query)}"
             _access.info("%s %s %s %d", request_id.decode(), method, sent, status)
 
     async def _other(self, scope: Scope, head: Head, request_id: bytes, receive: Receive, send: Send) -> int:
         path: str = scope["path"]
-        page = self._pages.get(path)
-        if page is not None:
-            public, answer = page
-            if public:
-                self._gate.admit(head, public=True)
-            else:
-                await self._admit(head)
+        public = self._pages.public.get(path)
+        if public is not None:
+            self._gate.admit(head, public=True)
             _allow(scope, "GET", "HEAD")
-            status, content = await answer()
-        elif path.startswith("/v1/models/"):
-            await self._admit(head)
+            page = public()
+        elif path in self._pages.closed or path.startswith(("/v1/models/", "/v1beta/models/")):
+            caller = await self._admit(queried(head, scope["query_string"]) if path.startswith("/v1beta/") else head)
             _allow(scope, "GET", "HEAD")
-            status, content = 200, self._model(path.removeprefix("/v1/models/"))
+            scopes.check(caller, "GET", path)
+            page = await self._page(path, Asking(caller, dict(scope["headers"])))
         elif _managed(path):
             caller = await self._admit(head)
             scopes.check(caller, scope["method"], path)
@@ -205,8 +200,16 @@ class Gateway:
         else:
             self._gate.admit(head, public=True)
             raise NotFound(f"There is nothing at {path[:200]}.", "See /docs for the routes.")
-        await respond(send, status, orjson.dumps(content), [(b"x-request-id", request_id)])
-        return status
+        await respond(send, page.status, page.body, [(b"x-request-id", request_id)], page.kind)
+        return page.status
+
+    async def _page(self, path: str, asking: Asking) -> Page:
+        answer = self._pages.closed.get(path)
+        if answer is not None:
+            return await answer(asking)
+        if path.startswith("/v1beta/"):
+            return await self._pages.gemini_model(path.removeprefix("/v1beta/models/"), asking)
+        return await self._pages.model(path.removeprefix("/v1/models/"), asking)
 
     async def _manage(self, scope: Scope, request_id: bytes, receive: Receive, send: Send) -> int:
         status = 0
@@ -232,41 +235,6 @@ class Gateway:
                 )
             return self._management
 
-    async def _root(self) -> tuple[int, Any]:
-        return 200, {
-            "name": "Corral",
-            "version": __version__,
-            "openai": "/v1",
-            "management": "/api/v1",
-            "docs": "/docs",
-        }
-
-    async def _health(self) -> tuple[int, Any]:
-        return 200, {"status": "ok"}
-
-    async def _version(self) -> tuple[int, Any]:
-        return 200, {"version": __version__}
-
-    async def _ready(self) -> tuple[int, Any]:
-        if self._loading:
-            return 503, {"status": "loading", "waiting_for": len(self._loading)}
-        return 200, {"status": "ready"}
-
-    async def _models(self) -> tuple[int, Any]:
-        data = []
-        for name in self.corral.names():
-            with suppress(CorralError):  # what cannot be asked for is not offered; whoever names it is told why
-                data.append(self._model(name))
-        return 200, {"object": "list", "data": data}
-
-    def _model(self, name: str) -> dict[str, Any]:
-        definition = self.corral.definition(name)
-        installed = definition.installed
-        created = installed.installed_at if installed else self._started
-        states = {s.model: s.state for s in self.corral.supervisor.statuses()}
-        extra = {"runtime": definition.runtime, "state": states.get(definition.name, State.COLD)}
-        return openai.model_entry(definition.name, created, "corral", extra)
-
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
@@ -274,6 +242,7 @@ class Gateway:
         except CorralError as error:
             _log.error("nobody but the terminal is let in until the keys can be read: %s", error)
         self._spawn(self.corral.keys.run())
+        self._spawn(self.corral.traffic.run())
         self._registrations.restore()
         self._spawn(self.corral.supervisor.run())
         self._spawn(self.corral.sampler.run())
@@ -339,5 +308,4 @@ async def _deny(send: Send, error: CorralError, request_id: bytes) -> None:
 
 async def _refuse(send: Send, path: str, error: CorralError, request_id: bytes) -> None:
     """Answer with an error, in the dialect of the path it was asked on."""
-    body = openai.render(error) if path.startswith("/v1/") else orjson.dumps(envelope(error))
-    await respond(send, error.http_status, body, [(b"x-request-id", request_id), *beside(error)])
+    await respond(send, error.http_status, render(path, error), [(b"x-request-id", request_id), *beside(error)])

@@ -52,10 +52,11 @@ NOBODY = Caller("nobody", "nobody in particular", models=("",))
 class Head:
     """What the gateway reads of a request's headers, in one pass.
 
-    `length` is the declared size of the body in bytes, `project` what `x-corral-project` says.
+    `length` is the declared size of the body in bytes, `project` what `x-corral-project` says, and `strict` whether
+    `x-corral-strict` asks that nothing be less than asked for.
     """
 
-    __slots__ = ("host", "key", "length", "origin", "project")
+    __slots__ = ("host", "key", "length", "origin", "project", "strict")
 
     def __init__(self, headers: Headers) -> None:
         self.host: bytes | None = None
@@ -63,6 +64,7 @@ class Head:
         self.key: bytes | None = None
         self.length: bytes | None = None
         self.project: bytes | None = None
+        self.strict = False
         best = 0
         for name, value in headers:
             if name == b"host":
@@ -74,6 +76,8 @@ class Head:
                 self.origin = value
             elif name == b"x-corral-project":
                 self.project = value if self.project is None else b""
+            elif name == b"x-corral-strict":
+                self.strict = value.strip().lower() in (b"true", b"1", b"yes")
             elif name in _RANKS:
                 key = _key_in(name, value)
                 rank = _RANKS[name]

@@ -58,16 +58,32 @@ _TAIL = 4096
 
 
 class Reply(Protocol):
-    """An answer that can be relayed: `kit.http1.Response`, or what stands in for one.
+    """An answer that can be relayed: `kit.http1.Response`, or what stands in for one."""
 
-    `framed`: each piece of its body is one or more whole events already.
-    """
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
 
-    status: int
-    headers: list[Header]
-    whole: bool
-    content_length: int | None
-    framed: bool
+    @property
+    def headers(self) -> list[Header]:
+        """With lower-case names."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the body is there."""
+        ...
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the body, where its head says so."""
+        ...
+
+    @property
+    def framed(self) -> bool:
+        """Whether each piece of the body is whole events."""
+        ...
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a header, by its lower-case name."""

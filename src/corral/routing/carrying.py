@@ -22,6 +22,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from corral.dialects.canonical import Stop
 from corral.domain.ports import Report, silent
 from corral.domain.receipts import Attempt, Fallback
 from corral.errors import CorralError, Degraded, UpstreamError
@@ -38,11 +39,20 @@ if TYPE_CHECKING:
     from corral.kit.relay import Outcome
     from corral.lifecycle.engines import Engine
     from corral.routing.composing import Call
+    from corral.routing.ledger import Hold
     from corral.routing.order import Order
-    from corral.routing.parts import Held, Parts
+    from corral.routing.parts import Parts
     from corral.routing.plan import Candidate, Patience, Plan
 
 _FACTS_KEPT = 500
+_STOPS: dict[str, str] = {
+    Stop.END: "stop",
+    Stop.SEQUENCE: "stop",
+    Stop.LENGTH: "length",
+    Stop.TOOLS: "tool_calls",
+    Stop.FILTER: "content_filter",
+}
+"""Why an answer ended, in the words of OpenAI, which most know."""
 
 
 class Carrier:
@@ -110,7 +120,7 @@ class Carrying:
         self._at = 0
         self._calls = 0
         self._first: CorralError | None = None
-        self._held: Held | None = None
+        self._held: Hold | None = None
         self._price: Price | None = None
 
     @property
@@ -246,18 +256,16 @@ class Carrying:
         """What the engine is sent; None when money for it must be waited for, or tokens be counted."""
         order, parts = self.order, self.parts
         self._release()
-        limit = None
-        if order.caller.accounts:
-            self._price = price = parts.money.price(engine)
-            self._held, limit = parts.money.hold(order, price)
-            if self._held is None:
-                return None
+        self._price = price = parts.money.price(engine)
+        self._held, limit = parts.money.hold(order, price)
+        if self._held is None:
+            return None
         return parts.composer.compose(order, engine, self.candidate.model, limit)
 
     async def _prepare(self, engine: Engine) -> Call:
         order, parts = self.order, self.parts
         self._price = price = parts.money.price(engine)
-        self._held, limit = await parts.money.reserve(order, price)
+        self._held, limit = await parts.money.reserve(order, price, engine.model)
         return parts.composer.compose(order, engine, self.candidate.model, limit)
 
     def _release(self) -> None:
@@ -339,7 +347,8 @@ class Carrying:
         record.device, record.context = engine.session.facts.device, engine.session.facts.context
         record.spoken = answer.sent.way.spoken.name
         record.ignored, record.attempts, record.wait_ms = answer.sent.ignored, self.tries, self.wait_ms
-        record.sent, record.heard, record.stop = answer.called, passage.first, passage.meter.stop
+        record.sent, record.heard = answer.called, passage.first
+        record.stop = _STOPS.get(passage.meter.stop or "", passage.meter.stop)
         record.price = passage.price.source
         if self.plan.dropped:
             record.drops = self._drops()

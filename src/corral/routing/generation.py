@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -16,7 +16,8 @@ from corral.dialects.form import form
 from corral.domain.callers import LOCAL
 from corral.domain.generation import Reply
 from corral.domain.models import Capability
-from corral.errors import UpstreamError, UpstreamProtocol
+from corral.domain.receipts import Fallback
+from corral.errors import CorralError, EngineError, NotFound, UpstreamError, UpstreamProtocol
 from corral.kit.identity import request_ids
 from corral.kit.relay import Outcome
 from corral.kit.sse import Splitter, data_of
@@ -25,7 +26,7 @@ from corral.routing.faults import refused
 from corral.routing.order import Order
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from corral.domain.callers import Caller
     from corral.domain.generation import GenerationConfig
@@ -34,7 +35,33 @@ if TYPE_CHECKING:
     from corral.routing.carrying import Carrier, Carrying
     from corral.routing.passage import Passage
 
+T = TypeVar("T")
+
 _NEEDS = frozenset((Capability.CHAT,))
+_ELSEWHERE = (NotFound, EngineError, UpstreamError)
+"""Errors that say of a model that it cannot be had; any other would meet the next model as well."""
+
+
+async def first_of(names: Sequence[str], attempt: Callable[[str, tuple[Fallback, ...]], Awaitable[T]]) -> T:
+    """What `attempt` makes of the first of `names` that can be had; it is told of those before.
+
+    Raises:
+        CorralError: none of them can be had; the error of the first, which also says why not the others.
+    """
+    missed: list[Fallback] = []
+    first: CorralError | None = None
+    for name in names:
+        try:
+            return await attempt(name, tuple(missed))
+        except _ELSEWHERE as error:
+            first = first or error
+            missed.append(Fallback(name, error.code, error.message))
+    if first is None:
+        raise ValueError("no name")
+    if len(missed) == 1:
+        raise first
+    rest = " ".join(f"In its place {miss.model!r} was asked: {miss.message}" for miss in missed[1:])
+    raise type(first)(f"{first.message} {rest}", first.hint, retry_after=first.retry_after) from first
 
 
 class Generator:

@@ -12,10 +12,9 @@ from corral.kit.upstream import Timeouts
 from corral.routing.breakers import Breakers
 from corral.routing.composing import Composer
 from corral.routing.dispatch import Dispatcher
+from corral.routing.purse import Purse
 
 if TYPE_CHECKING:
-    from corral.domain.money import Price
-    from corral.lifecycle.engines import Engine
     from corral.observability.record import Record
     from corral.routing.order import Order
     from corral.routing.plan import Plan
@@ -34,38 +33,6 @@ class Planner(Protocol):
 
     def answered(self, order: Order, model: str, seconds: float) -> None:
         """`model` has answered, its first byte after `seconds`."""
-        ...
-
-
-class Money(Protocol):
-    """Holds money while a call is under way."""
-
-    def price(self, engine: Engine) -> Price:
-        """What the engine's answers cost."""
-        ...
-
-    def hold(self, order: Order, price: Price) -> tuple[Held | None, int | None]:
-        """Money for one call, and the bound on what may be written; (None, _) where it must be waited for.
-
-        Raises:
-            BudgetExceeded: there is not enough.
-        """
-        ...
-
-    async def reserve(self, order: Order, price: Price) -> tuple[Held, int | None]:
-        """As `hold`, waiting."""
-        ...
-
-
-class Held(Protocol):
-    """Money that is held."""
-
-    def settle(self, cost: int, tokens: int) -> None:
-        """The call used this much."""
-        ...
-
-    def release(self) -> None:
-        """The call cost nothing."""
         ...
 
 
@@ -90,7 +57,7 @@ class Parts:
     composer: Composer
     planner: Planner
     breakers: Breakers
-    money: Money
+    money: Purse
     notes: Notes
     clock: Clock
     timeouts: Timeouts

@@ -9,6 +9,7 @@ import orjson
 
 from corral.domain.money import Usage
 from corral.errors import CorralError, UpstreamError
+from corral.routing.book import Amounts
 from corral.routing.dispatch import Answer, broken
 from corral.routing.faults import Refused, refused
 from corral.routing.policies import Verdict, judge, named_wait
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from corral.kit.relay import Outcome
     from corral.routing.carrying import Carrying
     from corral.routing.composing import Call
-    from corral.routing.parts import Held
+    from corral.routing.ledger import Hold
 
 _LONGEST_REFUSAL = 64 * 1024
 """Bytes of an engine's error that are read."""
@@ -35,7 +36,7 @@ class Passage:
 
     __slots__ = ("_carrying", "_end", "_held", "_unasked", "answer", "first", "meter", "price", "response")
 
-    def __init__(self, carrying: Carrying, answer: Answer[Call], held: Held | None, price: Price | None) -> None:
+    def __init__(self, carrying: Carrying, answer: Answer[Call], held: Hold | None, price: Price | None) -> None:
         call, order = answer.sent, carrying.order
         self.answer = answer
         self.first = 0.0
@@ -74,7 +75,7 @@ class Passage:
         """Settle what is held."""
         held, self._held = self._held, None
         if held is not None:
-            held.settle(cost or 0, 0 if usage is None else usage.input + usage.output)
+            held.settle(Amounts(cost, 0 if usage is None else usage.input + usage.output))
 
     def used(self, outcome: Outcome | None) -> tuple[Usage | None, int | None]:
         """What the answer used, and what that costs.

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from corral.app import Corral, launching
-from corral.app.registration import Registrations, fallbacks
+from corral.app.registration import Registrations
 from corral.config import duration
 from corral.domain.generation import GenerationConfig, ModelConfig
 from corral.errors import CorralError, InvalidRequest, NotFound
@@ -139,7 +139,7 @@ def _add_registering(routes: APIRouter, corral: Corral, registrations: Registrat
 
 
 def _add_generating(routes: APIRouter, corral: Corral) -> None:
-    generator = Generator(corral.dispatcher, lambda name: fallbacks(corral, name))
+    generator = Generator(corral.carrier)
     clients = Clients()
 
     @routes.post("/generate", response_model=Generated)

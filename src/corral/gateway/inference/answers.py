@@ -1,23 +1,23 @@
-"""Answers inference requests: the body in, an engine's bytes out, and the facts of it in the headers."""
+"""Answers inference requests: the body in, an engine's answer out in the client's dialect, the facts in its headers."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from corral.errors import CorralError, UpstreamError
+import orjson
+
+from corral.errors import UpstreamError
 from corral.gateway.body import read_body
-from corral.gateway.inference import openai
-from corral.kit.relay import Clients, Outcome, Receive, Render, Send, relay
-from corral.routing.dispatch import Ask, broken
+from corral.gateway.envelope import beside
+from corral.gateway.inference.doors import Asked, Door, read
+from corral.kit.relay import Clients, Outcome, Receive, Send, relay, respond
+from corral.routing.faults import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from corral.app import Corral
-    from corral.kit.http1 import Header
-    from corral.lifecycle.supervisor import Engine
-
-_FACTS_KEPT = 200
+    from corral.routing.carrying import Carrying
+    from corral.routing.order import Order
 
 
 class Answers:
@@ -28,14 +28,14 @@ class Answers:
     """
 
     def __init__(self, corral: Corral) -> None:
-        self._dispatcher = corral.dispatcher
+        self._corral = corral
+        self._carrier = corral.carrier
+        self._limits = corral.traffic.limits
+        self._metrics = corral.traffic.metrics
         self._limit = corral.settings.server.max_body
         self._clients = Clients()
-        self._facts: dict[str, tuple[Header, ...]] = {}
 
-    async def answer(
-        self, call: openai.Call, declared: bytes | None, request_id: bytes, receive: Receive, send: Send
-    ) -> Outcome:
+    async def answer(self, door: Door, asked: Asked, declared: bytes | None, receive: Receive, send: Send) -> Outcome:
         """Answer one request.
 
         When the client goes away, the call to the engine is cancelled and this returns with `client_gone`.
@@ -44,69 +44,63 @@ class Answers:
             CorralError: nothing has been sent yet; the caller answers with the error.
             ClientLeft: the client went away before its request was whole.
         """
-        body = await read_body(receive, declared, self._limit)
-        document = openai.parse(body, call)
-        wishes = openai.take_wishes(document)
-        ask = Ask(document["model"], call.path, document, body, openai.needs(document, call))
-        if wishes is not None:
-            ask.body = None  # the engine gets the document without them
-            ask.keep_alive, ask.priority = wishes
-        outcome = Outcome()
-        with self._clients.watch(receive) as client:
-            await self._carry(ask, request_id, send, outcome)
-        outcome.client_gone = client.gone
-        return outcome
+        caller = asked.caller
+        self._limits.enter(caller)
+        self._metrics.enter()
+        try:
+            order = read(door, await read_body(receive, declared, self._limit), asked)
+            outcome = Outcome()
+            carrying = self._carrier.begin(order)
+            with self._clients.watch(receive) as client:
+                await self._carry(carrying, order, send, outcome)
+            outcome.client_gone = client.gone
+            if client.gone and carrying.settled is None:
+                carrying.gone()
+            return outcome
+        finally:
+            self._metrics.leave()
+            self._limits.leave(caller)
 
-    async def _carry(self, ask: Ask, request_id: bytes, send: Send, outcome: Outcome) -> None:
-        """Ask and relay; once more if the engine died with nothing sent to the client yet."""
+    async def _carry(self, carrying: Carrying, order: Order, send: Send, outcome: Outcome) -> None:
+        """Ask and relay, and ask again as long as nothing has been sent to the client and another may answer."""
         while True:
-            answer = await self._dispatcher.open(ask)
-            engine = answer.engine
             try:
-                await relay(
-                    answer.response,
-                    send,
-                    _teller(engine),
-                    headers=self._headers(ask, engine, request_id),
-                    outcome=outcome,
-                )
+                passage = await carrying.open()
+            except Refused as error:
+                await self._refuse(order, error, send, outcome)
+                return
+            try:
+                headers = carrying.headers(passage)
+                if order.caller.requests is not None or order.caller.tokens is not None:
+                    headers += self._limits.headers(order.caller)
+                await relay(passage.response, send, passage.render, headers=headers, outcome=outcome, onlooker=passage)
             except UpstreamError as error:
                 failure = error
+            except asyncio.CancelledError:
+                outcome.client_gone = True
+                carrying.finish(passage, outcome)
+                raise
             else:
-                self._dispatcher.doubt(engine, outcome.error)
+                carrying.finish(passage, outcome)
                 return
             finally:
-                answer.close()
-            await self._dispatcher.recover(ask, engine, failure)
+                passage.close()
+            try:
+                await carrying.failed(passage, failure)
+            except Refused as error:
+                await self._refuse(order, error, send, outcome)
+                return
 
-    def _headers(self, ask: Ask, engine: Engine, request_id: bytes) -> Sequence[Header]:
-        facts = self._facts.get(engine.id)
-        if facts is None:
-            facts = self._note(engine)
-        headers = [(b"x-request-id", request_id), *facts, (b"x-corral-attempts", b"%d" % ask.attempts)]
-        if ask.wait_ms:
-            headers.append((b"x-corral-wait-ms", b"%d" % ask.wait_ms))
-        if ask.ignored:
-            headers.append((b"x-corral-ignored", ", ".join(ask.ignored).encode()))
-        return headers
+    @staticmethod
+    async def _refuse(order: Order, error: Refused, send: Send, outcome: Outcome) -> None:
+        """Hand on what an engine refused with: as it said it to clients of its dialect, in their own words to others.
 
-    def _note(self, engine: Engine) -> tuple[Header, ...]:
-        """The facts of an engine that are the same for each of its answers."""
-        facts = [(b"x-corral-model", engine.model.encode()), (b"x-corral-engine", engine.id.encode())]
-        if engine.revision is not None:
-            facts.append((b"x-corral-revision", engine.revision.encode()))
-        if engine.session.facts.context is not None:
-            facts.append((b"x-corral-context", b"%d" % engine.session.facts.context))
-        if len(self._facts) >= _FACTS_KEPT:  # engines come and go for as long as the server runs
-            self._facts.clear()
-        self._facts[engine.id] = tuple(facts)
-        return self._facts[engine.id]
-
-
-def _teller(engine: Engine) -> Render:
-    """Says in a stream, as its last event, why it ends here."""
-
-    def tell(error: CorralError) -> bytes:
-        return openai.render_event(broken(engine, error))
-
-    return tell
+        That a vendor does not accept Corral's key must not look as if it were the client's.
+        """
+        if error.status in (401, 403):
+            raise error.error
+        body = error.body or orjson.dumps(order.form.write_fault(error.fault, error.status))
+        outcome.status = error.status
+        headers = [(b"x-request-id", order.request_id.encode()), *beside(error)]
+        await respond(send, error.status, body, headers)
+        outcome.bytes, outcome.chunks = len(body), 1

@@ -36,18 +36,18 @@ _NAMES: dict[Any, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One of the dialect's calls: its path below the engine's base, what it needs of the model, and its main field."""
+    """One of the dialect's calls: its form's name, what it needs of the model, and its main field."""
 
-    path: str
+    name: str
     capability: Capability
     field: str
     kinds: tuple[type, ...]
 
 
 CALLS = {
-    "/v1/chat/completions": Call("/chat/completions", Capability.CHAT, "messages", (list,)),
-    "/v1/completions": Call("/completions", Capability.COMPLETION, "prompt", (str, list)),
-    "/v1/embeddings": Call("/embeddings", Capability.EMBEDDINGS, "input", (str, list)),
+    "/v1/chat/completions": Call("chat", Capability.CHAT, "messages", (list,)),
+    "/v1/completions": Call("completions", Capability.COMPLETION, "prompt", (str, list)),
+    "/v1/embeddings": Call("embeddings", Capability.EMBEDDINGS, "input", (str, list)),
 }
 
 _NOTHING: frozenset[Capability] = frozenset()
@@ -76,14 +76,7 @@ def parse(body: bytes, call: Call) -> dict[str, Any]:
     Raises:
         InvalidRequest: not JSON, not an object, or a field of the wrong type; names the field.
     """
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(
-            f"The body is not valid JSON: {error}.", "Check quotes, commas and the encoding (UTF-8)."
-        ) from error
-    if type(document) is not dict:
-        raise InvalidRequest("The body is not a JSON object.")
+    document = loaded(body)
     model = document.get("model")
     if type(model) is not str or not model:
         raise InvalidRequest("`model` is missing or not a string.", "Name a model: see GET /v1/models.", param="model")
@@ -98,6 +91,23 @@ def parse(body: bytes, call: Call) -> dict[str, Any]:
             value = document[name]
             if value is not None and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
                 raise InvalidRequest(f"`{name}` must be {_NAMES[kind]}.", param=name)
+    return document
+
+
+def loaded(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid JSON: {error}.", "Check quotes, commas and the encoding (UTF-8)."
+        ) from error
+    if type(document) is not dict:
+        raise InvalidRequest("The body is not a JSON object.")
     return document
 
 

@@ -1,0 +1,178 @@
+"""Requests on their way: who plans them, what they cost, what is noted of them. Put together for one `Corral`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from corral.observability.metrics import Metrics
+from corral.observability.usage import Books
+from corral.routing.carrying import Carrier
+from corral.routing.composing import Composer
+from corral.routing.keys import may_use
+from corral.routing.layout import legs_of
+from corral.routing.ledger import Ledger
+from corral.routing.limits import Limits
+from corral.routing.parts import Parts
+from corral.routing.plan import Facts, Plan, Route, refusal
+from corral.routing.policies import conversation
+from corral.routing.prices import Prices
+from corral.routing.purse import Purse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corral.app.corral import Corral
+    from corral.domain.callers import Caller
+    from corral.domain.money import Price
+    from corral.lifecycle.engines import Engine
+    from corral.observability.record import Record
+    from corral.routing.order import Order
+
+_BYTES_A_TOKEN = 4
+"""Bytes of a request that are taken for a token where candidates are chosen by their context; engines count exactly."""
+
+
+class Traffic:
+    """What requests need, of one `Corral`. Creating it does no I/O.
+
+    Args:
+        corral: the other parts.
+    """
+
+    def __init__(self, corral: Corral) -> None:
+        settings = corral.settings
+        self._corral = corral
+        self.metrics = Metrics()
+        self.limits = Limits(corral.clock.now)
+        self.books = Books(corral.database, corral.clock, settings.usage)
+        self.ledger = Ledger(
+            corral.database,
+            settings.home,
+            corral.clock,
+            lease=settings.ledger.lease,
+            write_every=settings.usage.write_every,
+        )
+        self.prices = Prices(settings.prices, settings.ledger.electricity, corral.clock)
+        self.purse = Purse(self.ledger, self._price, lambda: corral.settings.ledger.max_tokens, self._there)
+        self.composer = Composer()
+        self.carrier = Carrier(
+            Parts(
+                dispatcher=corral.dispatcher,
+                composer=self.composer,
+                planner=self,
+                breakers=corral.routes.breakers,
+                money=self.purse,
+                notes=self,
+                clock=corral.clock,
+                timeouts=corral.timeouts,
+                within=settings.routing.retry_within,
+            )
+        )
+        self._probing: set[asyncio.Task[None]] = set()
+
+    # Who plans
+
+    def plan(self, order: Order) -> Plan:
+        """Where an order may go.
+
+        Raises:
+            CorralError: nowhere.
+        """
+        routes, caller = self._corral.routes, order.caller
+        found = routes.find(order.model)
+        if isinstance(found, Plan):
+            if not caller.models and not routes.breakers.wait(found.name):
+                return found
+            route = Route(order.model, legs_of(found), found)
+        else:
+            route = found
+        facts = Facts(
+            needs=order.needs,
+            prompt=len(order.body or b"") // _BYTES_A_TOKEN,
+            answer=order.max_tokens,
+            strict=order.strict,
+            place=self._place(order) if route.sticky else None,
+            may=_may(caller),
+        )
+        plan = routes.plan(route, facts)
+        for each in legs_of(route.whole):
+            if routes.breakers.due(each.model):
+                self._look_at(each.model)
+        if not plan.candidates:
+            raise refusal(plan)
+        return plan
+
+    def answered(self, order: Order, model: str, seconds: float) -> None:
+        """`model` has answered an order that had several candidates."""
+        routes = self._corral.routes
+        routes.speeds.note(model, seconds)
+        key = conversation(order.caller.id, order.document)
+        if key is not None:
+            routes.stickiness.keep(key, model)
+
+    def _place(self, order: Order) -> str | None:
+        key = conversation(order.caller.id, order.document)
+        return None if key is None else self._corral.routes.stickiness.place(key)
+
+    def _look_at(self, model: str) -> None:
+        """Look, at no cost, whether a candidate that was left alone is well again."""
+        if self._corral.routes.breakers.claim(model):
+            task = asyncio.create_task(self._probe(model))
+            self._probing.add(task)
+            task.add_done_callback(self._probing.discard)
+
+    async def _probe(self, model: str) -> None:
+        corral = self._corral
+        engine = corral.supervisor.begin(model)
+        if engine is None:  # there is nothing to ask: the next request loads it, and shows
+            corral.routes.breakers.probed(model, well=True)
+            return
+        well = False
+        try:
+            well = await engine.session.healthy()
+        finally:
+            corral.supervisor.end(engine)
+            corral.routes.breakers.probed(model, well=well)
+
+    # What it costs
+
+    def _price(self, engine: Engine) -> Price:
+        endpoint = engine.session.endpoint
+        return self.prices.of(engine.model, endpoint.provider, endpoint.model, not engine.remote)
+
+    def _there(self) -> bool:
+        """Whether there is a database: to look for budgets is no reason to make one."""
+        file = self._corral.database.file
+        return file is None or file.exists()
+
+    # What is noted
+
+    def record(self, record: Record) -> None:
+        """Note an answer."""
+        self.metrics.record(record)
+        self.books.record(record)
+        used = record.usage
+        if used is not None:
+            self.limits.spend(record.caller, used.input + used.output)
+
+    def forget(self, engine: Engine) -> None:
+        """An engine is gone."""
+        self.composer.forget(engine)
+
+    # Its time
+
+    async def run(self) -> None:
+        """Write down, give back what is idle, notice changes; until cancelled."""
+        await asyncio.gather(self.books.run(), self.ledger.run())
+
+    async def close(self) -> None:
+        """Write down what is left."""
+        for task in self._probing:
+            task.cancel()
+        await self.ledger.close()
+        await self.books.close()
+
+
+def _may(caller: Caller) -> Callable[[str], bool] | None:
+    return (lambda model: may_use(caller, model)) if caller.models else None

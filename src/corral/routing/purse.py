@@ -1,0 +1,136 @@
+"""Money for calls: what an engine's answers cost, and what is held of the caller's budgets while one is under way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corral.domain.models import Capability
+from corral.domain.money import FREE
+from corral.routing.bounds import input_upper, worst_case
+from corral.routing.ledger import NOTHING, Amounts, Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corral.domain.money import Price
+    from corral.lifecycle.engines import Engine
+    from corral.routing.ledger import Ledger
+    from corral.routing.order import Order
+
+_KEPT = 500
+_LONGEST_ANSWER = 600.0
+"""Seconds of an engine's work that are held, where it costs by the time."""
+
+
+class Purse:
+    """The ledger and the prices, as carriers of orders need them.
+
+    Args:
+        ledger: the callers' budgets.
+        prices: what an engine's answers cost.
+        bound: most tokens that a request under a budget may write when it does not say itself.
+        there: whether there can be any budget; to look for some is no reason to make a database.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        prices: Callable[[Engine], Price],
+        bound: Callable[[], int],
+        there: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.ledger = ledger
+        self._there = there
+        self._prices = prices
+        self._bound = bound
+        self._known: dict[str, Price] = {}
+
+    def price(self, engine: Engine) -> Price:
+        """What the engine's answers cost."""
+        found = self._known.get(engine.id)
+        if found is None:
+            if len(self._known) >= _KEPT:  # engines come and go for as long as the server runs
+                self._known.clear()
+            found = self._known[engine.id] = self._prices(engine)
+        return found
+
+    def forget(self) -> None:
+        """Prices may have changed."""
+        self._known.clear()
+
+    def hold(self, order: Order, price: Price) -> tuple[Hold | None, int | None]:
+        """Money for one call, and the bound on what may be written; (None, _) where it must be waited for.
+
+        Raises:
+            StoreError: the journal cannot be written.
+        """
+        ledger, caller = self.ledger, order.caller
+        if not (ledger.accounts(caller.id, caller.project) if ledger.awake else self._there()):
+            return NOTHING, None
+        limit = order.max_tokens or self._bound()
+        return ledger.hold(caller, _worst(order, price, limit)), limit
+
+    async def reserve(self, order: Order, price: Price, model: str) -> tuple[Hold, int | None]:
+        """As `hold`, waiting where that is needed.
+
+        Raises:
+            BudgetExceeded: there is not enough.
+            DatabaseError: whether there is enough cannot be told.
+        """
+        limit = order.max_tokens or self._bound()
+        found = await self.ledger.reserve(order.caller, _worst(order, price, limit), model)
+        return found, limit if found is not NOTHING else None
+
+
+def _worst(order: Order, price: Price, limit: int) -> Amounts:
+    """The most that one call can take of the caller's budgets."""
+    document = order.document
+    messages = document.get("messages") or document.get("contents") or document.get("input") or ()
+    tools = document.get("tools") or ()
+    count = sum(len(each) for each in (messages, tools) if isinstance(each, list))
+    size = len(order.body or b"") or len(str(document))
+    images = size // 1024 if Capability.VISION in order.needs else 0
+    if images:
+        # Their bytes are no text: what a picture can count for at most stands in their place.
+        size, images = _text_size(document), _pictures(document)
+    choices = document.get("n") if isinstance(document.get("n"), int) else 1
+    return worst_case(
+        price,
+        input_upper(size, max(count, 1), images),
+        limit * max(choices or 1, 1),
+        seconds=_LONGEST_ANSWER if price is not FREE and price.second else 0.0,
+    )
+
+
+_DATA = frozenset(("data", "url", "image_url", "images"))
+
+
+def _text_size(value: object, depth: int = 0) -> int:
+    """Bytes of all text in a request, without that of pictures."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if depth > _DEEPEST:
+        return len(str(value))
+    if isinstance(value, dict):
+        return sum(len(key) + (0 if key in _DATA else _text_size(each, depth + 1)) for key, each in value.items())
+    if isinstance(value, list):
+        return sum(_text_size(each, depth + 1) for each in value)
+    return 8
+
+
+_DEEPEST = 64
+_PICTURES = frozenset(("image_url", "image", "input_image", "inlineData", "inline_data", "fileData", "source"))
+
+
+def _pictures(value: object, depth: int = 0) -> int:
+    """How many pictures a request can have at most, in any form."""
+    if depth > _DEEPEST:
+        return 0
+    if isinstance(value, dict):
+        own = len(_PICTURES & value.keys())
+        images = value.get("images")
+        own += len(images) if isinstance(images, list) else 0
+        return own + sum(_pictures(each, depth + 1) for each in value.values())
+    if isinstance(value, list):
+        return sum(_pictures(each, depth + 1) for each in value)
+    return 0
