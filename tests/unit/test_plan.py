@@ -16,7 +16,7 @@ from corral.domain.models import Capability
 from corral.domain.money import FREE, UNKNOWN, Price, Tier
 from corral.errors import ConfigError, CorralError
 from corral.routing.layout import direct, lay
-from corral.routing.plan import HELD, Facts, Known, Patience, Plan, Route, plan, refusal
+from corral.routing.plan import HELD, LAST, Facts, Known, Patience, Plan, Route, plan, refusal
 
 _GOLDEN = 0.6180339887498949
 VISION = frozenset({Capability.VISION})
@@ -93,6 +93,17 @@ def test_nobody_is_refused_by_an_estimate() -> None:
     assert order(found) == ["b"]
     assert [each.model for each in found.dropped] == ["a", "c"]
     assert order(planned(route("a", "b", overflow=False), known, Facts(prompt=5000))) == ["a", "b"]
+
+
+def test_who_may_be_well_again_is_asked_when_nobody_else_is_left() -> None:
+    """Its request shows how it stands; as long as others are there, none is risked."""
+    known = {"a": Known(alone=9.0), "b": Known(alone=0.001, due=True, why="it answered 500")}
+    found = planned(route("a", "b"), known)
+    assert [(each.model, each.reason) for each in found.candidates] == [("b", LAST)]
+    assert [each.model for each in found.dropped] == ["a"]
+    other = planned(route("b", "c"), known)
+    assert order(other) == ["c"]
+    assert other.dropped[0].reason == "it is left alone until somebody has looked: it answered 500"
 
 
 def test_a_strict_request_takes_no_fallback() -> None:

@@ -67,6 +67,14 @@ async def test_after_the_pause_one_looks_and_requests_wait_for_that() -> None:
     assert breakers.wait("m") == 30.0, "the next failure opens it again at once"
 
 
+async def test_an_answer_after_the_pause_closes_it_without_a_look() -> None:
+    clock = HandClock()
+    breakers = opened(clock)
+    await clock.advance(30.0)
+    breakers.succeeded("m")
+    assert not breakers.rows()
+
+
 async def test_found_unwell_it_stays_alone_for_another_pause() -> None:
     clock = HandClock()
     breakers = opened(clock)
@@ -208,8 +216,8 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule()
     def succeed(self) -> None:
         self.breakers.succeeded("m")
-        if not self.examine and self.clock.time >= self.until:
-            self.in_row = 0
+        if self.clock.time >= self.until:
+            self.in_row, self.examine, self.looking = 0, False, None
 
     @rule()
     def claim(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from corral.domain.money import FREE, UNKNOWN
+from corral.domain.options import parse_options
 from corral.errors import CorralError
 from corral.routing import layout
 from corral.routing.breakers import Breakers
@@ -30,20 +31,19 @@ _CHANGES_ABILITY = frozenset({"chat_template", "embeddings", "mmproj"})
 class Routes:
     """Knows what names lead to, and plans requests.
 
-    `breakers`, `stickiness` and `speeds` are what is remembered of candidates: whoever carries requests tells them how
-    each ended.
+    `price` says what a model costs, asked as `Prices.of`. `breakers`, `stickiness` and `speeds` are what is remembered
+    of candidates: whoever carries requests tells them how each ended.
 
     Args:
         corral: what there is.
-        price: what a model costs; by default those of this machine nothing, and of others nothing is known.
 
     Raises:
         ConfigError: the routes of the configuration cannot be used.
     """
 
-    def __init__(self, corral: Corral, price: Callable[[str], Price] | None = None) -> None:
+    def __init__(self, corral: Corral) -> None:
         self._corral = corral
-        self.price = price
+        self.price: Callable[[str, str | None, str | None, bool], Price] = _free_if_local
         routing = corral.settings.routing
         self.breakers = Breakers(
             corral.clock, Threshold(routing.breaker_failures, routing.breaker_pause), self._address
@@ -88,13 +88,13 @@ class Routes:
         pick = 0.0
         if route.policy == "weighted":
             pick = self._drawn[route.name] = (self._drawn.get(route.name, 0.0) + _GOLDEN) % 1.0
-        return plan(facts, route, self.known, pick)
+        return plan(facts, route, self.priced if route.policy == "cheapest" else self.known, pick)
 
     def preview(self, name: str, facts: Facts) -> Plan:
         """The plan that the next such request would have, single models included; nothing is drawn for it."""
         found = self.find(name)
         route = Route(name, layout.legs_of(found), found) if isinstance(found, Plan) else found
-        return plan(facts, route, self.known, (self._drawn.get(route.name, 0.0) + _GOLDEN) % 1.0)
+        return plan(facts, route, self.priced, (self._drawn.get(route.name, 0.0) + _GOLDEN) % 1.0)
 
     def known(self, model: str) -> Known:
         """How a candidate stands now. The object is the same for each call, and brought up to date."""
@@ -106,7 +106,15 @@ class Routes:
         known.in_flight = 0 if engine is None else engine.in_flight
         known.speed = self.speeds.of(model)
         known.alone = self.breakers.wait(model)
-        known.why = self.breakers.why(model) if known.alone else ""
+        if known.alone:
+            known.why, known.due = self.breakers.why(model), self.breakers.due(model)
+        return known
+
+    def priced(self, model: str) -> Known:
+        """As `known`, with what it costs."""
+        known = self.known(model)
+        if known.missing is None:
+            known.price = self._price(model, known)
         return known
 
     def _resolve(self, name: str) -> Plan | Route:
@@ -141,7 +149,7 @@ class Routes:
             return Known(missing=(error.code, error.message))
         engine, _ = self._corral.supervisor.outlook(model)
         local = definition.installed is not None if engine is None else not engine.remote
-        known = Known(local=local, price=self._price(model, local=local))
+        known = Known(local=local)
         if engine is not None:
             known.capabilities, known.context = engine.session.facts.capabilities, engine.session.facts.context
             return known
@@ -156,12 +164,25 @@ class Routes:
                 known.context = longest
         return known
 
-    def _price(self, model: str, *, local: bool) -> Price:
-        if self.price is not None:
-            return self.price(model)
-        return FREE if local else UNKNOWN
+    def _price(self, model: str, known: Known) -> Price:
+        engine, _ = self._corral.supervisor.outlook(model)
+        if engine is not None:
+            endpoint = engine.session.endpoint
+            return self.price(model, endpoint.provider, endpoint.model, not engine.remote)
+        try:
+            definition = self._corral.definition(model)
+            runtime = self._corral.runtimes[definition.runtime]
+            options = parse_options(runtime.options, definition.options, f"model {model!r}")
+        except CorralError:
+            return UNKNOWN  # whoever asks for it is told why it cannot be had
+        provider = getattr(options, "provider", None) or getattr(runtime, "provider", None)
+        return self.price(model, provider, getattr(options, "upstream_model", None), known.local)
 
     def _address(self, model: str) -> str | None:
         """Where a model that another machine serves is reached; None for what runs here."""
         engine, _ = self._corral.supervisor.outlook(model)
         return engine.session.endpoint.url if engine is not None and engine.remote else None
+
+
+def _free_if_local(_: str, __: str | None, ___: str | None, local: bool) -> Price:
+    return FREE if local else UNKNOWN

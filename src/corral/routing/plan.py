@@ -31,6 +31,7 @@ _GUESSED_ANSWER = 500
 """Tokens by which prices are compared where nobody says how many."""
 FIRST = "first in order"
 NEXT = "next in order"
+LAST = "nobody else is left, and it may be well again"
 HELD = "it had this conversation before, and may have its beginning in its cache"
 
 
@@ -58,6 +59,7 @@ class Known:
     `missing` is why it cannot be had at all, as a code and a reason. `context` in tokens. `ready`: it answers at once.
     `in_flight` counts its requests under way. `speed` is its seconds to the first byte of late. `alone` is for how many
     seconds its breaker leaves it alone, `unstable` when its next engine may be started; `why` says what it failed of.
+    `due`: the breaker's pause is over, and nobody has looked yet whether it is well.
     """
 
     local: bool = False
@@ -69,6 +71,7 @@ class Known:
     in_flight: int = 0
     speed: float | None = None
     alone: float = 0.0
+    due: bool = False
     unstable: float = 0.0
     why: str = ""
 
@@ -173,8 +176,8 @@ def plan(facts: Facts, route: Route, known: Callable[[str], Known], pick: float 
             dropped.append(obstacle)
     if not dropped and whole.policy == "ordered":
         return whole
-    if not kept and whole.overflow:
-        kept, dropped = _nevertheless(facts, route, dropped, known)
+    if not kept:
+        return _nevertheless(route, dropped, known)
     found = _ORDERS[whole.policy](kept, facts, pick)
     if facts.place is not None and whole.sticky:
         _stay(found, facts.place)
@@ -204,7 +207,8 @@ def _passing(leg: Leg, now: Known) -> Dropped | None:
     """Why the model is not to be asked just now."""
     if now.alone:
         why = f": {now.why}" if now.why else ""
-        return Dropped(leg.model, CircuitOpen.code, f"it is left alone for another {now.alone:.0f} s{why}", now.alone)
+        till = "until somebody has looked" if now.due else f"for another {now.alone:.0f} s"
+        return Dropped(leg.model, CircuitOpen.code, f"it is left alone {till}{why}", now.alone)
     if now.unstable:
         reason = f"its engines keep ending; the next may start in {now.unstable:.0f} s"
         return Dropped(leg.model, EngineUnstable.code, reason, now.unstable)
@@ -219,16 +223,22 @@ def _too_long(facts: Facts, context: int) -> str:
     return f"about {facts.prompt or 0} tokens of prompt{answer} are more than its {context} of context"
 
 
-def _nevertheless(
-    facts: Facts, route: Route, dropped: list[Dropped], known: Callable[[str], Known]
-) -> tuple[list[tuple[Leg, Known]], list[Dropped]]:
-    """Where nobody is left, the one that holds most, so that nobody is refused by an estimate: it counts itself."""
-    short = {each.model for each in dropped if each.code == ContextOverflow.code}
-    if not short:
-        return [], dropped
-    found = max((leg for leg in route.legs if leg.model in short), key=lambda leg: known(leg.model).context or 0)
-    rest = [each for each in dropped if each.model != found.model]
-    return [(found, known(found.model))], rest
+def _nevertheless(route: Route, dropped: list[Dropped], known: Callable[[str], Known]) -> Plan:
+    """Where nobody is left: one who may be well again, or who holds the longest prompt, counting it itself.
+
+    Nobody is refused by an estimate, nor because the one request that would show how it stands was not sent.
+    """
+    legs = {leg.model: leg for leg in route.legs}
+    due = [each for each in dropped if each.code == CircuitOpen.code and known(each.model).due]
+    short = [each for each in dropped if each.code == ContextOverflow.code]
+    chosen, reason = (due[0], LAST) if due else (None, "")
+    if short:
+        chosen = max(short, key=lambda each: known(each.model).context or 0)
+        reason = f"no candidate holds more, and it counts itself: {chosen.reason}"
+    if chosen is None:
+        return replace(route.whole, candidates=(), dropped=tuple(dropped))
+    rest = tuple(each for each in dropped if each.model != chosen.model)
+    return replace(route.whole, candidates=(_candidate(legs[chosen.model], reason),), dropped=rest)
 
 
 # The orders

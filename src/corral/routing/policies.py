@@ -233,7 +233,7 @@ class Breaker:
 
     def succeeded(self, now: float) -> Breaker | None:
         """After an answer; None is as new. One that came while it is left alone was asked for before that."""
-        return None if self.standing(now) is Standing.CLOSED else self
+        return self if self.standing(now) is Standing.OPEN else None
 
     def claim(self, now: float, threshold: Threshold) -> Breaker | None:
         """With somebody looking, who reports by `probed`; None when nobody needs to, or somebody does already."""
