@@ -375,7 +375,6 @@ def _write_thinking(out: dict[str, Any], thinking: Thinking, style: str, also: d
         if effort is not None:
             out["reasoning_effort"] = effort
         if thinking.budget is not None:
-            also.update({"thinking.effort": None} if thinking.effort is None else {})
             also["thinking.budget"] = None
         if thinking.shown is False:
             also["thinking.shown"] = None
