@@ -5,7 +5,8 @@
 
 One run starts all of them, each pinned to one core; the load (wrk) and the upstream (nginx) have another. Then they are
 measured one after the other, in rounds whose order alternates; what is printed is the median. Ratios are what counts:
-the figures themselves belong to the machine. Loopback only. Needs nginx, wrk and taskset, and for Portkey's gateway
+the figures themselves belong to the machine. The processor time for a request stands beside: other work on the machine
+changes it least. Loopback only. Needs nginx, wrk and taskset, and for Portkey's gateway
 node and npm; the peers are installed into environments of their own under `.cache/` the first time.
 """
 
@@ -26,17 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONNECTIONS = (1, 16)
+WARM = 4.0
+"""Seconds before anything counts: LiteLLM's first answers take one or two."""
 TARGETS = {"rate/litellm": 150.0, "rate/portkey": 10.0, "rate/vllm-router": 0.5, "p50/nginx": 2.5}
 AIMS = {"rate/vllm-router": 0.8}
 
 
 @dataclass(slots=True)
 class Measured:
-    """A peer and what was measured of it, by number of connections: requests a second, milliseconds."""
+    """A peer and what was measured of it, by number of connections: requests a second, milliseconds, microseconds."""
 
     peer: Peer
     rates: dict[int, list[float]] = field(default_factory=dict)
     p50s: dict[int, list[float]] = field(default_factory=dict)
+    costs: dict[int, list[float]] = field(default_factory=dict)
 
     def rate(self, connections: int) -> float:
         """Requests a second, the median of the rounds."""
@@ -45,6 +49,10 @@ class Measured:
     def p50(self, connections: int) -> float:
         """Milliseconds, the median of the rounds."""
         return statistics.median(self.p50s[connections])
+
+    def cost(self, connections: int) -> float:
+        """Microseconds of processor time for a request, the median of the rounds."""
+        return statistics.median(self.costs[connections])
 
 
 def start(stage: Stage, names: Sequence[str]) -> dict[str, Measured]:
@@ -60,25 +68,30 @@ def check(stage: Stage, peers: Sequence[Peer]) -> None:
         stage.wait(peer.name, peer.port, peer.call(), peer.good)
 
 
-def measure(stage: Stage, peer: Peer, connections: int, seconds: float) -> tuple[float, float]:
-    """Requests a second and p50 in milliseconds."""
-    found = stage.load(peer.port, [peer.call()], connections, seconds)
+def measure(stage: Stage, each: Measured, connections: int, seconds: float) -> tuple[float, float, float]:
+    """Requests a second, p50 in milliseconds and microseconds of processor time for a request."""
+    before = each.peer.worked()
+    try:
+        found = stage.load(each.peer.port, [each.peer.call()], connections, seconds)
+    except Malfunction as error:
+        raise Malfunction(f"{each.peer.name}: {error}") from error
     if found.refused:
-        raise Malfunction(f"{peer.name} refused {found.refused} of {found.requests} requests.")
-    return found.rate, found.p50
+        raise Malfunction(f"{each.peer.name} refused {found.refused} of {found.requests} requests.")
+    return found.rate, found.p50, (each.peer.worked() - before) / found.requests * 1e6
 
 
 def run(stage: Stage, measured: dict[str, Measured], rounds: int, seconds: float) -> None:
     """Measure all in rounds, and see that they still give the same answer."""
     order = list(measured.values())
     for each in order:
-        measure(stage, each.peer, CONNECTIONS[-1], 1)  # warm
+        measure(stage, each, CONNECTIONS[-1], WARM)
     for number in range(rounds):
         for connections in CONNECTIONS:
             for each in order if number % 2 == 0 else reversed(order):
-                rate, p50 = measure(stage, each.peer, connections, seconds)
+                rate, p50, cost = measure(stage, each, connections, seconds)
                 each.rates.setdefault(connections, []).append(rate)
                 each.p50s.setdefault(connections, []).append(p50)
+                each.costs.setdefault(connections, []).append(cost)
     check(stage, [each.peer for each in order])
 
 
@@ -97,10 +110,11 @@ def report(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
     """Print the tables and return the ratios of Corral, and of the floor, to the others."""
     for each in measured.values():
         print(f"{each.peer.name:14}{each.peer.version}")
-    print(f"\n{'':14}{'connections':>12}{'requests/s':>12}{'p50 ms':>9}")
+    print(f"\n{'':14}{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'processor µs':>14}")
     for each in measured.values():
         for connections in CONNECTIONS:
-            print(f"{each.peer.name:14}{connections:>12}{each.rate(connections):>12.0f}{each.p50(connections):>9.3f}")
+            rate, p50, cost = each.rate(connections), each.p50(connections), each.cost(connections)
+            print(f"{each.peer.name:14}{connections:>12}{rate:>12.0f}{p50:>9.3f}{cost:>14.1f}")
     print()
     names = [name for name in measured if name in {"corral", "floor"}]
     found = {name: ratios(measured, name) for name in names}

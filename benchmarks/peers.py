@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import psutil
+
 from benchmarks.stage import CHAT, MODEL, PROXY, ROOT, Call, Stage, exact, free_port, same
 
 if TYPE_CHECKING:
@@ -59,6 +61,12 @@ class Peer:
     def call(self) -> Call:
         """The chat request that is measured."""
         return Call(CHAT, self.headers)
+
+    def worked(self) -> float:
+        """Seconds of processor time that it has taken so far, its children with it."""
+        process = psutil.Process(self.pid)
+        times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
 
 
 def start_nginx(stage: Stage, upstream: int, more: str = "") -> Peer:

@@ -20,8 +20,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
-import psutil
-
 from benchmarks.peers import Peer, start_corral, start_nginx
 from benchmarks.stage import ROOT, Call, Malfunction, Stage, free_port, lacking, staged
 from benchmarks.stream_ends import CHUNKS, DONE, ENGINE, MARK, MOST, body
@@ -61,25 +59,18 @@ def whole(said: bytes) -> bool:
     return said.count(MARK) == CHUNKS and said.endswith(DONE)
 
 
-def worked(peer: Peer) -> float:
-    """Seconds of processor time that the peer has taken so far, its children with it."""
-    process = psutil.Process(peer.pid)
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
-
-
 def read(stage: Stage, peer: Peer, streams: int, seconds: float, pace: str = MOST) -> tuple[float, float, float]:
     """Chunks a second, milliseconds to the first one (the median), and microseconds of processor time for each."""
     command = ["taskset", "-c", str(stage.load_core), sys.executable, "-m", "benchmarks.stream_ends", "client"]
     command += [str(peer.port), str(streams), str(seconds), pace, json.dumps(dict(peer.headers))]
-    before = worked(peer)
+    before = peer.worked()
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False, cwd=ROOT)
     if done.returncode:
         raise Malfunction(f"the client failed on {peer.name}: {done.stderr[-2000:]}")
     said = json.loads(done.stdout)
     if said["trouble"] or not said["streams"]:
         raise Malfunction(f"{peer.name}: {said['streams']} streams ended well; {said['trouble']}")
-    return said["rate"], said["first"], (worked(peer) - before) / (said["rate"] * seconds) * 1e6
+    return said["rate"], said["first"], (peer.worked() - before) / (said["rate"] * seconds) * 1e6
 
 
 def start(stage: Stage) -> list[Measured]:
