@@ -1,11 +1,13 @@
 """Every runtime keeps the port's promises. Runtimes are discovered; one without an example launch fails the build.
 
 An example is `runtime_examples/KIND.yaml`: `options` (`{name}` is what that fixture gives), `files` (role: fixture that
-gives the path), `env`, and `remote: true` where nothing is started on this machine.
+gives the path), `env`, `remote: true` where nothing is started on this machine, `dialect` where it is not OpenAI's, and
+`vendor: module:Class` for one that is played (`{vendor}` is its address, `{vendor_key}` its key).
 """
 
 import asyncio
 import dataclasses
+import importlib
 import os
 import pkgutil
 import re
@@ -22,6 +24,8 @@ import yaml
 
 import corral
 import corral.runtimes
+from corral.dialects.canonical import Message, Request, Role, Text
+from corral.dialects.form import PLAIN, Kind, form, native
 from corral.domain.models import Capability
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, Runtime, Session, silent
@@ -31,7 +35,7 @@ from corral.plugins import Plugins
 
 EXAMPLES = Path(__file__).parent / "runtime_examples"
 KINDS = [module.name for module in pkgutil.iter_modules(corral.runtimes.__path__) if not module.name.startswith("_")]
-CHAT = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+CHAT = Request("model", (Message(Role.USER, (Text("Say hello."),)),), max_tokens=4)
 
 
 def built(kind: str, env: dict[str, str], home: Path) -> Runtime:
@@ -48,6 +52,7 @@ class Example:
     runtime: Runtime
     spec: LaunchSpec
     remote: bool
+    dialect: str
 
 
 @pytest.fixture(params=KINDS)
@@ -85,21 +90,33 @@ def launch(kind, request):
     data = yaml.safe_load(path.read_text())
     files = {role: request.getfixturevalue(fixture) for role, fixture in data.get("files", {}).items()}
     options = {name: given(value, request) for name, value in data.get("options", {}).items()}
-    return {"env": {}, "remote": False, **data, "options": options, "files": files}
+    return {"env": {}, "remote": False, "dialect": "openai", **data, "options": options, "files": files}
 
 
 def given(value: Any, request) -> Any:
     """What an option `{name}` stands for: the fixture of that name, unless it is about the upstream."""
     found = re.fullmatch(r"\{(\w+)\}", value) if isinstance(value, str) else None
-    return str(request.getfixturevalue(found[1])) if found and not found[1].startswith("upstream") else value
+    away = found and found[1].startswith(("upstream", "vendor"))
+    return str(request.getfixturevalue(found[1])) if found and not away else value
 
 
 @pytest.fixture
-def example(kind, launch, tmp_path, upstream):
-    data = filled(launch, upstream)
+async def vendor(launch):
+    """The vendor that the example names, played."""
+    if "vendor" not in launch:
+        yield {}
+        return
+    module, name = launch["vendor"].split(":")
+    async with getattr(importlib.import_module(module), name)() as vendor:
+        yield {"{vendor}": vendor.url, "{vendor_key}": vendor.key}
+
+
+@pytest.fixture
+def example(kind, launch, tmp_path, upstream, vendor):
+    data = filled(launch, upstream | vendor)
     runtime = built(kind, data["env"], tmp_path)
     options = parse_options(runtime.options, data["options"], kind)
-    return Example(runtime, LaunchSpec("contract", options, data["files"]), data["remote"])
+    return Example(runtime, LaunchSpec("contract", options, data["files"]), data["remote"], data["dialect"])
 
 
 @pytest.fixture
@@ -139,16 +156,21 @@ async def test_an_engine_answers_and_tells_of_itself(example, session):
     assert isinstance(session, Session)
     assert await session.healthy()
     assert not session.endpoint.url.endswith("/")
-    assert session.endpoint.dialect == "openai"
+    assert session.endpoint.dialect == example.dialect
     for secret in session.endpoint.headers.values():
         assert secret.removeprefix("Bearer ") not in repr(session.endpoint)
         assert not any(secret.removeprefix("Bearer ") in line for line in session.log())
+    spoken = form(native(session.endpoint.dialect, Kind.CHAT))
+    asked = dataclasses.replace(CHAT, model=session.endpoint.model or CHAT.model)
+    written = spoken.write_request(asked, session.endpoint.profile or PLAIN)
+    query = f"?{session.endpoint.query}" if session.endpoint.query else ""
     async with (
         aiohttp.ClientSession(headers=session.endpoint.headers) as client,
-        client.post(f"{session.endpoint.url}/chat/completions", json=CHAT) as answer,
+        client.post(f"{session.endpoint.url}{written.path}{query}", json=written.document) as answer,
     ):
         assert answer.status == 200
-        assert (await answer.json())["choices"][0]["message"]["content"]
+        (said,) = spoken.read_reply(await answer.json()).parts
+        assert said.text
     footprint = await session.footprint()
     assert bool(footprint.devices) is not example.remote
     assert all(size > 0 for size in footprint.devices.values())

@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from corral.runtimes.anthropic import AnthropicOptions
 from corral.runtimes.command import CommandOptions
 from corral.runtimes.fake import FAULTS, FakeOptions
 from corral.runtimes.llamacpp import LlamaCppOptions
@@ -23,6 +25,7 @@ SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
     [
         ("llamacpp", LlamaCppOptions),
         ("openai", OpenAIOptions),
+        ("anthropic", AnthropicOptions),
         ("transformers", TransformersOptions),
         ("vllm", VllmOptions),
         ("fake", FakeOptions),
@@ -34,6 +37,13 @@ def test_the_table_holds_the_options(kind, options):
     cells = re.findall(r"^\| (`[^|]*`) \|", SECTIONS[kind], re.MULTILINE)
     named = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(options))
+
+
+def test_every_vendor_is_in_the_table():
+    folder = Path(__file__).parents[2] / "src" / "corral" / "runtimes"
+    known = yaml.safe_load((folder / "_vendors.yaml").read_text(encoding="utf-8"))
+    rows = re.findall(r"^\| (\w+) \| `(\w+_\w+)` \|", SECTIONS["openai"], re.MULTILINE)
+    assert dict(rows) == {name: row["api_key_env"] for name, row in known.items()}
 
 
 def test_every_fault_is_named():

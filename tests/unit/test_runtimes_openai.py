@@ -4,8 +4,8 @@ import pytest
 
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
-from corral.errors import InvalidRequest, RuntimeUnavailable
-from corral.runtimes.openai import OpenAI, OpenAIOptions
+from corral.errors import InvalidRequest, RuntimeUnavailable, UnknownOption
+from corral.runtimes.openai import OpenAI, OpenAIOptions, _vendors
 
 URL = "https://api.example.com/v1"
 
@@ -121,3 +121,49 @@ async def test_there_is_nothing_to_see_or_to_stop():
     assert session.log() == ()
     assert (await session.footprint()).devices == {}
     assert (await OpenAI({}).probe()).usable
+
+
+@pytest.mark.parametrize("vendor", _vendors())
+async def test_every_row_of_the_table_is_an_endpoint(vendor):
+    row = _vendors()[vendor]
+    given = {} if "base_url" in row else {"base_url": URL}
+    parse_options(
+        OpenAIOptions, {**{key: list(v) if isinstance(v, tuple) else v for key, v in row.items()}, **given}, "t"
+    )
+    session = await start({row["api_key_env"]: "k"}, vendor=vendor, **given)
+    assert session.endpoint.url == row.get("base_url", URL)
+    assert session.endpoint.provider == row.get("provider")
+    assert session.endpoint.headers == ({"api-key": "k"} if vendor == "azure" else {"Authorization": "Bearer k"})
+    assert ("openai.responses" in session.endpoint.speaks) is row.get("responses", False)
+
+
+async def test_what_is_given_wins_over_what_is_known():
+    session = await start(
+        {"MINE": "k"},
+        vendor="openai",
+        base_url=URL,
+        api_key_env="MINE",
+        provider="other",
+        responses=False,
+        max_tokens_field="max_tokens",
+        drop=("seed",),
+    )
+    endpoint = session.endpoint
+    assert (endpoint.url, endpoint.provider, endpoint.speaks) == (URL, "other", frozenset())
+    assert (endpoint.profile.max_tokens, endpoint.profile.developer) == ("max_tokens", True)
+    assert endpoint.profile.drop == {"seed"}
+
+
+async def test_a_version_stands_behind_every_path():
+    session = await start({"AZURE_OPENAI_API_KEY": "k"}, vendor="azure", base_url=URL, api_version="2024-10-21 &x")
+    assert session.endpoint.query == "api-version=2024-10-21%20%26x"
+
+
+def test_an_unknown_vendor_is_told_the_nearest():
+    with pytest.raises(UnknownOption, match="groq"):
+        OpenAIOptions(vendor="grok")
+
+
+def test_a_vendor_without_an_address_needs_one():
+    with pytest.raises(InvalidRequest, match="base_url"):
+        OpenAIOptions(vendor="azure")
