@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from corral.domain.money import FREE, UNKNOWN
@@ -16,7 +17,7 @@ from corral.routing.stickiness import Speeds, Stickiness
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from corral.app.corral import Corral
+    from corral.app.corral import Corral, Definition
     from corral.domain.money import Price
 
 _FRESH = 2.0
@@ -148,7 +149,7 @@ class Routes:
         except CorralError as error:
             return Known(missing=(error.code, error.message))
         engine, _ = self._corral.supervisor.outlook(model)
-        local = definition.installed is not None if engine is None else not engine.remote
+        local = self._is_local(definition) if engine is None else not engine.remote
         known = Known(local=local)
         if engine is not None:
             known.capabilities, known.context = engine.session.facts.capabilities, engine.session.facts.context
@@ -163,6 +164,11 @@ class Routes:
             if known.context is None and isinstance(longest, int):
                 known.context = longest
         return known
+
+    def _is_local(self, definition: Definition) -> bool:
+        """Whether a model that is not in memory would run here: it has files here, or no address elsewhere."""
+        options = self._corral.runtimes[definition.runtime].options
+        return definition.installed is not None or all(item.name != "base_url" for item in fields(options))
 
     def _price(self, model: str, known: Known) -> Price:
         engine, _ = self._corral.supervisor.outlook(model)

@@ -15,7 +15,7 @@ from corral.routing.ledger import Ledger
 from corral.routing.limits import Limits
 from corral.routing.parts import Parts
 from corral.routing.plan import Facts, Plan, Route, refusal
-from corral.routing.policies import conversation
+from corral.routing.policies import conversation, guess_tokens
 from corral.routing.prices import Prices
 from corral.routing.purse import Purse
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from corral.lifecycle.engines import Engine
     from corral.observability.record import Record
     from corral.routing.order import Order
-
-_BYTES_A_TOKEN = 4
-"""Bytes of a request that are taken for a token where candidates are chosen by their context; engines count exactly."""
 
 
 class Traffic:
@@ -55,6 +52,7 @@ class Traffic:
         )
         self.prices = Prices(settings.prices, settings.ledger.electricity, corral.clock)
         self.purse = Purse(self.ledger, self._price, lambda: corral.settings.ledger.max_tokens, self._there)
+        corral.routes.price = self.prices.of
         self.composer = Composer()
         self.carrier = Carrier(
             Parts(
@@ -87,21 +85,24 @@ class Traffic:
             route = Route(order.model, legs_of(found), found)
         else:
             route = found
-        facts = Facts(
-            needs=order.needs,
-            prompt=len(order.body or b"") // _BYTES_A_TOKEN,
-            answer=order.max_tokens,
-            strict=order.strict,
-            place=self._place(order) if route.sticky else None,
-            may=_may(caller),
-        )
-        plan = routes.plan(route, facts)
+        plan = routes.plan(route, self.facts(order, sticky=route.sticky))
         for each in legs_of(route.whole):
             if routes.breakers.due(each.model):
                 self._look_at(each.model)
         if not plan.candidates:
             raise refusal(plan)
         return plan
+
+    def facts(self, order: Order, *, sticky: bool) -> Facts:
+        """What of an order decides who can answer it; `sticky`: who had its conversation before, too."""
+        return Facts(
+            needs=order.needs,
+            prompt=guess_tokens(order.document),
+            answer=order.max_tokens,
+            strict=order.strict,
+            place=self._place(order) if sticky else None,
+            may=_may(order.caller),
+        )
 
     def answered(self, order: Order, model: str, seconds: float) -> None:
         """`model` has answered an order that had several candidates."""

@@ -4,14 +4,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from corral.cli import routing
 from corral.cli.invocation import Invocation, command, flag
-from corral.cli.names import Model
+from corral.cli.names import MaybeModel, Model
 from corral.cli.output import painted_state, size_text, time_text
 from corral.cli.table import Column
+from corral.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from corral.cli.server import Server
@@ -131,8 +134,25 @@ def unload(
 
 
 @command
-def explain(invocation: Invocation, model: Model) -> None:
+def explain(
+    invocation: Invocation,
+    model: MaybeModel = None,
+    request: Annotated[
+        Path | None,
+        typer.Option("--request", metavar="FILE", help="Say it of the request in this file (-: standard input)."),
+    ] = None,
+    dialect: Annotated[
+        str,
+        typer.Option("--dialect", metavar="NAME", help="What --request is: openai, anthropic, gemini or ollama."),
+    ] = "openai",
+    strict: Annotated[bool, flag("--strict", help="--request is strict: nothing less than what it asks for.")] = False,
+) -> None:
     """Say what would happen to a request for a model now, and why."""
+    if request is not None:
+        routing.explain(invocation, request, dialect, model, strict=strict)
+        return
+    if model is None:
+        raise InvalidRequest("Say which model, or which request.", "corral explain MODEL, or --request FILE.")
     found = invocation.ask(lambda server: server.explain(model))
     output = invocation.output
     verdict, candidates = str(found.get("verdict") or "-"), found.get("candidates") or []

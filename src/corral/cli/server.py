@@ -143,6 +143,13 @@ class Server:
         """What would happen to a request for a model now, and why."""
         return dict(await self._call("GET", f"{_RUNTIME}/explain?{urlencode({'model': name})}", "explanation"))
 
+    async def route(
+        self, document: Mapping[str, Any], dialect: str, model: str | None, *, strict: bool
+    ) -> dict[str, Any]:
+        """Where a request would go, and why; `model` is the name asked for where the request does not say it."""
+        query = {"dialect": dialect, "strict": str(strict).lower()} | ({} if model is None else {"model": model})
+        return dict(await self._call("POST", f"{_RUNTIME}/route?{urlencode(query)}", "plan", document))
+
     async def happenings(self) -> AsyncGenerator[dict[str, Any], None]:
         """How it stands in memory, and then each change, until the server leaves."""
         response = await self._ask("GET", f"{_RUNTIME}/events")

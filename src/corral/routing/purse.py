@@ -68,7 +68,7 @@ class Purse:
         if not (ledger.accounts(caller.id, caller.project) if ledger.awake else self._there()):
             return NOTHING, None
         limit = order.max_tokens or self._bound()
-        return ledger.hold(caller, _worst(order, price, limit)), limit
+        return ledger.hold(caller, worst(order, price, limit)), limit
 
     async def reserve(self, order: Order, price: Price, model: str) -> tuple[Hold, int | None]:
         """As `hold`, waiting where that is needed.
@@ -78,11 +78,11 @@ class Purse:
             DatabaseError: whether there is enough cannot be told.
         """
         limit = order.max_tokens or self._bound()
-        found = await self.ledger.reserve(order.caller, _worst(order, price, limit), model)
+        found = await self.ledger.reserve(order.caller, worst(order, price, limit), model)
         return found, limit if found is not NOTHING else None
 
 
-def _worst(order: Order, price: Price, limit: int) -> Amounts:
+def worst(order: Order, price: Price, limit: int) -> Amounts:
     """The most that one call can take of the caller's budgets."""
     document = order.document
     messages = document.get("messages") or document.get("contents") or document.get("input") or ()

@@ -11,7 +11,7 @@ from corral import __version__
 from corral.app import Corral
 from corral.app.registration import Registrations
 from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
-from corral.gateway.api import catalog, hardware, keys, models, operations, runtime, services, settings, usage
+from corral.gateway.api import catalog, hardware, keys, models, operations, routes, runtime, services, settings, usage
 from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
 from corral.gateway.workshop import Workshop
@@ -36,6 +36,7 @@ def create(
         redoc_url=None,
     )
     api.include_router(runtime.router(corral, registrations, feed))
+    api.include_router(routes.router(corral))
     api.include_router(hardware.router(corral))
     # In this order: what is a word here is no model's name.
     api.include_router(operations.router(workshop))
