@@ -156,9 +156,9 @@ class Group:
 
 
 def grant(amount: int, spent: int, leased: int, need: int, part: float) -> int:
-    """What is leased to who needs `need` now: that, or `part` of what is left where that is more; never over.
+    """What is leased to who needs `need` now: that, and `part` of what is left beyond it; never over.
 
     The nearer the end, the smaller the lease, so that several processes give a budget out to the last of it.
     """
     left = max(amount - spent - leased, 0)
-    return min(left, max(need, int(left * part), 1))
+    return min(left, max(need + int(max(left - need, 0) * part), 1))

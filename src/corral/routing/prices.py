@@ -158,7 +158,7 @@ def _at(value: Any, over: int) -> Decimal:
 
 def _overridden(base: Price, entry: PriceSettings, model: str, electricity: float, *, batch: bool) -> Price:
     """`base` with what the configuration says of the model; what it does not say stays."""
-    given = {name: nano(value) for name in _CLASSES if (value := getattr(entry, name)) is not None}
+    given = _given(entry, tuple(_CLASSES))
     hourly = (entry.hour or 0.0) + (entry.watts or 0.0) / 1000 * electricity
     once: dict[str, Any] = {
         name: nano(value) for name in ("request", "image") if (value := getattr(entry, name)) is not None
@@ -181,6 +181,11 @@ def _overridden(base: Price, entry: PriceSettings, model: str, electricity: floa
     if batch and entry.batch is not None and price.known:
         price = _scaled(price, entry.batch)
     return price
+
+
+def _given(entry: PriceSettings, names: tuple[str, ...]) -> dict[str, Any]:
+    """What the configuration says of these, in nanodollars."""
+    return {name: nano(value) for name in names if (value := getattr(entry, name)) is not None}
 
 
 def _scaled(price: Price, factor: float) -> Price:
