@@ -10,6 +10,7 @@
     hardware, fit                               hardware.py
     services [list|start|stop|…]                services.py
     keys [create|list|rotate|…]                 keys.py
+    usage [show]                                usage.py
     runtimes [install|rm]                       runtimes.py
     doctor, config [path|reload]                doctor.py, configuration.py
 
@@ -67,6 +68,7 @@ _PANELS: dict[str, dict[str, str]] = {
     },
     "Services": {"services": "services:app"},
     "Who may ask": {"keys": "keys:app"},
+    "What it costs": {"usage": "usage:app"},
     "This machine": {
         "hardware": "hardware:hardware",
         "fit": "hardware:fit",

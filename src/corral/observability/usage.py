@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -127,6 +128,20 @@ class Books:
         from corral.observability.queries import sums
 
         return await self._database.read(lambda connection: sums(connection, question))
+
+    async def report(self, question: Question) -> dict[str, Any]:
+        """The same with all of it together (`total`; None of nothing), and the span that was counted (Unix seconds)."""
+        found = await self.sums(question)
+        total = await self.sums(replace(question, by=()))
+        start, end = question.span
+        return {
+            "from": start,
+            "to": end,
+            "by": list(question.by),
+            "usage": found,
+            "count": len(found),
+            "total": total[0] if total else None,
+        }
 
     async def answers(
         self, question: Question, limit: int, before: str | None = None

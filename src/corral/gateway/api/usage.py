@@ -104,22 +104,9 @@ def router(books: Books, clock: Clock) -> APIRouter:
         """What was used, added up. Up to 8 days are exact to the hour; more are counted in whole days, in UTC."""
         question = _question(request, clock, since, until, key=key, project=project, model=model)
         asked = replace(question, by=tuple(each for each in by.split(",") if each))
-        found = await books.sums(asked)
         if form == "csv":
-            return _csv(found, asked.by)
-        total = await books.sums(replace(question, by=()))
-        start, end = asked.span
-        return reply(
-            {
-                "success": True,
-                "from": start,
-                "to": end,
-                "by": asked.by,
-                "usage": found,
-                "count": len(found),
-                "total": total[0] if total else None,
-            }
-        )
+            return _csv(await books.sums(asked), asked.by)
+        return reply({"success": True, **await books.report(asked)})
 
     @routes.get("/usage/requests", response_model=Attempts)
     async def requests(  # noqa: PLR0913, PLR0917  # the query is the signature
