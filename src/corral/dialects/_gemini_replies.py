@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from corral.dialects._gemini_requests import rendered
+from corral.dialects._gemini_requests import NAME, rendered
 from corral.dialects._gemini_writing import arguments_of, thought
 from corral.dialects.canonical import Call, Reply, Stop, Text, Thought
 from corral.domain.money import Usage
@@ -218,8 +218,10 @@ def write_reply(reply: Reply, request: Request | None) -> dict[str, Any]:
 
 
 def wants_thoughts(request: Request | None) -> bool:
-    """Whether the client of `request` asked to be shown thoughts."""
-    return request is not None and request.thinking is not None and request.thinking.shown is True
+    """Whether the client of `request` is shown thoughts: one of Gemini's when it asked for them, any other always."""
+    if request is None or request.origin != NAME:
+        return True
+    return request.thinking is not None and request.thinking.shown is True
 
 
 def write_call(given: str, name: str, arguments: str, signature: str | None) -> dict[str, Any] | None:

@@ -260,7 +260,9 @@ def _blob(part: Mapping[str, Any], where: str) -> Image | File:
     blob = an_object(part["fileData"], f"{where}.fileData")
     url = a_text(blob.get("fileUri"), f"{where}.fileData.fileUri")
     media = blob.get("mimeType")
-    told = a_text(media, f"{where}.fileData.mimeType") if media is not None else guessed_type(url)
+    guessed = guessed_type(url)
+    told = a_text(media, f"{where}.fileData.mimeType") if media is not None else guessed
+    media = None if media == guessed else media  # the address tells as much
     if told is not None and told.startswith("image/"):
         return Image(media, url=url)
     return File(media, url=url, name=blob.get("displayName"))
@@ -395,8 +397,9 @@ def _format(said: Mapping[str, Any], extra: dict[str, Any]) -> Format | None:
 def _thinking(said: Mapping[str, Any], where: str) -> Thinking:
     level = said.get("thinkingLevel")
     effort = None if level is None else a_text(level, f"{where}.thinkingLevel").lower()
-    return Thinking(
-        None if effort == "thinking_level_unspecified" else effort,
-        a_whole(said.get("thinkingBudget"), f"{where}.thinkingBudget"),
-        a_bool(said.get("includeThoughts"), f"{where}.includeThoughts"),
-    )
+    if effort == "thinking_level_unspecified":
+        effort = None
+    budget = a_whole(said.get("thinkingBudget"), f"{where}.thinkingBudget")
+    if budget == 0 and effort is None:
+        effort, budget = "none", None
+    return Thinking(effort, budget, a_bool(said.get("includeThoughts"), f"{where}.includeThoughts"))

@@ -30,7 +30,7 @@ _NUMBERS = (
     ("logprobs", "responseLogprobs"),
     ("top_logprobs", "logprobs"),
 )
-_CAN = frozenset({"tools", "choice", "format", "thinking", "stop", "parallel"}) | {name for name, _ in _NUMBERS}
+_CAN = frozenset({"tools", "choice", "format", "thinking", "stop"}) | {name for name, _ in _NUMBERS}
 _OF_THE_WHOLE = frozenset({"safetySettings", "cachedContent", "labels", "serviceTier", "store", "toolConfig"}) | {
     "continuationToken"
 }
@@ -61,7 +61,7 @@ def write_request(request: Request, profile: Profile) -> Written:
     system = [_words(p, also) for m in request.messages if m.role is Role.SYSTEM for p in m.parts if type(p) is Text]
     if system:
         document["systemInstruction"] = {"parts": system}
-    if request.tools or request.choice is not None or request.parallel is not None:
+    if request.tools or request.choice is not None:
         _write_tools(request, profile, document, also)
     config = _config(request, profile, also)
     if request.extra and request.origin == NAME:
@@ -105,8 +105,6 @@ def _write_tools(request: Request, profile: Profile, document: dict[str, Any], a
         document["tools"] = [{"functionDeclarations": [_declaration(tool, as_json, also) for tool in request.tools]}]
     if request.choice is not None:
         document["toolConfig"] = {"functionCallingConfig": _calling(request.choice)}
-    if request.parallel is False:
-        also["parallel"] = None
 
 
 def said(key: str, document: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
@@ -267,7 +265,7 @@ def _declaration(tool: Tool, as_json: bool, also: dict[str, None]) -> dict[str, 
             out["parameters"], less = to_gemini(tool.parameters)
             if less:
                 also["tool.parameters"] = None
-    if tool.strict:
+    if tool.strict is not None:
         also["tool.strict"] = None
     if tool.cache is not None:
         also["tool.cache"] = None

@@ -243,6 +243,32 @@ class Batch(Embeddings):
 FORMS: dict[str, Form] = {each.name: each for each in (Generate(), Array(), Embeddings(), Batch())}
 
 
+def supply(document: dict[str, Any], extra: Mapping[str, Any]) -> bool:
+    """Add to a parsed generateContent body, in place, what of `extra` it does not say; whether it was changed.
+
+    `extra` is as in a Profile: fields of the body, of its generationConfig, and kinds of tools, by their names. A body
+    of another call is left alone.
+    """
+    if "contents" not in document:
+        return False
+    whole = dict(camel(document))
+    found, tools = whole.get("generationConfig") or {}, whole.get("tools") or []
+    if type(found) is not dict or type(tools) is not list or any(type(tool) is not dict for tool in tools):
+        return False  # it is for the engine to say what is wrong with it
+    config = dict(camel(found))
+    missing = {key: value for key, value in extra.items() if not _gemini_writing.said(key, whole, config)}
+    if not missing:
+        return False
+    if tools:
+        whole["tools"] = list(tools)
+    _gemini_writing.add(missing, whole, config)
+    if config:
+        whole["generationConfig"] = config
+    document.clear()
+    document.update(whole)
+    return True
+
+
 def read_count(document: Mapping[str, Any]) -> Request:
     """The request whose tokens a countTokens asks for: its `generateContentRequest`, or its `contents` alone.
 
