@@ -128,7 +128,7 @@ class SessionFacts:
 
     `context` in tokens, for one slot. `device` is `cpu`, `cuda:0`, … or `remote` for an engine that is no process of
     ours. `notes` are remarks for whoever asks how it runs, such as an option it could not follow. `sleeps`: the session
-    is a Sleeper.
+    is a Sleeper. `counts`: it is a Counter.
     """
 
     context: int | None = None
@@ -137,6 +137,7 @@ class SessionFacts:
     capabilities: frozenset[Capability] | None = None
     notes: tuple[str, ...] = ()
     sleeps: bool = False
+    counts: bool = False
 
 
 @runtime_checkable
@@ -195,6 +196,21 @@ class Sleeper(Protocol):
 
         Raises:
             EngineError: it could not; it is asleep still, or has ended.
+        """
+        ...
+
+
+@runtime_checkable
+class Counter(Protocol):
+    """A session that can say how long a prompt is: `facts.counts` says whether this one can."""
+
+    async def count(self, path: str, document: Mapping[str, Any]) -> int | None:
+        """Tokens that the engine makes of the prompt of a request, its template included; None where it cannot tell.
+
+        `path` and `document` are as the engine would be asked to answer it.
+
+        Raises:
+            UpstreamError: the engine does not answer.
         """
         ...
 

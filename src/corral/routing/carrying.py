@@ -22,14 +22,17 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from corral.dialects.canonical import Stop
-from corral.domain.ports import Report, silent
+from corral.domain.ports import Counter, Report, silent
 from corral.domain.receipts import Attempt, Fallback
-from corral.errors import CorralError, Degraded, UpstreamError
+from corral.errors import ContextOverflow, CorralError, Degraded, UpstreamError
 from corral.kit.upstream import Timeouts
 from corral.observability.record import Record, receipt_json
 from corral.routing.dispatch import Answer, Ask, broken
 from corral.routing.faults import Refused
+from corral.routing.ledger import NOTHING, Hold
 from corral.routing.passage import Passage
 from corral.routing.policies import Action, Verdict, backoff, classify, judge
 
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from corral.kit.relay import Outcome
     from corral.lifecycle.engines import Engine
     from corral.routing.composing import Call
-    from corral.routing.ledger import Hold
     from corral.routing.order import Order
     from corral.routing.parts import Parts
     from corral.routing.plan import Candidate, Patience, Plan
@@ -100,6 +102,7 @@ class Carrying:
         "_held",
         "_price",
         "calls",
+        "degraded",
         "order",
         "parts",
         "plan",
@@ -114,6 +117,7 @@ class Carrying:
         self.parts = carrier.parts
         self.calls = 0
         self.wait_ms = 0.0
+        self.degraded: tuple[str, ...] = ()
         self.tries: tuple[Attempt, ...] = ()
         self.settled: Record | None = None
         self._carrier = carrier
@@ -260,13 +264,25 @@ class Carrying:
         self._held, limit = parts.money.hold(order, price)
         if self._held is None:
             return None
-        return parts.composer.compose(order, engine, self.candidate.model, limit)
+        call = parts.composer.compose(order, engine, self.candidate.model, limit)
+        facts = engine.session.facts
+        # A token stands for a byte at least: most prompts cannot be too long, and are not counted.
+        if facts.counts and facts.context is not None and len(call.body) + (order.max_tokens or 0) > facts.context:
+            return None
+        return call
 
     async def _prepare(self, engine: Engine) -> Call:
         order, parts = self.order, self.parts
         self._price = price = parts.money.price(engine)
-        self._held, limit = await parts.money.reserve(order, price, engine.model)
-        return parts.composer.compose(order, engine, self.candidate.model, limit)
+        limit = None
+        if self._held is None:
+            self._held, limit = await parts.money.reserve(order, price, engine.model)
+        elif self._held is not NOTHING:
+            limit = parts.money.limit(order)
+        call = parts.composer.compose(order, engine, self.candidate.model, limit)
+        if engine.session.facts.counts:
+            self.degraded = await measure(engine, call, order, limit)
+        return call
 
     def _release(self) -> None:
         held, self._held = self._held, None
@@ -320,10 +336,11 @@ class Carrying:
             )
         first = self._first or last
         missed = {each.model: each for each in self.tries}
-        if len(missed) == 1:
+        if len(missed) == 1 and not self.plan.dropped:
             return last
         plain = first.error if isinstance(first, Refused) else first
         rest = [f"In its place {each.model!r} was asked: {each.message}" for each in list(missed.values())[1:]]
+        rest += [f"{each.model!r} was not asked: {each.reason}." for each in self.plan.dropped]
         return type(plain)(" ".join((plain.message, *rest)), plain.hint, retry_after=plain.retry_after)
 
     def _ended(self, error: CorralError) -> CorralError:
@@ -349,7 +366,7 @@ class Carrying:
         record.ignored, record.attempts, record.wait_ms = answer.sent.ignored, self.tries, self.wait_ms
         record.sent, record.heard = answer.called, passage.first
         record.stop = _STOPS.get(passage.meter.stop or "", passage.meter.stop)
-        record.price = passage.price.source
+        record.price, record.degraded = passage.price.source, self.degraded
         if self.plan.dropped:
             record.drops = self._drops()
         record.ended = perf_counter()
@@ -406,6 +423,37 @@ def _attempt(
         seconds,
         billed=usage is not None,
     )
+
+
+async def measure(engine: Engine, call: Call, order: Order, limit: int | None) -> tuple[str, ...]:
+    """Whether a prompt, counted by the engine itself, leaves room for the answer; what is less than asked for.
+
+    Raises:
+        ContextOverflow: it does not leave room for one token.
+        Degraded: the order is strict, and there is not room for all that may be written.
+    """
+    session, context = engine.session, engine.session.facts.context
+    count = await session.count(call.path, orjson.loads(call.body)) if isinstance(session, Counter) else None
+    if count is None or context is None:
+        return ()
+    if count >= context:
+        raise ContextOverflow(
+            f"The prompt has {count} tokens, and the context of {engine.model!r} holds {context}.",
+            f"Send less, or give the model more: models.{engine.model}.options.context",
+            param="messages",
+        )
+    wanted = order.max_tokens or limit
+    if wanted is None or count + wanted <= context:
+        return ()
+    said = f"context: {context - count} tokens of answer fit, {wanted} were asked for"
+    if order.strict:
+        raise Degraded(
+            f"Model {engine.model!r} would have to stop early: the prompt has {count} tokens of its {context}, and "
+            f"{wanted} of answer were asked for.",
+            "Ask for fewer, send less, or ask without strict.",
+            param="max_tokens",
+        )
+    return (said,)
 
 
 def patient(usual: Timeouts, own: Patience) -> Timeouts:

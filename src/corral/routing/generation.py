@@ -22,7 +22,7 @@ from corral.kit.identity import request_ids
 from corral.kit.relay import Outcome
 from corral.kit.sse import Splitter, data_of
 from corral.observability.record import receipt
-from corral.routing.faults import refused
+from corral.routing.faults import Refused, refused
 from corral.routing.order import Order
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ class Generator:
         order = self._order(name, config.body(name, stream=False), request_id, caller)
         order.keep_alive = config.keep_alive
         carrying = self._carrier.begin(order)
-        found, record = await _whole(carrying)
+        try:
+            found, record = await _whole(carrying)
+        except Refused as error:
+            raise error.error from error
         return _reply(found, receipt(record))
 
     async def open(
@@ -107,16 +110,10 @@ class Generator:
         order = self._order(str(body["model"]), dict(body), request_id, caller)
         order.stream, order.keep_alive = True, keep_alive
         carrying = self._carrier.begin(order)
-        while True:
-            passage = await carrying.open()
-            stream = Stream(carrying, passage)
-            try:
-                await stream.begin()
-            except UpstreamError as error:
-                failure = error
-            else:
-                return stream
-            await carrying.failed(passage, failure)
+        try:
+            return await _begun(carrying)
+        except Refused as error:
+            raise error.error from error
 
     def _order(self, name: str, document: dict[str, Any], request_id: str | None, caller: Caller) -> Order:
         limit = document.get("max_tokens")
@@ -130,6 +127,20 @@ class Generator:
             max_tokens=limit if isinstance(limit, int) else None,
             started=perf_counter(),
         )
+
+
+async def _begun(carrying: Carrying) -> Stream:
+    """The answer, its first chunk there."""
+    while True:
+        passage = await carrying.open()
+        stream = Stream(carrying, passage)
+        try:
+            await stream.begin()
+        except UpstreamError as error:
+            failure = error
+        else:
+            return stream
+        await carrying.failed(passage, failure)
 
 
 async def _whole(carrying: Carrying) -> tuple[dict[str, Any], Record]:

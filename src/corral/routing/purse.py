@@ -58,6 +58,10 @@ class Purse:
         """Prices may have changed."""
         self._known.clear()
 
+    def limit(self, order: Order) -> int:
+        """The bound on what may be written, for an order under a budget."""
+        return order.max_tokens or self._bound()
+
     def hold(self, order: Order, price: Price) -> tuple[Hold | None, int | None]:
         """Money for one call, and the bound on what may be written; (None, _) where it must be waited for.
 
@@ -67,7 +71,7 @@ class Purse:
         ledger, caller = self.ledger, order.caller
         if not (ledger.accounts(caller.id, caller.project) if ledger.awake else self._there()):
             return NOTHING, None
-        limit = order.max_tokens or self._bound()
+        limit = self.limit(order)
         return ledger.hold(caller, worst(order, price, limit)), limit
 
     async def reserve(self, order: Order, price: Price, model: str) -> tuple[Hold, int | None]:
@@ -77,7 +81,7 @@ class Purse:
             BudgetExceeded: there is not enough.
             DatabaseError: whether there is enough cannot be told.
         """
-        limit = order.max_tokens or self._bound()
+        limit = self.limit(order)
         found = await self.ledger.reserve(order.caller, worst(order, price, limit), model)
         return found, limit if found is not NOTHING else None
 
