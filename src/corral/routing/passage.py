@@ -122,7 +122,9 @@ class Passage:
     # kit.relay.Onlooker
 
     def whole(self, body: bytes) -> bytes:
-        """A whole answer."""
+        """A whole answer, which may be a stream of which all was there at once."""
+        if self._end is not None or self._unasked:
+            return self.passing(body, first=True)
         self.meter_feed(body)
         self.first = perf_counter()
         fault = self.meter.failed
@@ -148,10 +150,6 @@ class Passage:
     def tail(self, data: bytes) -> None:
         """The end of a long answer."""
         self.meter_feed(data)
-
-    def ending(self) -> bytes:
-        """The stream has ended."""
-        return b""
 
     def meter_feed(self, data: bytes) -> None:
         """Have the meter look at bytes that are relayed untouched."""
