@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from corral.domain.money import FREE, UNKNOWN
 from corral.domain.options import parse_options
+from corral.domain.ports import LaunchSpec
 from corral.errors import CorralError
 from corral.routing import layout
 from corral.routing.breakers import Breakers
@@ -166,9 +167,15 @@ class Routes:
         return known
 
     def _is_local(self, definition: Definition) -> bool:
-        """Whether a model that is not in memory would run here: it has files here, or no address elsewhere."""
-        options = self._corral.runtimes[definition.runtime].options
-        return definition.installed is not None or all(item.name != "base_url" for item in fields(options))
+        """Whether a model that is not in memory would run here: by its files, no address elsewhere, or memory."""
+        runtime = self._corral.runtimes[definition.runtime]
+        if definition.installed is not None or all(item.name != "base_url" for item in fields(runtime.options)):
+            return True
+        try:
+            options = parse_options(runtime.options, definition.options, f"model {definition.name!r}")
+        except CorralError:
+            return False  # whoever asks for it is told why it cannot be had
+        return runtime.demand(LaunchSpec(definition.name, options)) is not None
 
     def _price(self, model: str, known: Known) -> Price:
         engine, _ = self._corral.supervisor.outlook(model)
