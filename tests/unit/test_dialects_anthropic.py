@@ -144,7 +144,7 @@ def test_a_request_comes_back_as_it_was() -> None:
     ("given", "thinking"),
     [
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, Thinking(budget=2000)),
-        ({"thinking": {"type": "disabled"}}, Thinking(budget=0)),
+        ({"thinking": {"type": "disabled"}}, Thinking("none")),
         ({"thinking": {"type": "adaptive"}}, Thinking(budget=-1)),
         ({"thinking": {"type": "adaptive", "display": "summarized"}}, Thinking(budget=-1, shown=True)),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, Thinking("max")),

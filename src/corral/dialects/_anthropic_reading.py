@@ -370,7 +370,7 @@ def _thinking(given: dict[str, Any], effort: str | None, extra: dict[str, Any]) 
             _refuse("thinking.budget_tokens", "a whole number")
         return Thinking(effort, budget, shown)
     if kind == "disabled":
-        return Thinking(effort, 0, shown)
+        return Thinking(effort, 0, shown) if effort else Thinking("none", shown=shown)
     if kind == "adaptive":
         return Thinking(effort, None if effort else -1, shown)
     if not isinstance(kind, str):

@@ -62,7 +62,7 @@ class Messages:
     name = NAME
     dialect = "anthropic"
     kind = Kind.CHAT
-    media: bytes | None = b"text/event-stream; charset=utf-8"
+    media: bytes | None = b"text/event-stream"
 
     def read_request(self, document: Mapping[str, Any]) -> Request:
         """The request in a parsed body."""
@@ -144,7 +144,7 @@ def _fault(error: Any, status: int = 0) -> Fault:
         said = message if isinstance(message, str) and message else str(kind or "an error without a message")
         kind = kind if isinstance(kind, str) else None
     else:
-        said, kind = error if isinstance(error, str) else f"an error with the status {status}", None
+        said, kind = error if isinstance(error, str) and error else f"an error with the status {status}", None
     refused = kind in (None, "invalid_request_error", "request_too_large")
     return Fault(said, OVERFLOW if refused and _TOO_LONG.search(said) else kind, kind)
 
