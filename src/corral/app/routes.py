@@ -108,8 +108,7 @@ class Routes:
         known.in_flight = 0 if engine is None else engine.in_flight
         known.speed = self.speeds.of(model)
         known.alone = self.breakers.wait(model)
-        if known.alone:
-            known.why, known.due = self.breakers.why(model), self.breakers.due(model)
+        known.why, known.due = (self.breakers.why(model), self.breakers.due(model)) if known.alone else ("", False)
         return known
 
     def priced(self, model: str) -> Known:
