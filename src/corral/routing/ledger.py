@@ -43,7 +43,7 @@ IDLE: Final = 2.0
 """Seconds after which what nobody uses goes back to the database."""
 _LOOK: Final = 0.8
 """Seconds between two looks for budgets that another process has changed."""
-_SWEEP: Final = 15.0
+_SWEEP: Final = 5.0
 """Seconds between two looks for dead processes."""
 _SIGN: Final = 60.0
 """Seconds after which a holder at rest says that it lives."""
