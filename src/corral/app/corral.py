@@ -165,9 +165,12 @@ class Corral:
     @cached_property
     def metrics(self) -> Metrics:
         """What is counted of answers."""
+        from corral.app import measuring
         from corral.observability.metrics import Metrics
 
-        return Metrics()
+        made = Metrics()
+        measuring.attach(made, self)
+        return made
 
     @cached_property
     def audit(self) -> Audit:
