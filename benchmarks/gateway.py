@@ -18,9 +18,10 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import STARTERS, Peer, start_nginx
+from benchmarks.peers import PLAIN, STARTERS, Peer, start_corral, start_nginx
 from benchmarks.stage import Malfunction, Stage, lacking, staged
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ class Measured:
         return statistics.median(self.costs[connections])
 
 
-def start(stage: Stage, names: Sequence[str]) -> dict[str, Measured]:
+def start(stage: Stage, names: Sequence[str], *, plain: bool) -> dict[str, Measured]:
     """Start nginx and those named, and see that each gives the upstream's answer."""
     upstream = stage.upstream()
-    peers = [start_nginx(stage, upstream), *(STARTERS[name](stage, upstream) for name in names)]
+    peers = [start_nginx(stage, upstream)]
+    starters = STARTERS | {"corral": partial(start_corral, plain=plain)}
+    peers += [starters[name](stage, upstream) for name in names]
     check(stage, peers)
     return {peer.name: Measured(peer) for peer in peers}
 
@@ -150,6 +153,7 @@ def main() -> int:
     parser.add_argument(
         "--peers", default="vllm-router,litellm,portkey,corral", help=f"besides nginx, of {', '.join(STARTERS)}"
     )
+    parser.add_argument("--plain", action="store_true", help=PLAIN)
     parser.add_argument("--json", action="store_true", help="print the ratios as JSON in the last line")
     given = parser.parse_args()
     names = [name for name in given.peers.split(",") if name != "nginx"]
@@ -160,7 +164,7 @@ def main() -> int:
         return 2
     try:
         with staged() as stage:
-            measured = start(stage, names)
+            measured = start(stage, names, plain=given.plain)
             run(stage, measured, given.rounds, given.seconds)
     except (Malfunction, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import psutil
 
-from benchmarks.peers import start_corral
+from benchmarks.peers import PLAIN, start_corral
 from benchmarks.stage import MODEL, Call, Malfunction, Stage, lacking, staged
 
 TARGET = 1.1
@@ -35,9 +35,9 @@ def kinds(call: Call) -> list[Call]:
     return [call, replace(call, body=absent), replace(call, body=call.body[:-1])]
 
 
-def grow(stage: Stage, requests: int) -> tuple[list[tuple[int, int]], float]:
+def grow(stage: Stage, requests: int, *, plain: bool) -> tuple[list[tuple[int, int]], float]:
     """Requests answered so far and bytes then, at ten thousand and after each part that follows; answers a second."""
-    corral = start_corral(stage, stage.upstream())
+    corral = start_corral(stage, stage.upstream(), plain=plain)
     stage.wait(corral.name, corral.port, corral.call(), corral.good)
     process, calls = psutil.Process(corral.pid), kinds(corral.call())
     answered, seconds = 0, 0.0
@@ -59,6 +59,7 @@ def grow(stage: Stage, requests: int) -> tuple[list[tuple[int, int]], float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1_000_000, help=f"in all, more than {FIRST:,}")
+    parser.add_argument("--plain", action="store_true", help=PLAIN)
     parser.add_argument("--check", action="store_true", help="exit with 1 when the target is missed")
     given = parser.parse_args()
     if given.requests <= FIRST:
@@ -67,7 +68,7 @@ def main() -> int:
         return 2
     try:
         with staged() as stage:
-            found, rate = grow(stage, given.requests)
+            found, rate = grow(stage, given.requests, plain=given.plain)
     except (Malfunction, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -12,13 +12,13 @@ import platform
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from benchmarks.stage import CHAT, MODEL, PROXY, ROOT, Call, Stage, exact, free_port, same
+from benchmarks.stage import CHAT, MODEL, PROXY, ROOT, Call, Malfunction, Stage, environment, exact, free_port, same
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 ROUTER = "vllm-router==0.1.17"
 LITELLM = "litellm[proxy]==1.106.2"
 PORTKEY = "@portkey-ai/gateway@1.15.2"
+
+PLAIN = "without a key and a price"
+PRICE = {"input": 1.0, "output": 2.0}
+"""US dollars for a million tokens."""
 
 LITELLM_CONFIG = """
 model_list:
@@ -77,7 +81,7 @@ def start_nginx(stage: Stage, upstream: int, more: str = "") -> Peer:
     return Peer("nginx", port, pid, said.strip().rpartition("/")[2])
 
 
-def environment(name: str, wanted: str) -> Path:
+def installed(name: str, wanted: str) -> Path:
     """The folder of a virtual environment that holds what is wanted, made if it is not there yet."""
     folder = ROOT / ".cache" / f"bench-{name}"
     stamp = folder / "made-from"
@@ -91,7 +95,7 @@ def environment(name: str, wanted: str) -> Path:
 
 def start_router(stage: Stage, upstream: int) -> Peer:
     """vllm-router, which is written in Rust."""
-    folder, port = environment("vllm-router", ROUTER), free_port()
+    folder, port = installed("vllm-router", ROUTER), free_port()
     command = [str(folder / "bin" / "vllm-router"), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin", "--log-level", "error"]
     command += ["--disable-retries", "--disable-circuit-breaker", "--prometheus-host", "127.0.0.1"]
@@ -101,7 +105,7 @@ def start_router(stage: Stage, upstream: int) -> Peer:
 
 def start_litellm(stage: Stage, upstream: int) -> Peer:
     """LiteLLM's proxy without a database; it writes every answer anew."""
-    folder, port = environment("litellm", LITELLM), free_port()
+    folder, port = installed("litellm", LITELLM), free_port()
     key = f"sk-{secrets.token_hex(24)}"
     config = stage.folder / "litellm.yaml"
     config.write_text(LITELLM_CONFIG.format(model=MODEL, upstream=upstream))
@@ -147,18 +151,39 @@ def start_floor(stage: Stage, upstream: int) -> Peer:
     return Peer("floor", port, stage.start("floor", stage.proxy_core, command), f"Python {platform.python_version()}")
 
 
-def start_corral(stage: Stage, upstream: int) -> Peer:
-    """Corral with one model, which is the upstream's."""
+def start_corral(stage: Stage, upstream: int, *, plain: bool = False) -> Peer:
+    """Corral with one model, which is the upstream's, and with a key and a price, unless `plain`.
+
+    Receipts, usage and metrics are kept in any case.
+    """
     from corral import __version__
 
     home, port = stage.folder / "home", free_port()
     home.mkdir()
     config = stage.folder / "corral.json"
     options = {"base_url": f"http://127.0.0.1:{upstream}/v1"}
-    config.write_text(json.dumps({"models": {MODEL: {"runtime": "openai", "options": options}}}))
-    command = [sys.executable, "-m", "corral", "--config", str(config), "serve", "--port", str(port)]
-    pid = stage.start("corral", stage.proxy_core, command, {"CORRAL_HOME": str(home)})
-    return Peer("corral", port, pid, f"{__version__}, Python {platform.python_version()}")
+    settings = {"models": {MODEL: {"runtime": "openai", "options": options}}, "prices": {} if plain else {MODEL: PRICE}}
+    config.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "corral", "--config", str(config)]
+    env = {"CORRAL_HOME": str(home)}
+    key = None if plain else admit(command, env)
+    pid = stage.start("corral", stage.proxy_core, [*command, "serve", "--port", str(port)], env)
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    version = f"{__version__}, Python {platform.python_version()}" + (", plain" if plain else "")
+    return Peer("corral", port, pid, version, headers, key=key)
+
+
+def admit(command: Sequence[str], env: Mapping[str, str]) -> str:
+    """Make a key in the home of a Corral that is not running yet; returns what opens the server."""
+    whole = environment(env)
+
+    def run(*words: str) -> dict[str, Any]:
+        done = subprocess.run([*command, *words, "--json"], env=whole, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Malfunction(f"corral {' '.join(words)} failed:\n{done.stderr}")
+        return dict(json.loads(done.stdout))
+
+    return str(run("keys", "create", MODEL)["secret"])
 
 
 STARTERS: dict[str, Callable[[Stage, int], Peer]] = {

@@ -164,7 +164,7 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env=environment(env or {}),
                 start_new_session=True,
                 cwd=self.folder,
             )
@@ -238,6 +238,11 @@ def staged() -> Iterator[Stage]:
             yield stage
         finally:
             stage.close()
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this process with more, and without settings of Corral from outside."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")} | dict(more)
 
 
 def exact(said: bytes) -> bool:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
-from benchmarks.peers import Peer, start_corral, start_nginx
+from benchmarks.peers import PLAIN, Peer, start_corral, start_nginx
 from benchmarks.stage import ROOT, Call, Malfunction, Stage, free_port, lacking, staged
 from benchmarks.stream_ends import CHUNKS, DONE, ENGINE, MARK, MOST, body
 
@@ -73,13 +73,13 @@ def read(stage: Stage, peer: Peer, streams: int, seconds: float, pace: str = MOS
     return said["rate"], said["first"], (peer.worked() - before) / (said["rate"] * seconds) * 1e6
 
 
-def start(stage: Stage) -> list[Measured]:
+def start(stage: Stage, *, plain: bool) -> list[Measured]:
     """Start the upstream, nginx and Corral, and see that both give a whole stream."""
     upstream, call = free_port(), Call(body=body(MOST))
     command = [sys.executable, "-m", "benchmarks.stream_ends", "upstream", str(upstream)]
     stage.start("upstream", stage.load_core, command, {"PYTHONPATH": str(ROOT)})
     stage.wait("upstream", upstream, call, whole)
-    peers = [start_nginx(stage, upstream, NGINX_MORE), start_corral(stage, upstream)]
+    peers = [start_nginx(stage, upstream, NGINX_MORE), start_corral(stage, upstream, plain=plain)]
     for peer in peers:
         stage.wait(peer.name, peer.port, Call(call.path, peer.headers, call.body), whole)
     return [Measured(peer) for peer in peers]
@@ -121,13 +121,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="for one measurement")
+    parser.add_argument("--plain", action="store_true", help=PLAIN)
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     given = parser.parse_args()
     if lacking("nginx", "taskset"):
         return 2
     try:
         with staged() as stage:
-            measured = start(stage)
+            measured = start(stage, plain=given.plain)
             run(stage, measured, given.rounds, given.seconds)
     except (Malfunction, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.peers import start_corral
+from benchmarks.peers import PLAIN, start_corral
 from benchmarks.stage import (
     CONTENT,
     MODEL,
@@ -135,9 +135,9 @@ def dialects() -> dict[str, Dialect]:
     }
 
 
-def run(stage: Stage, chosen: dict[str, Dialect], rounds: int, seconds: float) -> None:
+def run(stage: Stage, chosen: dict[str, Dialect], rounds: int, seconds: float, *, plain: bool) -> None:
     """Measure all in rounds, whose order alternates."""
-    corral = start_corral(stage, stage.upstream())
+    corral = start_corral(stage, stage.upstream(), plain=plain)
     calls = {name: dialect.call(corral.key) for name, dialect in chosen.items()}
     stage.wait(corral.name, corral.port, calls[RELAYED], exact)
     for name, dialect in chosen.items():
@@ -171,6 +171,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="for one measurement, whole seconds")
     parser.add_argument("--dialects", default=",".join(every), help="those measured; openai always is")
+    parser.add_argument("--plain", action="store_true", help=PLAIN)
     parser.add_argument("--check", action="store_true", help="exit with 1 when the target is missed")
     given = parser.parse_args()
     names = [RELAYED, *(name for name in given.dialects.split(",") if name != RELAYED)]
@@ -182,7 +183,7 @@ def main() -> int:
     chosen = {name: every[name] for name in names}
     try:
         with staged() as stage:
-            run(stage, chosen, given.rounds, given.seconds)
+            run(stage, chosen, given.rounds, given.seconds, plain=given.plain)
     except (Malfunction, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         return 2
