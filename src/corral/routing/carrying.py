@@ -20,31 +20,27 @@ ends with an error. Whatever was called is in the record, and what it cost is in
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from corral.dialects.canonical import Stop
-from corral.domain.ports import Counter, Report, silent
+from corral.domain.ports import Report, silent
 from corral.domain.receipts import Attempt, Fallback
-from corral.errors import ContextOverflow, CorralError, Degraded, UpstreamError
-from corral.kit.upstream import Timeouts
+from corral.errors import CorralError, Degraded, UpstreamError
 from corral.observability.record import Record, receipt_json
-from corral.routing.dispatch import Answer, Ask, broken
+from corral.routing.calling import Calling, Missed, attempted
+from corral.routing.dispatch import broken
 from corral.routing.faults import Refused
-from corral.routing.ledger import NOTHING, Hold
-from corral.routing.passage import Passage
-from corral.routing.policies import Action, Verdict, backoff, classify, judge
+from corral.routing.hedging import race
+from corral.routing.policies import Action, backoff, classify, judge
 
 if TYPE_CHECKING:
-    from corral.domain.money import Price, Usage
     from corral.kit.http1 import Header
     from corral.kit.relay import Outcome
     from corral.lifecycle.engines import Engine
-    from corral.routing.composing import Call
     from corral.routing.order import Order
     from corral.routing.parts import Parts
-    from corral.routing.plan import Candidate, Patience, Plan
+    from corral.routing.passage import Passage
+    from corral.routing.plan import Candidate, Plan
 
 _FACTS_KEPT = 500
 _STOPS: dict[str, str] = {
@@ -99,10 +95,7 @@ class Carrying:
         "_calls",
         "_carrier",
         "_first",
-        "_held",
-        "_price",
         "calls",
-        "degraded",
         "order",
         "parts",
         "plan",
@@ -117,15 +110,12 @@ class Carrying:
         self.parts = carrier.parts
         self.calls = 0
         self.wait_ms = 0.0
-        self.degraded: tuple[str, ...] = ()
         self.tries: tuple[Attempt, ...] = ()
         self.settled: Record | None = None
         self._carrier = carrier
         self._at = 0
         self._calls = 0
         self._first: CorralError | None = None
-        self._held: Hold | None = None
-        self._price: Price | None = None
 
     @property
     def candidate(self) -> Candidate:
@@ -138,43 +128,15 @@ class Carrying:
         Raises:
             CorralError: no candidate is left, or none would do better; it is on record.
         """
-        parts, order = self.parts, self.order
+        hedge = self.plan.hedge
         while True:
-            model = self.candidate.model
-            ask = Ask(
-                model,
-                self._compose,
-                self._prepare,
-                order.needs,
-                order.keep_alive,
-                order.priority,
-                parts.timeouts if self.plan.patience is None else patient(parts.timeouts, self.plan.patience),
-            )
-            started = perf_counter()
-            error: CorralError
             try:
-                answer = await parts.dispatcher.open(ask, report)
-            except CorralError as failure:
-                self._release()
-                error, verdict, answer = failure, classify(failure), None
-            except BaseException:
-                self._release()
-                raise
-            finally:
-                self.calls += ask.attempts
-                self.wait_ms += ask.wait_ms
-            if answer is not None:
-                passage = Passage(self, answer, self._held, self._price)
-                self._held = None
-                if answer.response.status < 400:
-                    return passage
-                try:
-                    error, verdict = await passage.refusal()
-                finally:
-                    passage.close()
-                    passage.release()
-                started = answer.called
-            await self._again(error, verdict, answer, perf_counter() - started)
+                if hedge is not None and self._at + 1 < len(self.plan.candidates):
+                    return await race(self, hedge, report)
+                return await Calling(self, self.candidate).go(report)
+            except Missed as missed:
+                failure = missed
+            await self.again(failure)
 
     async def failed(self, passage: Passage, error: UpstreamError) -> None:
         """Of `passage`, nothing has reached the client, and nothing will: returns when another call may answer.
@@ -182,13 +144,16 @@ class Carrying:
         Raises:
             CorralError: none may; it is on record.
         """
-        answer = passage.answer
-        failure: CorralError = await self.parts.dispatcher.explain(answer.engine, error)
-        self.parts.dispatcher.doubt(answer.engine, error)
-        verdict = _verdict(error) if isinstance(error, Refused) else classify(failure)
+        answer, dispatcher = passage.answer, self.parts.dispatcher
+        failure: CorralError = await dispatcher.explain(answer.engine, error)
+        dispatcher.doubt(answer.engine, error)
+        verdict = judge(error.status, error.fault, error.retry_after) if isinstance(error, Refused) else None
+        verdict = verdict or classify(failure)
         usage, cost = passage.used(None)
         passage.pay(usage, cost)
-        await self._again(failure, verdict, answer, perf_counter() - answer.called, usage, cost)
+        seconds = perf_counter() - answer.called
+        attempt = attempted(passage.calling.candidate.model, verdict, answer, seconds, None, usage, cost or 0)
+        await self.again(Missed(failure, verdict, attempt, remote=answer.engine.remote))
 
     def finish(self, passage: Passage, outcome: Outcome) -> Record:
         """The answer has been carried, to its end or as far as it went. Settles what it cost, and notes it; once."""
@@ -206,7 +171,7 @@ class Carrying:
             parts.dispatcher.doubt(answer.engine, outcome.error)
             parts.breakers.failed(answer.engine.model, classify(error))
         elif not outcome.client_gone:
-            self._succeeded(answer, record)
+            self._succeeded(passage, record)
         record.usage, record.cost = passage.used(outcome)
         passage.pay(record.usage, record.cost)
         self._note(record)
@@ -229,7 +194,7 @@ class Carrying:
         record = self._noted(passage)
         record.first = record.heard = passage.first
         record.status = passage.response.status
-        self._succeeded(passage.answer, record)
+        self._succeeded(passage, record)
         record.usage, record.cost = passage.used(None)
         passage.pay(record.usage, record.cost)
         self._note(record)
@@ -248,69 +213,22 @@ class Carrying:
 
     def gone(self) -> None:
         """The client went away before an answer could be relayed to it."""
-        self._release()
         record = self._carrier.note(self.order)
         record.status, record.gone, record.attempts, record.wait_ms = 499, True, self.tries, self.wait_ms
         record.ended = perf_counter()
         self._note(record)
 
-    # One call
-
-    def _compose(self, engine: Engine) -> Call | None:
-        """What the engine is sent; None when money for it must be waited for, or tokens be counted."""
-        order, parts = self.order, self.parts
-        self._release()
-        self._price = price = parts.money.price(engine)
-        self._held, limit = parts.money.hold(order, price)
-        if self._held is None:
-            return None
-        call = parts.composer.compose(order, engine, self.candidate.model, limit)
-        facts = engine.session.facts
-        # A token stands for a byte at least: most prompts cannot be too long, and are not counted.
-        if facts.counts and facts.context is not None and len(call.body) + (order.max_tokens or 0) > facts.context:
-            return None
-        return call
-
-    async def _prepare(self, engine: Engine) -> Call:
-        order, parts = self.order, self.parts
-        self._price = price = parts.money.price(engine)
-        limit = None
-        if self._held is None:
-            self._held, limit = await parts.money.reserve(order, price, engine.model)
-        elif self._held is not NOTHING:
-            limit = parts.money.limit(order)
-        call = parts.composer.compose(order, engine, self.candidate.model, limit)
-        if engine.session.facts.counts:
-            self.degraded = await measure(engine, call, order, limit)
-        return call
-
-    def _release(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            held.release()
-
     # What comes of a failure
 
-    async def _again(
-        self,
-        error: CorralError,
-        verdict: Verdict,
-        answer: Answer[Call] | None,
-        seconds: float,
-        usage: Usage | None = None,
-        cost: int | None = None,
-    ) -> None:
+    async def again(self, missed: Missed) -> None:
         """Note a call that gave nothing, and return when another may; after a pause, where that is wise.
 
         Raises:
-            CorralError: none may.
+            CorralError: none may; it is on record.
         """
-        parts, model = self.parts, self.candidate.model
+        parts, verdict, error = self.parts, missed.verdict, missed.error
+        self.miss(missed)
         self._calls += 1
-        self._first = self._first or error
-        self.tries = (*self.tries, _attempt(model, verdict, answer, seconds, usage, cost))
-        if answer is None or answer.engine.remote:
-            parts.breakers.failed(model, verdict)
         if verdict.action is Action.GIVE_UP:
             raise self._ended(error)
         retries = self.plan.retries
@@ -321,6 +239,17 @@ class Carrying:
                 return
         if self._at + 1 >= len(self.plan.candidates):
             raise self._ended(self._told(error))
+        self.forward()
+
+    def miss(self, missed: Missed) -> None:
+        """Note a call that gave nothing."""
+        self._first = self._first or missed.error
+        self.tries = (*self.tries, missed.attempt)
+        if missed.remote:
+            self.parts.breakers.failed(missed.attempt.model, missed.verdict)
+
+    def forward(self) -> None:
+        """Ask the next candidate from now on."""
         self._at += 1
         self._calls = 0
 
@@ -366,7 +295,7 @@ class Carrying:
         record.ignored, record.attempts, record.wait_ms = answer.sent.ignored, self.tries, self.wait_ms
         record.sent, record.heard = answer.called, passage.first
         record.stop = _STOPS.get(passage.meter.stop or "", passage.meter.stop)
-        record.price, record.degraded = passage.price.source, self.degraded
+        record.price, record.degraded = passage.price.source, passage.calling.degraded
         if self.plan.dropped:
             record.drops = self._drops()
         record.ended = perf_counter()
@@ -375,11 +304,11 @@ class Carrying:
     def _drops(self) -> tuple[Fallback, ...]:
         return tuple(Fallback(each.model, each.code, each.reason) for each in self.plan.dropped)
 
-    def _succeeded(self, answer: Answer[Call], record: Record) -> None:
-        parts, model = self.parts, self.candidate.model
+    def _succeeded(self, passage: Passage, record: Record) -> None:
+        parts, model = self.parts, passage.calling.candidate.model
         parts.breakers.succeeded(model)
         if len(self.plan.candidates) > 1:
-            parts.planner.answered(self.order, model, (record.heard or record.ended) - answer.called)
+            parts.planner.answered(self.order, model, (record.heard or record.ended) - passage.answer.called)
 
     def _note(self, record: Record) -> None:
         self.settled = record
@@ -401,66 +330,3 @@ class Carrying:
             kept.clear()
         kept[engine.id] = tuple(facts)
         return kept[engine.id]
-
-
-def _verdict(error: Refused) -> Verdict:
-    return judge(error.status, error.fault, error.retry_after)
-
-
-def _attempt(
-    model: str, verdict: Verdict, answer: Answer[Any] | None, seconds: float, usage: Usage | None, cost: int | None
-) -> Attempt:
-    engine = None if answer is None else answer.engine
-    return Attempt(
-        model,
-        "" if engine is None else engine.runtime,
-        None if engine is None else engine.id,
-        verdict.code,
-        verdict.reason,
-        None if answer is None else answer.response.status,
-        usage,
-        cost or 0,
-        seconds,
-        billed=usage is not None,
-    )
-
-
-async def measure(engine: Engine, call: Call, order: Order, limit: int | None) -> tuple[str, ...]:
-    """Whether a prompt, counted by the engine itself, leaves room for the answer; what is less than asked for.
-
-    Raises:
-        ContextOverflow: it does not leave room for one token.
-        Degraded: the order is strict, and there is not room for all that may be written.
-    """
-    session, context = engine.session, engine.session.facts.context
-    count = await session.count(call.path, orjson.loads(call.body)) if isinstance(session, Counter) else None
-    if count is None or context is None:
-        return ()
-    if count >= context:
-        raise ContextOverflow(
-            f"The prompt has {count} tokens, and the context of {engine.model!r} holds {context}.",
-            f"Send less, or give the model more: models.{engine.model}.options.context",
-            param="messages",
-        )
-    wanted = order.max_tokens or limit
-    if wanted is None or count + wanted <= context:
-        return ()
-    said = f"context: {context - count} tokens of answer fit, {wanted} were asked for"
-    if order.strict:
-        raise Degraded(
-            f"Model {engine.model!r} would have to stop early: the prompt has {count} tokens of its {context}, and "
-            f"{wanted} of answer were asked for.",
-            "Ask for fewer, send less, or ask without strict.",
-            param="max_tokens",
-        )
-    return (said,)
-
-
-def patient(usual: Timeouts, own: Patience) -> Timeouts:
-    """The time-outs of a route."""
-    return Timeouts(
-        connect=usual.connect if own.connect is None else own.connect,
-        first_byte=usual.first_byte if own.first_byte is None else own.first_byte,
-        between=usual.between if own.between is None else own.between,
-        total=usual.total if own.total is None else own.total,
-    )

@@ -13,6 +13,7 @@ from corral.routing.book import Amounts
 from corral.routing.dispatch import Answer, broken
 from corral.routing.faults import Refused, refused
 from corral.routing.policies import Verdict, judge, named_wait
+from corral.routing.priming import Primed, primed
 from corral.routing.translation import Translated
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from corral.domain.money import Price
     from corral.kit.http1 import Response
     from corral.kit.relay import Outcome
+    from corral.routing.calling import Calling
     from corral.routing.carrying import Carrying
     from corral.routing.composing import Call
     from corral.routing.ledger import Hold
@@ -28,20 +30,24 @@ _LONGEST_REFUSAL = 64 * 1024
 """Bytes of an engine's error that are read."""
 _ENDS = {"openai.chat": b"data: [DONE]", "openai.completions": b"data: [DONE]"}
 """What the last event of a stream is known by, where bytes are relayed; before it stands the receipt."""
-_BYTES_A_TOKEN = 4
+BYTES_A_TOKEN = 4
+"""Bytes of a request that are taken for a token where nobody counted."""
 
 
 class Passage:
     """One answer on its way past: `response` is it, in the client's form. Looks on (`kit.relay.Onlooker`)."""
 
-    __slots__ = ("_carrying", "_end", "_held", "_unasked", "answer", "first", "meter", "price", "response")
+    __slots__ = ("_carrying", "_end", "_held", "_unasked", "answer", "calling", "first", "meter", "price", "response")
 
-    def __init__(self, carrying: Carrying, answer: Answer[Call], held: Hold | None, price: Price | None) -> None:
+    def __init__(
+        self, carrying: Carrying, calling: Calling, answer: Answer[Call], held: Hold | None, price: Price | None
+    ) -> None:
         call, order = answer.sent, carrying.order
         self.answer = answer
+        self.calling = calling
         self.first = 0.0
         self.price = price or carrying.parts.money.price(answer.engine)
-        self.response: Response | Translated = answer.response
+        self.response: Response | Translated | Primed = answer.response
         self.meter: Meter | Translated
         self._carrying = carrying
         self._held = held
@@ -85,7 +91,7 @@ class Passage:
         usage = self.meter.usage
         if usage is None and outcome is not None and outcome.bytes and self.response.status < 400:
             order = self._carrying.order
-            usage = Usage(len(order.body or b"") // _BYTES_A_TOKEN, outcome.chunks)
+            usage = Usage(len(order.body or b"") // BYTES_A_TOKEN, outcome.chunks)
         if usage is None:
             return None, 0
         return usage, self.price.cost(usage) if self.price.known else None
@@ -93,10 +99,18 @@ class Passage:
     def render(self, error: CorralError) -> bytes:
         """`error` as the last event of the stream, in the client's form."""
         told = broken(self.answer.engine, error)
-        if isinstance(self.response, Translated):
-            return self.response.render(told)
+        if isinstance(self.meter, Translated):
+            return self.meter.render(told)
         order = self._carrying.order
         return order.form.stream_writer(order.request).fail(told)
+
+    async def prime(self) -> None:
+        """Wait for the first piece of the answer, which then comes first.
+
+        Raises:
+            UpstreamError: it broke before that.
+        """
+        self.response = await primed(self.response)
 
     async def refusal(self) -> tuple[Refused, Verdict]:
         """The error that the engine answered with, read; and what it means."""
@@ -153,8 +167,8 @@ class Passage:
 
     def meter_feed(self, data: bytes) -> None:
         """Have the meter look at bytes that are relayed untouched."""
-        if self.meter is not self.response:
-            self.meter.feed(data)  # type: ignore[union-attr]  # a translated answer meters itself
+        if not isinstance(self.meter, Translated):
+            self.meter.feed(data)
 
     def _closing(self) -> bytes:
         return self._carrying.comment(self)

@@ -1,0 +1,208 @@
+"""One call of one candidate: its engine ready, its money held, its tokens counted, the head of its answer there."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import orjson
+
+from corral.domain.money import Usage
+from corral.domain.ports import Counter, Report, silent
+from corral.domain.receipts import Attempt
+from corral.errors import ContextOverflow, CorralError, Degraded, UpstreamTimeout
+from corral.kit.upstream import Timeouts
+from corral.routing.book import Amounts
+from corral.routing.dispatch import Ask
+from corral.routing.ledger import NOTHING, Hold
+from corral.routing.passage import BYTES_A_TOKEN, Passage
+from corral.routing.policies import Verdict, classify
+
+if TYPE_CHECKING:
+    from corral.domain.money import Price
+    from corral.lifecycle.engines import Engine
+    from corral.routing.carrying import Carrying
+    from corral.routing.composing import Call
+    from corral.routing.dispatch import Answer
+    from corral.routing.order import Order
+    from corral.routing.plan import Candidate, Patience
+
+
+class Missed(Exception):
+    """A call gave no answer: why, what that means, and what it cost all the same."""
+
+    def __init__(self, error: CorralError, verdict: Verdict, attempt: Attempt, *, remote: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.verdict = verdict
+        self.attempt = attempt
+        self.remote = remote
+
+
+class Calling:
+    """One call of `candidate`. What it counts is added to `carrying`. `engine` and `price` are whom it came to."""
+
+    __slots__ = ("_carrying", "_held", "candidate", "degraded", "engine", "price")
+
+    def __init__(self, carrying: Carrying, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.degraded: tuple[str, ...] = ()
+        self._carrying = carrying
+        self.engine: Engine | None = None
+        self._held: Hold | None = None
+        self.price: Price | None = None
+
+    def prompt(self) -> Usage:
+        """What an engine has read that never told what it used: reckoned."""
+        return Usage(len(self._carrying.order.body or b"") // BYTES_A_TOKEN)
+
+    async def go(self, report: Report = silent) -> Passage:
+        """The answer, whose head is no refusal.
+
+        Raises:
+            Missed: there is none.
+        """
+        carrying = self._carrying
+        order, parts, patience = carrying.order, carrying.parts, carrying.plan.patience
+        ask = Ask(
+            self.candidate.model,
+            self._compose,
+            self._prepare,
+            order.needs,
+            order.keep_alive,
+            order.priority,
+            parts.timeouts if patience is None else patient(parts.timeouts, patience),
+        )
+        started = perf_counter()
+        answer = None
+        try:
+            answer = await parts.dispatcher.open(ask, report)
+        except CorralError as failure:
+            raise self._missed(failure, perf_counter() - started) from failure
+        finally:
+            carrying.calls += ask.attempts
+            carrying.wait_ms += ask.wait_ms
+            if answer is None:
+                self._release()
+        held, self._held = self._held, None
+        passage = Passage(carrying, self, answer, held, self.price)
+        if answer.response.status < 400:
+            return passage
+        try:
+            error, verdict = await passage.refusal()
+        finally:
+            passage.close()
+            passage.release()
+        attempt = attempted(self.candidate.model, verdict, answer, perf_counter() - answer.called)
+        raise Missed(error, verdict, attempt, remote=answer.engine.remote)
+
+    def _missed(self, error: CorralError, seconds: float) -> Missed:
+        """A call without an answer. Where a vendor was too slow it is billed for its prompt: it may have read it."""
+        engine, verdict, usage, cost = self.engine, classify(error), None, 0
+        if isinstance(error, UpstreamTimeout) and engine is not None and engine.remote and self.price is not None:
+            usage = self.prompt()
+            cost = self.price.cost(usage)
+            held, self._held = self._held, None
+            if held is not None:
+                held.settle(Amounts(cost if self.price.known else None, usage.input))
+        attempt = attempted(self.candidate.model, verdict, None, seconds, engine, usage, cost)
+        return Missed(error, verdict, attempt, remote=engine is None or engine.remote)
+
+    def _compose(self, engine: Engine) -> Call | None:
+        """What the engine is sent; None when money for it must be waited for, or tokens be counted."""
+        order, parts = self._carrying.order, self._carrying.parts
+        self._release()
+        self.engine = engine
+        self.price = price = parts.money.price(engine)
+        self._held, limit = parts.money.hold(order, price)
+        if self._held is None:
+            return None
+        call = parts.composer.compose(order, engine, self.candidate.model, limit)
+        facts = engine.session.facts
+        # A token stands for a byte at least: most prompts cannot be too long, and are not counted.
+        if facts.counts and facts.context is not None and len(call.body) + (order.max_tokens or 0) > facts.context:
+            return None
+        return call
+
+    async def _prepare(self, engine: Engine) -> Call:
+        order, parts = self._carrying.order, self._carrying.parts
+        limit = None
+        if self._held is None:
+            self._held, limit = await parts.money.reserve(order, parts.money.price(engine), engine.model)
+        elif self._held is not NOTHING:
+            limit = parts.money.limit(order)
+        call = parts.composer.compose(order, engine, self.candidate.model, limit)
+        if engine.session.facts.counts:
+            self.degraded = await measure(engine, call, order, limit)
+        return call
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+
+def attempted(
+    model: str,
+    verdict: Verdict,
+    answer: Answer[Call] | None,
+    seconds: float,
+    engine: Engine | None = None,
+    usage: Usage | None = None,
+    cost: int = 0,
+) -> Attempt:
+    """A call that gave nothing, for the receipt."""
+    asked = engine if answer is None else answer.engine
+    return Attempt(
+        model,
+        "" if asked is None else asked.runtime,
+        None if asked is None else asked.id,
+        verdict.code,
+        verdict.reason,
+        None if answer is None else answer.response.status,
+        usage,
+        cost,
+        seconds,
+        billed=usage is not None,
+    )
+
+
+async def measure(engine: Engine, call: Call, order: Order, limit: int | None) -> tuple[str, ...]:
+    """Whether a prompt, counted by the engine itself, leaves room for the answer; what is less than asked for.
+
+    Raises:
+        ContextOverflow: it does not leave room for one token.
+        Degraded: the order is strict, and there is not room for all that may be written.
+    """
+    session, context = engine.session, engine.session.facts.context
+    count = await session.count(call.path, orjson.loads(call.body)) if isinstance(session, Counter) else None
+    if count is None or context is None:
+        return ()
+    if count >= context:
+        raise ContextOverflow(
+            f"The prompt has {count} tokens, and the context of {engine.model!r} holds {context}.",
+            f"Send less, or give the model more: models.{engine.model}.options.context",
+            param="messages",
+        )
+    wanted = order.max_tokens or limit
+    if wanted is None or count + wanted <= context:
+        return ()
+    said = f"context: {context - count} tokens of answer fit, {wanted} were asked for"
+    if order.strict:
+        raise Degraded(
+            f"Model {engine.model!r} would have to stop early: the prompt has {count} tokens of its {context}, and "
+            f"{wanted} of answer were asked for.",
+            "Ask for fewer, send less, or ask without strict.",
+            param="max_tokens",
+        )
+    return (said,)
+
+
+def patient(usual: Timeouts, own: Patience) -> Timeouts:
+    """The time-outs of a route."""
+    return Timeouts(
+        connect=usual.connect if own.connect is None else own.connect,
+        first_byte=usual.first_byte if own.first_byte is None else own.first_byte,
+        between=usual.between if own.between is None else own.between,
+        total=usual.total if own.total is None else own.total,
+    )

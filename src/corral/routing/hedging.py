@@ -1,0 +1,120 @@
+"""When an answer is long in coming, the next candidate is asked as well; the first to say something answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from corral.errors import UpstreamError
+from corral.routing.calling import Calling, Missed, attempted
+from corral.routing.passage import Passage
+from corral.routing.policies import Action, Verdict, classify
+
+if TYPE_CHECKING:
+    from corral.domain.ports import Report
+    from corral.routing.carrying import Carrying
+
+_LOST = "hedged"
+"""The code of a call that another was quicker than."""
+
+
+async def race(carrying: Carrying, after: float, report: Report) -> Passage:
+    """The first answer to say something, of the candidate whose turn it is and of the next `after` that many seconds.
+
+    Who was slower is stopped, and billed for the prompt: it has read it.
+
+    Raises:
+        Missed: none of those asked answers; all but the last are noted.
+    """
+    candidates = carrying.plan.candidates
+    at = candidates.index(carrying.candidate)
+    running: dict[asyncio.Task[Passage], Calling] = {}
+    clock = carrying.parts.clock
+    timer: asyncio.Task[None] | None = None
+    try:
+        while True:
+            calling = Calling(carrying, candidates[at])
+            running[asyncio.create_task(_said(calling, report))] = calling
+            more = at + 1 < len(candidates)
+            timer = asyncio.create_task(clock.sleep(after)) if more else None
+            found = await _one_of(carrying, running, timer)
+            if timer is not None:
+                timer.cancel()
+            if isinstance(found, Passage):
+                return found
+            if found is not None:
+                if not running and (not more or found.verdict.action is Action.GIVE_UP):
+                    raise found
+                carrying.miss(found)
+            at += 1
+            carrying.forward()
+    finally:
+        if timer is not None:
+            timer.cancel()
+        await _stop(carrying, running)
+
+
+async def _one_of(
+    carrying: Carrying, running: dict[asyncio.Task[Passage], Calling], timer: asyncio.Task[None] | None
+) -> Passage | Missed | None:
+    """The first answer; or why the last that was asked gave none; or None when the time is over."""
+    while True:
+        waiting: set[asyncio.Task[object]] = {*running}
+        if timer is not None:
+            waiting.add(timer)
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in running if task in done]:
+            running.pop(task)
+            error = task.exception()
+            if error is None:
+                return task.result()
+            if not isinstance(error, Missed):
+                raise error
+            if timer is not None or not running:
+                return error
+            carrying.miss(error)
+        if timer is not None and timer in done:
+            return None
+
+
+async def _said(calling: Calling, report: Report) -> Passage:
+    """An answer of which the first piece is there.
+
+    Raises:
+        Missed: there is none.
+    """
+    passage = await calling.go(report)
+    begun = False
+    try:
+        await passage.prime()
+        begun = True
+    except UpstreamError as error:
+        verdict = classify(error)
+        attempt = attempted(calling.candidate.model, verdict, passage.answer, 0.0)
+        raise Missed(error, verdict, attempt, remote=passage.answer.engine.remote) from error
+    finally:
+        if not begun:
+            usage = calling.prompt()
+            passage.pay(usage, passage.price.cost(usage))
+            passage.close()
+    return passage
+
+
+async def _stop(carrying: Carrying, running: dict[asyncio.Task[Passage], Calling]) -> None:
+    """End the calls that were too slow, and note what they cost."""
+    for task in running:
+        task.cancel()
+    for task, calling in running.items():
+        try:
+            passage = await task
+        except (asyncio.CancelledError, Missed):
+            pass
+        else:  # it had answered in the same moment
+            passage.pay(calling.prompt(), passage.price.cost(calling.prompt()))
+            passage.close()
+        engine, price = calling.engine, calling.price
+        if engine is not None and price is not None:
+            verdict = Verdict(Action.NEXT, _LOST, "another answered first")
+            usage = calling.prompt()
+            attempt = attempted(calling.candidate.model, verdict, None, 0.0, engine, usage, price.cost(usage))
+            carrying.tries = (*carrying.tries, attempt)
