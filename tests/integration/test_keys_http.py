@@ -140,29 +140,81 @@ def test_a_key_lives_over_http(server: Server) -> None:
     assert ask(server, "GET", "/v1/models").status == 200
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        None,
-        {},
-        {"name": ""},
-        {"name": "x", "scope": "root"},
-        {"name": "x", "requests": 0},
-        {"name": "x", "requests": "many"},
-        {"name": "x", "models": "robot"},
-        {"name": "x", "models": [""]},
-        {"name": "x", "projects": ["a b"]},
-        {"name": "x", "expires_at": 1},
-        {"name": "x", "tokens": 10**30},
-        {"name": "x", "hash": "00"},
-        {"name": None},
-        [],
-    ],
-)
-def test_a_key_that_cannot_be_is_refused(server: Server, body: Any) -> None:
-    reply = ask(server, "POST", "/api/v1/keys", body)
-    assert (reply.status, reply.code) == (400, "invalid_request"), reply.body
+IMPOSSIBLE: list[Any] = [
+    None,
+    {},
+    {"name": ""},
+    {"name": "x", "scope": "root"},
+    {"name": "x", "requests": 0},
+    {"name": "x", "requests": "many"},
+    {"name": "x", "models": "robot"},
+    {"name": "x", "models": [""]},
+    {"name": "x", "projects": ["a b"]},
+    {"name": "x", "expires_at": 1},
+    {"name": "x", "tokens": 10**30},
+    {"name": "x", "hash": "00"},
+    {"name": None},
+    [],
+]
+
+
+def test_a_key_that_cannot_be_is_refused(server: Server) -> None:
+    for body in IMPOSSIBLE:
+        reply = ask(server, "POST", "/api/v1/keys", body)
+        assert (reply.status, reply.code) == (400, "invalid_request"), (body, reply.body)
     assert ask(server, "GET", "/api/v1/keys").json["count"] == 0
+
+
+def test_a_key_sees_and_uses_the_models_it_may(server: Server) -> None:
+    secret = ask(server, "POST", "/api/v1/keys", {"name": "ci", "models": ["rob*"]}).json["secret"]
+    assert [model["id"] for model in ask(server, "GET", "/v1/models", **bearer(secret)).json["data"]] == ["robot"]
+    assert ask(server, "GET", "/v1/models/robot", **bearer(secret)).status == 200
+    assert ask(server, "GET", "/v1/models/other", **bearer(secret)).status == 404
+    everything = ask(server, "GET", "/v1/models", **bearer(token(server))).json["data"]
+    assert [model["id"] for model in everything] == ["other", "robot"]
+    assert ask(server, "POST", "/v1/chat/completions", chat("robot"), **bearer(secret)).status == 200
+    refused = ask(server, "POST", "/v1/chat/completions", chat("other"), **bearer(secret))
+    assert refused.status in (403, 404), refused.body
+
+
+def chat(model: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+
+
+DIALECTS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", chat("robot")),
+    ("/v1/messages", {**chat("robot"), "max_tokens": 5}),
+    ("/v1beta/models/robot:generateContent", {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}),
+]
+
+
+def test_a_limit_is_held_and_told_in_every_dialect(server: Server) -> None:
+    wish = {"name": "slow", "requests": len(DIALECTS)}
+    key = bearer(ask(server, "POST", "/api/v1/keys", wish).json["secret"])
+    left = []
+    for path, body in DIALECTS:
+        reply = ask(server, "POST", path, body, **key)
+        assert reply.status == 200, (path, reply.body)
+        left.append(int(reply.headers["x-ratelimit-remaining-requests"]))
+    assert left == [2, 1, 0]
+    for path, body in DIALECTS:
+        reply = ask(server, "POST", path, body, **key)
+        assert reply.status == 429, (path, reply.body)
+        assert 0 < int(reply.headers["retry-after"]) <= 60
+        assert b"requests a minute" in reply.body
+        assert ask(server, "POST", path, body).status == 401
+    assert ask(server, "POST", DIALECTS[0][0], chat("robot"), **bearer(token(server))).status == 200
+
+
+def test_geminis_clients_may_put_the_key_into_the_address(server: Server) -> None:
+    secret = ask(server, "POST", "/api/v1/keys", {"name": "ci"}).json["secret"]
+    path, body = DIALECTS[-1]
+    assert ask(server, "POST", f"{path}?key={secret}", body).status == 200
+    assert ask(server, "POST", f"{path}?key=wrong", body).status == 401
+    assert ask(server, "GET", f"/v1beta/models?key={secret}").status == 200
+    log = (server.home.parent / "server.log").read_text()
+    assert f"{path}?key=*** 200" in log
+    assert secret[9:] not in log
 
 
 def test_what_is_managed_stands_in_the_audit_log(server: Server) -> None:

@@ -242,6 +242,7 @@ class Gateway:
         except CorralError as error:
             _log.error("nobody but the terminal is let in until the keys can be read: %s", error)
         self._spawn(self.corral.keys.run())
+        self._spawn(self.corral.audit.run(self.corral.settings.usage.keep))
         self._spawn(self.corral.traffic.run())
         self._registrations.restore()
         self._spawn(self.corral.supervisor.run())

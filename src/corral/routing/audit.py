@@ -5,11 +5,12 @@ An entry holds no secret: whoever writes one names what changed, never a key.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from corral.errors import InvalidRequest
+from corral.errors import CorralError, InvalidRequest
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     from corral.db.engine import Database
     from corral.domain.ports import Clock
 
+_PRUNE_EVERY = 3600.0
 _LONGEST = 1000
 """Characters of a target that are kept."""
 _LOCK = 7_860_001
 """What PostgreSQL calls the lock under which entries get their numbers."""
 _LARGEST = 2**63 - 1
+
+_log = logging.getLogger("corral.keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,16 @@ class Audit:
             return [Entry(**row) for row in (await connection.execute(query)).mappings()]
 
         return await self._database.read(work)
+
+    async def run(self, keep: float) -> None:
+        """Forget what is older than `keep` seconds, now and each hour, until cancelled."""
+        while True:
+            if self._database.file is None or self._database.file.exists():
+                try:
+                    await self.prune(keep)
+                except CorralError as error:
+                    _log.warning("the audit log is not pruned: %s", error)
+            await self._clock.sleep(_PRUNE_EVERY)
 
     async def prune(self, keep: float) -> int:
         """Forget what is older than `keep` seconds; how many entries that were. The newest of all stays."""
