@@ -48,7 +48,7 @@ from tests.support.dialects import (
 EXAMPLES = Path(__file__).parent / "dialect_examples"
 CHATTY = (Kind.CHAT, Kind.TEXT)
 _LESS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-_MORE = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+_MORE = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def existing(name: str) -> bool:
@@ -92,7 +92,7 @@ def checker(name: str, what: str) -> Any:
             ("openai.responses", "reply"): typed(responses.Response),
             ("openai.responses", "event"): typed(responses.ResponseStreamEvent),
             ("openai.completions", "reply"): typed(types.Completion),
-            ("openai.completions", "event"): typed(types.Completion),
+            ("openai.completions", "event"): lambda document: typed(types.Completion)(_finished(document)),
             ("openai.embeddings", "reply"): typed(types.CreateEmbeddingResponse),
         }.get((name, what))
     if name == "anthropic.messages":
@@ -109,6 +109,12 @@ def checker(name: str, what: str) -> Any:
         kind = ollama.ChatResponse if name == "ollama.chat" else ollama.GenerateResponse
         return kind.model_validate
     return None
+
+
+def _finished(chunk: Any) -> Any:
+    """A chunk with a reason to stop: the client's type demands one, and OpenAI sends null until the last."""
+    choices = [{**choice, "finish_reason": choice["finish_reason"] or "stop"} for choice in chunk["choices"]]
+    return {**chunk, "choices": choices}
 
 
 def checked(form: Form, what: str, document: Any) -> Any:

@@ -56,6 +56,8 @@ REASONS = {
     Stop.ERROR: "error",
 }
 """The `finish_reason` of each reason to stop."""
+TEXT_REASONS = REASONS | {Stop.TOOLS: "stop"}
+"""The same for plain completion, which calls no tools."""
 _LONGEST_MESSAGE = 4000
 
 

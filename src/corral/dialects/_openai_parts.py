@@ -69,6 +69,7 @@ def _read_image(part: Mapping[str, Any], where: str) -> Image:
         detail = take(part, "detail", str, f"{where}.")
     if type(url) is not str or not url:
         raise wrong(f"{where}.image_url", "an address")
+    detail = None if detail == "auto" else detail
     media_type, data = split_data(url)
     if data is None:
         return Image(url=url, detail=detail, cache=cache_of(part))
