@@ -22,6 +22,7 @@ from corral.gateway.application import Gateway
 from corral.gateway.auth import check_exposure
 from corral.gateway.presence import Presence, claim
 from corral.gateway.wire import Protocol, hurry, websocket
+from corral.observability.logs import formatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,7 +144,7 @@ def logs(settings: LogSettings) -> Iterator[None]:
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     levels = {"corral": level, "corral.access": logging.INFO, "uvicorn": max(level, logging.WARNING)}
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(formatter(settings.format))
     loggers = {logging.getLogger(name): value for name, value in levels.items()}
     before = {logger: logger.level for logger in loggers}
     writers = [logging.getLogger(name) for name in ("corral", "uvicorn")]
