@@ -4,8 +4,8 @@
 
 The upstream speaks OpenAI's chat completions, so those are relayed; Anthropic's messages, Ollama's chat, Gemini's
 generateContent and OpenAI's responses are translated there and back. All ask the same, in the words of their dialect
-and with the headers of its clients. Rounds alternate, medians are printed. Target: translated, at most 2.5 times the
-time.
+and with the headers of its clients. Rounds alternate, medians are printed. Target: relayed requests a second at most
+2.5 times the translated ones. The processor time for a request stands beside: other work changes it least.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ TEMPERATURE, TOKENS = 0.7, 128
 class Dialect:
     """How one dialect asks, where its answer has the text and the tokens, and what was measured in each round.
 
-    `key` is the header that its clients send their key in; `text` and `tokens` are paths into the answer.
+    `key` is the header that its clients send their key in; `text` and `tokens` are paths into the answer. Measured are
+    requests a second, milliseconds and microseconds of processor time.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Dialect:
     headers: dict[str, str] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     p50s: list[float] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
 
     def call(self, key: str | None) -> Call:
         """The request as its clients send it, with a key if there is one."""
@@ -147,22 +149,29 @@ def run(stage: Stage, chosen: dict[str, Dialect], rounds: int, seconds: float, *
         stage.load(corral.port, [calls[name]], CONNECTIONS, 1)  # warm
     for number in range(rounds):
         for name, dialect in chosen.items() if number % 2 == 0 else reversed(chosen.items()):
+            before = corral.worked()
             found = stage.load(corral.port, [calls[name]], CONNECTIONS, seconds)
             if found.refused:
                 raise Malfunction(f"{found.refused} of {found.requests} requests in {name}'s dialect were refused.")
             dialect.rates.append(found.rate)
             dialect.p50s.append(found.p50)
+            dialect.costs.append((corral.worked() - before) / found.requests * 1e6)
 
 
 def report(chosen: dict[str, Dialect]) -> bool:
     """Print the table; returns whether the target is met by all."""
-    print(f"{'':12}{'requests/s':>12}{'p50 ms':>9}{'times the relayed':>20}   (target: at most {TARGET})")
-    relayed, met = statistics.median(chosen[RELAYED].rates), True
-    for name, dialect in chosen.items():
-        rate = statistics.median(dialect.rates)
-        met = met and relayed / rate <= TARGET
-        print(f"{name:12}{rate:>12.0f}{statistics.median(dialect.p50s):>9.3f}{relayed / rate:>20.2f}")
-    return met
+    heading = "times the relayed, in requests/s and processor"
+    print(f"{'':12}{'requests/s':>12}{'p50 ms':>9}{'processor µs':>14}{heading:>48}")
+    found = {
+        name: [statistics.median(values) for values in (dialect.rates, dialect.p50s, dialect.costs)]
+        for name, dialect in chosen.items()
+    }
+    relayed = found[RELAYED]
+    for name, (rate, p50, cost) in found.items():
+        print(f"{name:12}{rate:>12.0f}{p50:>9.3f}{cost:>14.1f}{relayed[0] / rate:>34.2f}{cost / relayed[2]:>14.2f}")
+    most = max(relayed[0] / rate for rate, _, _ in found.values())
+    print(f"\nmost times the relayed: {most:.2f} (target: at most {TARGET})")
+    return most <= TARGET
 
 
 def main() -> int:
