@@ -10,6 +10,7 @@
     hardware, fit                               hardware.py
     services [list|start|stop|…]                services.py
     keys [create|list|rotate|…]                 keys.py
+    budgets [create|change|rm|release]          budgets.py
     usage [show]                                usage.py
     runtimes [install|rm]                       runtimes.py
     doctor, config [path|reload]                doctor.py, configuration.py
@@ -68,7 +69,7 @@ _PANELS: dict[str, dict[str, str]] = {
     },
     "Services": {"services": "services:app"},
     "Who may ask": {"keys": "keys:app"},
-    "What it costs": {"usage": "usage:app"},
+    "What it costs": {"budgets": "budgets:app", "usage": "usage:app"},
     "This machine": {
         "hardware": "hardware:hardware",
         "fit": "hardware:fit",

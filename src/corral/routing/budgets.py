@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from corral.db.tables import budgets, holders, keys, leases, spending
 from corral.domain.money import NANO, dollars, nano
 from corral.errors import BudgetNotFound, Conflict, InvalidRequest, KeyNotFound, nearest
+from corral.routing.audit import append
 from corral.routing.book import SUBJECTS, UNITS, Budget
 from corral.routing.periods import PERIODS, period_end, period_key
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from corral.db.engine import Database
     from corral.domain.ports import Clock
+    from corral.routing.audit import Actor
 
 LARGEST = (1 << 62) - 1
 """The largest amount, which leaves room to add up in 64 bits."""
@@ -107,8 +109,10 @@ class Budgets:
                 return status
         raise _missing(name, [status.budget.name for status in found])
 
-    async def create(self, budget: Budget) -> Status:
+    async def create(self, budget: Budget, actor: Actor | None = None) -> Status:
         """Add a budget; its id and time are made up here, and a key may be named by its name.
+
+        `actor`, here and below, is written into the audit log; None where that is done by somebody else.
 
         Raises:
             InvalidRequest: it makes no sense.
@@ -122,12 +126,15 @@ class Budgets:
             who = await _key(connection, made.who) if made.subject == "key" else made.who
             kept = replace(made, who=who)
             await connection.execute(budgets.insert().values(**_row(kept)))
+            await self._audit(connection, actor, "budget.create", kept)
             return kept
 
         kept = await self._unique(work, made.name)
         return _status(kept, period_key(kept.period, kept.created_at), None, kept.created_at)
 
-    async def change(self, name: str, *, amount: int | None = None, rename: str | None = None) -> Status:
+    async def change(
+        self, name: str, *, amount: int | None = None, rename: str | None = None, actor: Actor | None = None
+    ) -> Status:
         """Change the amount or the name of a budget; what is spent stays.
 
         Raises:
@@ -142,13 +149,14 @@ class Budgets:
 
         async def work(connection: AsyncConnection) -> int:
             change = update(budgets).where(budgets.c.id == before.id).values(amount=after.amount, name=after.name)
+            await self._audit(connection, actor, "budget.change", after)
             return (await connection.execute(change)).rowcount
 
         if not await self._unique(work, after.name):
             raise _missing(name, [])
         return await self.get(before.id)
 
-    async def remove(self, name: str) -> Budget:
+    async def remove(self, name: str, actor: Actor | None = None) -> Budget:
         """Remove a budget, and what is written down of it.
 
         Raises:
@@ -160,6 +168,7 @@ class Budgets:
             await connection.execute(delete(budgets).where(budgets.c.id == found.id))
             await connection.execute(delete(spending).where(spending.c.budget == found.id))
             await connection.execute(delete(leases).where(leases.c.budget == found.id))
+            await self._audit(connection, actor, "budget.remove", found)
 
         await self._database.write(work)
         return found
@@ -179,6 +188,11 @@ class Budgets:
             return [HolderStatus(name, *rest) for name, rest in found.items()]
 
         return await self._database.read(work)
+
+    async def _audit(self, connection: AsyncConnection, actor: Actor | None, action: str, budget: Budget) -> None:
+        if actor is not None:
+            detail = {"name": budget.name, "amount": budget.amount, "unit": budget.unit, "period": budget.period}
+            await append(connection, self._clock.wall(), actor, action, budget.id, detail)
 
     async def _unique(self, work: Any, name: str) -> Any:
         async def careful(connection: AsyncConnection) -> Any:

@@ -11,7 +11,19 @@ from corral import __version__
 from corral.app import Corral
 from corral.app.registration import Registrations
 from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
-from corral.gateway.api import catalog, hardware, keys, models, operations, routes, runtime, services, settings, usage
+from corral.gateway.api import (
+    budgets,
+    catalog,
+    hardware,
+    keys,
+    models,
+    operations,
+    routes,
+    runtime,
+    services,
+    settings,
+    usage,
+)
 from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
 from corral.gateway.workshop import Workshop
@@ -48,6 +60,7 @@ def create(
     api.include_router(settings.router(corral))
     api.include_router(usage.router(corral.books, corral.clock))
     api.include_router(keys.router(corral))
+    api.include_router(budgets.router(corral))
     api.include_router(keys.audited(corral))
     api.add_exception_handler(CorralError, _corral_error)
     api.add_exception_handler(RequestValidationError, _validation_error)

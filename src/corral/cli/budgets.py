@@ -1,0 +1,264 @@
+"""`corral budgets`: what may be spent, and what is left. No server is needed; one that runs knows within a second."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from corral.cli.invocation import Invocation, command, flag, group, invocation
+from corral.cli.output import Painted, time_text
+from corral.cli.table import Column
+from corral.errors import Conflict, InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from corral.db.engine import Database
+    from corral.routing.budgets import Budgets, HolderStatus, Status
+
+T = TypeVar("T")
+
+app = typer.Typer(invoke_without_command=True, add_help_option=False)
+
+Which = Annotated[str, typer.Argument(metavar="NAME", help="The budget's name or id.")]
+
+_BAR = 12
+_NEARLY = 0.8
+_ALIVE = 600.0
+"""Seconds since it was heard of in which a holder of another home counts as alive."""
+
+
+@app.callback()
+@group
+def budgets(context: typer.Context) -> None:
+    """Show and change what keys, projects and all together may spend."""
+    if context.invoked_subcommand is None:
+        _list(invocation(context, {}))
+
+
+@app.command("list", add_help_option=False)
+@command
+def list_budgets(given: Invocation) -> None:
+    """Show every budget, what of it is used in its present period, and when it is renewed."""
+    _list(given)
+
+
+@app.command(add_help_option=False)
+@command
+def create(
+    given: Invocation,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")],
+    amount: Annotated[float, typer.Argument(metavar="AMOUNT", help="How much: US dollars, or a number.")],
+    unit: Annotated[str, typer.Option(metavar="UNIT", help="usd, tokens or requests.")] = "usd",
+    per: Annotated[str, typer.Option(metavar="PERIOD", help="day, week, month or total; in UTC.")] = "month",
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Of this key, by name or id.")] = None,
+    project: Annotated[str | None, typer.Option(metavar="NAME", help="Of this project.")] = None,
+) -> None:
+    """Make a budget: of a key, of a project, or of all together.
+
+    For example: corral budgets create team 50 --per month --project game
+    """
+    if key is not None and project is not None:
+        raise InvalidRequest("A budget is of a key or of a project.", "Make two: both hold at once.")
+    subject, who = ("key", key) if key is not None else ("project", project) if project is not None else ("all", "")
+
+    async def make(book: "Budgets") -> "Status":
+        from corral.routing.audit import TERMINAL
+        from corral.routing.book import Budget
+        from corral.routing.budgets import amount_of
+
+        return await book.create(Budget("", name, subject, who or "", unit, per, amount_of(unit, amount)), TERMINAL)
+
+    _said(given, _with(given, make), "made")
+
+
+@app.command(add_help_option=False)
+@command
+def change(
+    given: Invocation,
+    name: Which,
+    amount: Annotated[float | None, typer.Option(metavar="AMOUNT", help="Another amount; what is spent stays.")] = None,
+    rename: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Another name.")] = None,
+) -> None:
+    """Change the amount or the name of a budget."""
+    if amount is None and rename is None:
+        raise InvalidRequest("There is nothing to change.", "Give --amount or --name.")
+
+    async def alter(book: "Budgets") -> "Status":
+        from corral.routing.audit import TERMINAL
+        from corral.routing.budgets import amount_of
+
+        unit = (await book.get(name)).budget.unit
+        whole = None if amount is None else amount_of(unit, amount)
+        return await book.change(name, amount=whole, rename=rename, actor=TERMINAL)
+
+    _said(given, _with(given, alter), "changed")
+
+
+@app.command("rm", add_help_option=False)
+@command
+def remove(given: Invocation, name: Which) -> None:
+    """Remove a budget, and what is written down of it."""
+
+    async def drop(book: "Budgets") -> str:
+        from corral.routing.audit import TERMINAL
+
+        return (await book.remove(name, TERMINAL)).name
+
+    found = _with(given, drop)
+    given.output.result(
+        {"name": found, "removed": True}, lambda: given.output.say(f"Budget {found} is removed."), [found]
+    )
+
+
+@app.command(add_help_option=False)
+@command
+def release(
+    given: Invocation,
+    holder: Annotated[str, typer.Argument(metavar="HOLDER", help="The process, as `corral budgets` names it.")],
+    unspent: Annotated[
+        bool, flag("--unspent", help="Give back what it had leased; otherwise it counts as spent.")
+    ] = False,
+    force: Annotated[bool, flag("--force", help="Even though it was heard of lately.")] = False,
+) -> None:
+    """End what a process has leased that will never come back, such as one of a machine that is gone."""
+    given.here_only("budgets")
+
+    async def end(database: "Database", book: "Budgets") -> dict[str, int]:
+        from corral.routing.treasury import Treasury
+
+        await _recover(given, database)
+        known = {each.id: each for each in await book.holders()}
+        if holder not in known:
+            raise NotFound(f"No process {holder[:60]!r} has a lease.", "See them: corral budgets")
+        if time.time() - known[holder].seen_at < _ALIVE and not force:
+            raise Conflict(
+                f"{holder} was heard of {time_text(time.time() - known[holder].seen_at)} ago.",
+                "It gives back what it has when it ends; --force ends it all the same.",
+            )
+        await Treasury(database).release(holder, spent=not unspent)
+        return dict(known[holder].leases)
+
+    leased = asyncio.run(_opened(given, end))
+    fate = "given back" if unspent else "counted as spent"
+    given.output.result(
+        {"holder": holder, "leases": leased, "spent": not unspent},
+        lambda: given.output.say(f"What {holder} had leased is {fate}."),
+        [holder],
+    )
+
+
+def _with(given: Invocation, question: Callable[["Budgets"], Awaitable[T]]) -> T:
+    given.here_only("budgets")
+    return asyncio.run(_opened(given, lambda _, book: question(book)))
+
+
+async def _opened(given: Invocation, work: Callable[["Database", "Budgets"], Awaitable[T]]) -> T:
+    from corral.db.engine import Database
+    from corral.kit.clock import SystemClock
+    from corral.routing.budgets import Budgets
+
+    settings = given.settings()
+    database = Database(settings.database.url, settings.home)
+    try:
+        return await work(database, Budgets(database, SystemClock()))
+    finally:
+        await database.close()
+
+
+async def _recover(given: Invocation, database: "Database") -> None:
+    """Close the books of processes of this home that died, so that what is shown is so."""
+    from corral.kit.clock import SystemClock
+    from corral.routing.recovery import recover
+    from corral.routing.treasury import Treasury
+
+    for found in await recover(given.settings().home / "ledger", Treasury(database), SystemClock()):
+        given.output.note(f"A process had died: its books are closed ({found.holder}).")
+
+
+def _list(given: Invocation) -> None:
+    given.here_only("budgets")
+
+    async def look(database: "Database", book: "Budgets") -> "tuple[list[Status], list[HolderStatus]]":
+        await _recover(given, database)
+        return await book.standing(), [each for each in await book.holders() if each.leases]
+
+    from corral.routing.budgets import describe
+
+    found, holders = asyncio.run(_opened(given, look))
+    output = given.output
+
+    def show() -> None:
+        if not found:
+            output.say("There is no budget. Make one: corral budgets create NAME AMOUNT")
+            return
+        now = time.time()
+        columns = [
+            Column("NAME"),
+            Column("OF", soft=True),
+            Column("PER"),
+            Column("AMOUNT", right=True),
+            Column("SPENT", right=True),
+            Column("RESERVED", right=True, spare=2),
+            Column("LEFT", right=True),
+            Column("USED", spare=1),
+            Column("RENEWED IN", spare=3),
+        ]
+        output.table(columns, [_row(status, now) for status in found])
+        _tell_lost(given, holders, now)
+
+    data = {
+        "budgets": [describe(status) for status in found],
+        "count": len(found),
+        "holders": [
+            {"holder": each.id, "home": each.home, "seen_at": each.seen_at, "leases": dict(each.leases)}
+            for each in holders
+        ],
+    }
+    output.result(data, show, [status.budget.name for status in found])
+
+
+def _tell_lost(given: Invocation, holders: Sequence["HolderStatus"], now: float) -> None:
+    for each in holders:
+        if now - each.seen_at >= _ALIVE:
+            given.output.note(
+                f"{each.id} has leases and was last heard of {time_text(now - each.seen_at)} ago. If its machine never "
+                f"comes back: corral budgets release {each.id}"
+            )
+
+
+def _row(status: "Status", now: float) -> list[object]:
+    budget = status.budget
+    shown = budget.shown if budget.unit == "usd" else budget.figure
+    renewal = "never" if status.renews_at is None else time_text(status.renews_at - now)
+    return [
+        budget.name,
+        f"{budget.subject} {budget.who}".strip(),
+        budget.period,
+        budget.shown(budget.amount),
+        shown(status.spent),
+        shown(status.leased),
+        shown(status.left),
+        _bar(status.spent, budget.amount),
+        renewal,
+    ]
+
+
+def _bar(spent: int, amount: int) -> Painted:
+    """How much is gone, as a bar and in per cent."""
+    part = min(spent / amount, 1.0) if amount else 1.0
+    full = min(int(part * _BAR + 0.5), _BAR)
+    style = "red" if part >= 1 else "yellow" if part >= _NEARLY else "green"
+    return Painted(f"{'█' * full}{'·' * (_BAR - full)} {int(part * 100):3d}%", style)
+
+
+def _said(given: Invocation, status: "Status", what: str) -> None:
+    from corral.routing.budgets import describe
+
+    output, budget = given.output, status.budget
+    data: Mapping[str, Any] = describe(status)
+    period = "in all" if budget.period == "total" else f"per {budget.period}"
+    message = (
+        f"Budget {budget.name} is {what}: {budget.shown(budget.amount)} {period}, {budget.figure(status.spent)} spent."
+    )
+    output.result(data, lambda: output.say(message), [budget.name])
