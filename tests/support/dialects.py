@@ -402,6 +402,9 @@ def gathered(events: Iterable[Event]) -> Reply:
 
 def pieces(form: Form, stream: bytes) -> list[bytes]:
     """What a reader of `form` is fed of a stream: the data of its whole events, or its whole lines."""
+    if form.name == "gemini.array":  # a chunk a line, with the array's own marks before it
+        marked = stream.split(b"\n")[: stream.count(b"\n")]
+        return [line for each in marked if (line := each.lstrip(b"[,").strip(b"] \n"))]
     if form.media != b"text/event-stream":
         return [line for line in stream.split(b"\n")[: stream.count(b"\n")] if line.strip()]
     whole = Splitter().feed(stream)

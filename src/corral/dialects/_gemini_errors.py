@@ -34,6 +34,7 @@ _STATUSES = {
 }
 _RPC = "type.googleapis.com/google.rpc."
 _TOO_LONG = re.compile(r"input token count.{0,40}exceeds|exceeds the maximum number of tokens", re.IGNORECASE)
+_UNSAID = "It does not say why."
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
@@ -76,9 +77,9 @@ def read_error(status: int, document: Any) -> Fault:
         document = document[0]  # so it comes where a stream was asked for as an array
     error = document.get("error") if type(document) is dict else None
     if type(error) is not dict:
-        return Fault(error if type(error) is str else "")
+        return Fault(error if type(error) is str and error else _UNSAID)
     message = error.get("message")
-    words = message if type(message) is str else ""
+    words = message if type(message) is str and message else _UNSAID
     code = error.get("status")
     name = code if type(code) is str else None
     kind: str | None = None

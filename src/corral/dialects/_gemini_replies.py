@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral.dialects._gemini_requests import NAME, rendered
-from corral.dialects._gemini_writing import arguments_of, thought
+from corral.dialects._gemini_writing import arguments_of, is_proof, thought
 from corral.dialects.canonical import Call, Reply, Stop, Text, Thought
 from corral.domain.money import Usage
 
@@ -56,15 +56,18 @@ def call_id(response: Any, index: int) -> str:
 
 
 def read_usage(said: Mapping[str, Any]) -> Usage:
-    """The tokens of a usageMetadata. What was thought stands beside what was written there, and is part of it here."""
+    """The tokens of a usageMetadata. What was thought stands beside what was written there, and is part of it here.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
     get = said.get
-    thoughts = get("thoughtsTokenCount") or 0
-    usage = Usage(
-        input=(get("promptTokenCount") or 0) + (get("toolUsePromptTokenCount") or 0),
-        output=(get("candidatesTokenCount") or 0) + thoughts,
-        cached=get("cachedContentTokenCount") or 0,
-        reasoning=thoughts,
-    )
+    thoughts, cached = get("thoughtsTokenCount") or 0, get("cachedContentTokenCount") or 0
+    read = (get("promptTokenCount") or 0) + (get("toolUsePromptTokenCount") or 0)
+    wrote = (get("candidatesTokenCount") or 0) + thoughts
+    if not type(thoughts) is type(cached) is type(read) is type(wrote) is int:
+        raise ValueError("a count of tokens is none")
+    usage = Usage(read, wrote, cached, 0, thoughts)
     heard = _sound(get("promptTokensDetails")) - _sound(get("cacheTokensDetails"))
     spoken = _sound(get("candidatesTokensDetails"))
     if heard <= 0 and not spoken:
@@ -75,7 +78,7 @@ def read_usage(said: Mapping[str, Any]) -> Usage:
 def _sound(details: Any) -> int:
     if not details:
         return 0
-    return sum(each.get("tokenCount") or 0 for each in details if each.get("modality") == "AUDIO")
+    return sum(int(each.get("tokenCount") or 0) for each in details if each.get("modality") == "AUDIO")
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
@@ -96,6 +99,12 @@ def write_usage(usage: Usage) -> dict[str, Any]:
     return out
 
 
+def _string(value: Any) -> str | None:
+    if value is None or type(value) is str:
+        return value
+    raise ValueError("a text is none")
+
+
 def read_logprobs(said: Any) -> list[dict[str, Any]] | None:
     """The tokens of a logprobsResult with their logarithms, as the canonical form has them."""
     if not said:
@@ -109,8 +118,8 @@ def read_logprobs(said: Any) -> list[dict[str, Any]] | None:
 
 
 def _token(said: Mapping[str, Any]) -> dict[str, Any]:
-    token = said.get("token") or ""
-    return {"token": token, "logprob": said.get("logProbability") or 0.0, "bytes": list(token.encode())}
+    token = _string(said.get("token")) or ""
+    return {"token": token, "logprob": float(said.get("logProbability") or 0.0), "bytes": list(token.encode())}
 
 
 def write_logprobs(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -138,10 +147,17 @@ def read_reply(document: Mapping[str, Any]) -> Reply:
     """
     if type(document) is not dict:
         raise ValueError("it is not an object")
-    response, said = document.get("responseId"), document.get("usageMetadata")
+    try:
+        return _read(document)
+    except (TypeError, KeyError, AttributeError, IndexError) as error:
+        raise ValueError(f"a part of it is none: {error}") from error
+
+
+def _read(document: Mapping[str, Any]) -> Reply:
+    response, said = _string(document.get("responseId")), document.get("usageMetadata")
     usage = read_usage(said) if said else None
     candidates = document.get("candidates")
-    head = {"id": response or "", "model": document.get("modelVersion") or "", "usage": usage}
+    head = {"id": response or "", "model": _string(document.get("modelVersion")) or "", "usage": usage}
     if not candidates:
         if not document.get("promptFeedback"):
             raise ValueError("it has no candidates")
@@ -163,10 +179,10 @@ def read_part(out: list[Part], part: Mapping[str, Any], response: Any, calls: in
     """Add what a part of an answer says; whether it is a call, of which `calls` came before.
 
     Raises:
-        ValueError: it is no such part.
+        ValueError, TypeError, KeyError, AttributeError: it is no such part.
     """
     text = part.get("text")
-    signature = part.get("thoughtSignature")
+    signature = _string(part.get("thoughtSignature"))
     if text is not None:
         if type(text) is not str:
             raise ValueError("a text is none")
@@ -176,8 +192,10 @@ def read_part(out: list[Part], part: Mapping[str, Any], response: Any, calls: in
         if text:
             out.append(Text(text))
     elif (called := part.get("functionCall")) is not None:
-        name, arguments = called["name"], called.get("args")
-        given = called.get("id") or call_id(response, calls)
+        name, arguments = _string(called["name"]), called.get("args")
+        if name is None or (arguments is not None and type(arguments) is not dict):
+            raise ValueError("a call is none")
+        given = _string(called.get("id")) or call_id(response, calls)
         out.append(Call(given, name, orjson.dumps(arguments).decode() if arguments else "{}", signature))
         return True
     else:
@@ -230,7 +248,7 @@ def write_call(given: str, name: str, arguments: str, signature: str | None) -> 
     if found is None:
         return None
     part: dict[str, Any] = {"functionCall": {"id": given, "name": name, "args": found}}
-    if signature is not None:
+    if is_proof(signature):
         part["thoughtSignature"] = signature
     return part
 

@@ -19,6 +19,7 @@ from corral.dialects._gemini_replies import (
     write_logprobs,
     write_usage,
 )
+from corral.dialects._gemini_writing import thought
 from corral.dialects.canonical import (
     Begun,
     Call,
@@ -64,12 +65,18 @@ class Reader:
         """
         # In an array each line begins with the bracket or the comma before the chunk.
         if data[:1] in b"[,]":
-            data = data[1:].strip().removesuffix(b"]")
+            data = data[1:].strip()
             if not data:
                 return []
         chunk = orjson.loads(data)
         if type(chunk) is not dict:
             raise ValueError("a chunk is not an object")
+        try:
+            return self._read(chunk)
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
+            raise ValueError(f"a part of a chunk is none: {error}") from error
+
+    def _read(self, chunk: dict[str, Any]) -> list[Event]:
         events: list[Event] = []
         if "error" in chunk:
             fault = read_error(0, chunk)
@@ -80,7 +87,7 @@ class Reader:
         if not self._begun:
             self._begun = True
             self._response = chunk.get("responseId")
-            events.append(Begun(self._response or "", chunk.get("modelVersion") or "", usage))
+            events.append(Begun(str(self._response or ""), str(chunk.get("modelVersion") or ""), usage))
         candidates = chunk.get("candidates")
         if candidates:
             self._candidate(candidates[0], events)
@@ -195,14 +202,8 @@ class Writer:
         return self._whole(parts or [{"text": ""}], last, usage)
 
     def _thought(self, event: ThoughtDelta) -> bytes:
-        part: dict[str, Any] = {"text": event.text if self._shown else ""}
-        if part["text"]:
-            part["thought"] = True
-        elif event.signature is None:
-            return _NOTHING
-        if event.signature is not None:
-            part["thoughtSignature"] = event.signature
-        return self._whole([part])
+        part = thought(Thought(event.text if self._shown else "", event.signature))
+        return _NOTHING if part is None else self._whole([part])
 
     def _whole(
         self, parts: list[dict[str, Any]], more: Mapping[str, Any] | None = None, usage: Mapping[str, Any] | None = None

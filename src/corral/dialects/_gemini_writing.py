@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -41,6 +42,7 @@ _OF_THE_TOOLS = frozenset({"googleSearch", "googleSearchRetrieval", "googleMaps"
     "retrieval",
     "enterpriseWebSearch",
 }
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY", "named": "ANY"}
 _BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 32768}
 _LEVELS = ((512, "MINIMAL"), (1024, "LOW"), (8192, "MEDIUM"))
@@ -153,8 +155,10 @@ def _part(part: Part, names: dict[str, str], also: dict[str, None]) -> dict[str,
     if isinstance(part, Call):
         names[part.id] = part.name
         out: dict[str, Any] = {"functionCall": call(part)}
-        if part.signature is not None:
+        if is_proof(part.signature):
             out["thoughtSignature"] = part.signature
+        elif part.signature is not None:
+            also["call.signature"] = None
         return out
     if isinstance(part, Result):
         return {"functionResponse": _response(part, names, also)}
@@ -182,19 +186,27 @@ def arguments_of(text: str) -> dict[str, Any] | None:
 
 def thought(part: Thought) -> dict[str, Any] | None:
     """A part for a thought; a signature without one signs what stands before it. None for hidden ones."""
+    signed = is_proof(part.signature)
     out: dict[str, Any] = {"text": part.text}
     if part.text:
         out["thought"] = True
-    elif part.signature is None:
+    elif not signed:
         return None
-    if part.signature is not None:
+    if signed:
         out["thoughtSignature"] = part.signature
     return out
+
+
+def is_proof(signature: str | None) -> bool:
+    """Whether Gemini and its clients can read the signature: they want bytes in base64, other vendors need not."""
+    return signature is not None and len(signature) % 4 == 0 and _BASE64.fullmatch(signature) is not None
 
 
 def _thought(part: Thought, also: dict[str, None]) -> dict[str, Any] | None:
     if part.hidden is not None:
         also["thought"] = None
+    if part.signature is not None and not is_proof(part.signature):
+        also["thought.signature"] = None
     return thought(part)
 
 

@@ -193,7 +193,7 @@ class Embeddings(_Common):
                 raise NotSupported("This engine embeds texts, and no tokens.", "Send the texts.", param="input")
             documents.append({"content": {"parts": [{"text": each}]}, **common})
         where = _gemini_writing.located(request.model)
-        ignored = unsaid(request, EMBED, frozenset({"dimensions", "base64"}), {*common} & profile.drop)
+        ignored = unsaid(request, EMBED, frozenset({"dimensions"}), {*common} & profile.drop)
         if len(documents) == 1:
             return Written(f"{where}:embedContent", documents[0], ignored)
         named = [{"model": where.removeprefix("/"), **each} for each in documents]
@@ -205,14 +205,20 @@ class Embeddings(_Common):
         Raises:
             ValueError: it is none.
         """
+        if type(document) is not dict:
+            raise ValueError("it is not an object")
         found = document.get("embeddings")
         if found is None:
             found = [document.get("embedding")]
-        vectors = tuple(each.get("values") if type(each) is dict else None for each in found)
+        listed = found if type(found) is list else []
+        vectors = tuple(each.get("values") if type(each) is dict else None for each in listed)
         if not vectors or any(type(each) is not list for each in vectors):
             raise ValueError("it has no vectors")
         said = document.get("usageMetadata")
-        return Vectors("", vectors, _gemini_replies.read_usage(said) if said else None)
+        try:
+            return Vectors("", vectors, _gemini_replies.read_usage(said) if type(said) is dict else None)
+        except TypeError as error:
+            raise ValueError("a count of tokens is none") from error
 
     def write_reply(self, reply: Vectors, request: Embed) -> dict[str, Any]:
         """For a client that asked `request`."""
