@@ -56,6 +56,7 @@ class Routes:
         self._meant: dict[str, Route] | None = None
         self._found: dict[str, Plan | Route] = {}
         self._known: dict[str, Known] = {}
+        self._listed: dict[str, tuple[str | None, str | None, bool]] = {}
         self._drawn: dict[str, float] = {}
         self._fresh_until = 0.0
         self.renew()
@@ -115,7 +116,10 @@ class Routes:
         """As `known`, with what it costs."""
         known = self.known(model)
         if known.missing is None:
-            known.price = self._price(model, known)
+            listed = self._listed.get(model)
+            if listed is None:
+                listed = self._listed[model] = self._listing(model, known)
+            known.price = self.price(model, *listed)
         return known
 
     def _resolve(self, name: str) -> Plan | Route:
@@ -140,6 +144,7 @@ class Routes:
     def _forget(self) -> None:
         self._found.clear()
         self._known.clear()
+        self._listed.clear()
         self._fresh_until = self._corral.clock.now() + _FRESH
 
     def _lasting(self, model: str) -> Known:
@@ -176,19 +181,20 @@ class Routes:
             return False  # whoever asks for it is told why it cannot be had
         return runtime.demand(LaunchSpec(definition.name, options)) is not None
 
-    def _price(self, model: str, known: Known) -> Price:
+    def _listing(self, model: str, known: Known) -> tuple[str | None, str | None, bool]:
+        """How the price list calls a model: its provider, its name there, and whether it is local."""
         engine, _ = self._corral.supervisor.outlook(model)
         if engine is not None:
             endpoint = engine.session.endpoint
-            return self.price(model, endpoint.provider, endpoint.model, not engine.remote)
+            return endpoint.provider, endpoint.model, not engine.remote
         try:
             definition = self._corral.definition(model)
             runtime = self._corral.runtimes[definition.runtime]
             options = parse_options(runtime.options, definition.options, f"model {model!r}")
         except CorralError:
-            return UNKNOWN  # whoever asks for it is told why it cannot be had
+            return None, None, False  # whoever asks for it is told why it cannot be had
         provider = getattr(options, "provider", None) or getattr(runtime, "provider", None)
-        return self.price(model, provider, getattr(options, "upstream_model", None), known.local)
+        return provider, getattr(options, "upstream_model", None), known.local
 
     def _address(self, model: str) -> str | None:
         """Where a model that another machine serves is reached; None for what runs here."""

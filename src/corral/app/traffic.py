@@ -108,6 +108,9 @@ class Traffic:
         """`model` has answered an order that had several candidates."""
         routes = self._corral.routes
         routes.speeds.note(model, seconds)
+        found = routes.find(order.model)
+        if not isinstance(found, Route) or not found.sticky:
+            return
         key = conversation(order.caller.id, order.document)
         if key is not None:
             routes.stickiness.keep(key, model)

@@ -59,8 +59,13 @@ class Breakers:
         """Seconds for which requests should not go to `model`; 0 is: at once. Half open counts as a moment, not 0."""
         if not self._models and not self._addresses:
             return 0.0
+        own = self._models.get(model)
+        address = self._address(model) if self._addresses else None
+        shared = None if address is None else self._addresses.get(address)
+        if own is None and shared is None:
+            return 0.0
         now = self._clock.now()
-        return max((_left(breaker, now) for _, breaker in self._of(model)), default=0.0)
+        return max(_left(breaker, now) for breaker in (own, shared) if breaker is not None)
 
     def check(self, model: str) -> None:
         """Return when requests may go to `model`.

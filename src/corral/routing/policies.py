@@ -254,7 +254,6 @@ _TEXT_A_TOKEN = 4
 """Characters of text in a token, roughly; of text that is not ASCII one and a half."""
 _PICTURE = 1000
 _BINARY = frozenset({"data", "url", "image_url", "images", "file_data"})
-_DEEPEST = 32
 
 
 def guess_tokens(document: Mapping[str, Any]) -> int:
@@ -263,19 +262,22 @@ def guess_tokens(document: Mapping[str, Any]) -> int:
     It is for choosing among candidates only, and may be wrong by half; the engine chosen counts itself. Pictures count
     a thousand, however large.
     """
-    return _guess({key: value for key, value in document.items() if key not in {"model", "user"}}, _DEEPEST)
-
-
-def _guess(content: object, depth: int) -> int:
-    if isinstance(content, str):
-        return len(content) // _TEXT_A_TOKEN + 1 if content.isascii() else len(content) * 2 // 3 + 1
-    if not depth:
-        return 0
-    if isinstance(content, list):
-        return sum([_guess(item, depth - 1) for item in content]) + 2 * len(content)
-    if isinstance(content, Mapping):
-        return sum([_PICTURE if key in _BINARY else _guess(value, depth - 1) for key, value in content.items()])
-    return 0
+    total = 0
+    rest: list[object] = [value for key, value in document.items() if key not in {"model", "user"}]
+    while rest:
+        content = rest.pop()
+        if isinstance(content, str):
+            total += len(content) // _TEXT_A_TOKEN + 1 if content.isascii() else len(content) * 2 // 3 + 1
+        elif isinstance(content, dict):
+            for key, value in content.items():
+                if key in _BINARY:
+                    total += _PICTURE
+                else:
+                    rest.append(value)
+        elif isinstance(content, list):
+            total += 2 * len(content)
+            rest += content
+    return total
 
 
 def conversation(caller: str, document: Mapping[str, Any]) -> int | None:
