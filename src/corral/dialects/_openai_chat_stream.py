@@ -35,13 +35,14 @@ DONE = b"data: [DONE]\n\n"
 class ChatReader:
     """Reads one stream of an engine. What engines leave out (ids, indexes, names in later pieces) is made up for."""
 
-    __slots__ = ("_begun", "_calls", "_id", "_last", "_places")
+    __slots__ = ("_begun", "_calls", "_id", "_ids", "_last", "_places")
 
     def __init__(self) -> None:
         self._begun = False
         self._id = ""
         self._calls: list[str] = []
         """The engine's id of each call so far; empty where it gave none."""
+        self._ids: dict[str, int] = {}
         self._places: dict[int, int] = {}
         """The engine's index of a call → ours."""
         self._last = -1
@@ -158,8 +159,8 @@ class ChatReader:
         named = type(name) is str and name != ""
         if type(place) is int:
             known = self._places.get(place)
-        elif given and given in self._calls:
-            known = self._calls.index(given)
+        elif given and given in self._ids:
+            known = self._ids[given]
         else:
             known = None if given or named or self._last < 0 else self._last
         # Some engines give each call the index 0; another id tells them apart.
@@ -170,6 +171,7 @@ class ChatReader:
             raise ValueError("a tool call has no name")
         number = self._last = len(self._calls)
         self._calls.append(given)
+        self._ids.setdefault(given, number)
         if type(place) is int:
             self._places[place] = number
         events.append(CallBegun(number, given or answers.call_id(self._id, number), str(name), signature_of(call)))

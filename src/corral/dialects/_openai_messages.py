@@ -76,7 +76,7 @@ def _read_message(message: Any, where: str, lost: dict[str, None]) -> Message:
 
 
 def _read_spoken(message: Mapping[str, Any], parts: tuple[Part, ...], where: str) -> tuple[Part, ...]:
-    if len(message) == 2:
+    if len(message) == 2 and parts:
         return parts
     refusal = take(message, "refusal", str, f"{where}.")
     if refusal:
