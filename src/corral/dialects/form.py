@@ -200,6 +200,7 @@ _WHERE = {
     "gemini.batch": "gemini",
     "ollama.chat": "ollama",
     "ollama.generate": "ollama",
+    "ollama.raw": "ollama",
     "ollama.embed": "ollama",
 }
 """Form → the module whose `FORMS` holds it."""
@@ -208,7 +209,7 @@ _NATIVE = {
     | {Kind.RERANK: "openai.rerank"},
     "anthropic": {Kind.CHAT: "anthropic.messages"},
     "gemini": {Kind.CHAT: "gemini.generate", Kind.EMBEDDINGS: "gemini.embed"},
-    "ollama": {Kind.CHAT: "ollama.chat", Kind.TEXT: "ollama.generate", Kind.EMBEDDINGS: "ollama.embed"},
+    "ollama": {Kind.CHAT: "ollama.chat", Kind.TEXT: "ollama.raw", Kind.EMBEDDINGS: "ollama.embed"},
 }
 _loaded: dict[str, Form] = {}
 
