@@ -1,4 +1,4 @@
-"""Spans: one for the answer, one below it for each call, in OpenTelemetry's own words; none where none are asked for."""
+"""Spans: one for the answer, one below it for each call, in OpenTelemetry's words; none where none are asked for."""
 
 import subprocess
 import sys
