@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from corral.dialects._ollama_requests import arguments
+from corral.dialects._ollama_writing import arguments
 from corral.dialects.canonical import (
     Begun,
     Call,

@@ -9,7 +9,7 @@ Which of the two a body for `/api/generate` is, `generates` tells. A context len
 stand in `extra`, as `num_ctx` and `keep_alive`; options that nothing here knows as `options.NAME`.
 
 ollama.py            the forms
-_ollama_requests.py  requests
+_ollama_writing.py  requests
 _ollama_answers.py   answers and streams
 """
 
@@ -20,7 +20,8 @@ from dataclasses import replace
 from struct import unpack
 from typing import TYPE_CHECKING, Any
 
-from corral.dialects import _ollama_requests as requests
+from corral.dialects import _ollama_reading as reading
+from corral.dialects import _ollama_writing as writing
 from corral.dialects._ollama_answers import (
     Meter,
     Reader,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 def generates(document: Mapping[str, Any]) -> str:
     """The form of a body for `/api/generate`: whether the model's template is to be put around its prompt."""
-    return requests.RAW if document.get("raw") is True or document.get("suffix") else requests.GENERATE
+    return reading.RAW if document.get("raw") is True or document.get("suffix") else reading.GENERATE
 
 
 class _Dialect:
@@ -72,19 +73,19 @@ class _Dialect:
 class Chat(_Dialect):
     """A conversation. See the protocol in `form.py`."""
 
-    name = requests.CHAT
+    name = reading.CHAT
     kind = Kind.CHAT
     chat = True
 
     def read_request(self, document: Mapping[str, Any]) -> Any:
         """The request in a parsed body."""
-        return requests.read_chat(document)
+        return reading.read_chat(document)
 
     def write_request(self, request: Any, profile: Profile) -> Written:
         """The request for an engine."""
         also: dict[str, None] = {}
-        document = requests.chat_document(request, profile, also)
-        return Written("/api/chat", document, unsaid(request, self.name, requests.CAN_CHAT, also))
+        document = writing.chat_document(request, profile, also)
+        return Written("/api/chat", document, unsaid(request, self.name, writing.CAN_CHAT, also))
 
     def read_reply(self, document: Mapping[str, Any]) -> Reply:
         """An engine's whole answer."""
@@ -106,54 +107,54 @@ class Chat(_Dialect):
 class Generate(Chat):
     """A prompt within the model's template. See the protocol in `form.py`."""
 
-    name = requests.GENERATE
+    name = reading.GENERATE
     chat = False
 
     def read_request(self, document: Mapping[str, Any]) -> Request:
         """The request in a parsed body."""
-        return requests.read_generate(document)
+        return reading.read_generate(document)
 
     def write_request(self, request: Request, profile: Profile) -> Written:
         """The request for an engine; a conversation of several turns becomes a text, and is reported."""
         also: dict[str, None] = {}
-        document = requests.generate_document(request, profile, also)
-        return Written("/api/generate", document, unsaid(request, self.name, requests.CAN, also))
+        document = writing.generate_document(request, profile, also)
+        return Written("/api/generate", document, unsaid(request, self.name, writing.CAN, also))
 
 
 class Raw(Chat):
     """A prompt as it stands. See the protocol in `form.py`."""
 
-    name = requests.RAW
+    name = reading.RAW
     kind = Kind.TEXT
     chat = False
 
     def read_request(self, document: Mapping[str, Any]) -> Texts:
         """The request in a parsed body."""
-        return requests.read_raw(document)
+        return reading.read_raw(document)
 
     def write_request(self, request: Texts, profile: Profile) -> Written:
         """The request for an engine."""
         also: dict[str, None] = {}
-        document = requests.raw_document(request, profile, also)
-        return Written("/api/generate", document, unsaid(request, self.name, requests.CAN_RAW, also))
+        document = writing.raw_document(request, profile, also)
+        return Written("/api/generate", document, unsaid(request, self.name, writing.CAN_RAW, also))
 
 
 class Vector(_Dialect):
     """Vectors. See the protocol in `form.py`."""
 
-    name = requests.EMBED
+    name = reading.EMBED
     kind = Kind.EMBEDDINGS
     media: bytes | None = None
 
     def read_request(self, document: Mapping[str, Any]) -> Embed:
         """The request in a parsed body."""
-        return requests.read_embed(document)
+        return reading.read_embed(document)
 
     def write_request(self, request: Embed, profile: Profile) -> Written:
         """The request for an engine."""
         also: dict[str, None] = {}
-        document = requests.embed_document(request, profile, also)
-        known = replace(request, origin=self.name) if request.origin == requests.EMBEDDINGS else request
+        document = writing.embed_document(request, profile, also)
+        known = replace(request, origin=self.name) if request.origin == reading.EMBEDDINGS else request
         return Written("/api/embed", document, unsaid(known, self.name, frozenset(("dimensions",)), also))
 
     def read_reply(self, document: Mapping[str, Any]) -> Vectors:
@@ -169,7 +170,7 @@ class Vector(_Dialect):
     def write_reply(self, reply: Vectors, request: Embed) -> dict[str, Any]:
         """Vectors for a client, in the shape that it asked in."""
         vectors = [_numbers(each) for each in reply.vectors]
-        if request.origin == requests.EMBEDDINGS:
+        if request.origin == reading.EMBEDDINGS:
             return {"embedding": vectors[0] if vectors else []}
         told = write_usage(reply.usage)
         told.pop("eval_count", None)

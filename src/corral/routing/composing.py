@@ -35,6 +35,7 @@ _PATHS = {
     "anthropic.messages": "/messages",
     "ollama.chat": "/api/chat",
     "ollama.generate": "/api/generate",
+    "ollama.raw": "/api/generate",
     "ollama.embed": "/api/embed",
 }
 T = TypeVar("T")

@@ -48,13 +48,16 @@ class Door:
     stream: bool | None = None
 
 
+_GENERATE = Door("ollama.generate", stream=True)
+_RAW = Door("ollama.raw", stream=True)
+"""The same path: a prompt that the model's template is not to be put around."""
 DOORS: Mapping[str, Door] = {
     **{path: Door(f"openai.{call.name}", call) for path, call in openai.CALLS.items()},
     "/v1/responses": Door("openai.responses"),
     "/v1/rerank": Door("openai.rerank"),
     "/v1/messages": Door("anthropic.messages"),
     "/api/chat": Door("ollama.chat", stream=True),
-    "/api/generate": Door("ollama.generate", stream=True),
+    "/api/generate": _GENERATE,
     "/api/embed": Door("ollama.embed"),
     "/api/embeddings": Door("ollama.embed"),
 }
@@ -95,6 +98,10 @@ def read(door: Door, body: bytes, asked: Asked) -> Order:
     if door.call is not None:
         return _relayable(door, door.call, body, asked)
     document = openai.loaded(body)
+    if door is _GENERATE:
+        from corral.dialects.ollama import generates
+
+        door = _RAW if generates(document) == _RAW.form else door
     if asked.model is not None:
         document["model"] = asked.model
     if door.stream is not None and "stream" not in document:
