@@ -172,7 +172,7 @@ def _bytes(order: Order, way: Way, changed: dict[str, Any], *, unasked: bool) ->
     if not changed and not adapted and body is not None:
         return body
     if way.spoken.dialect == "gemini":
-        document = {key: value for key, value in document.items() if key != "model"}
+        document = {key: value for key, value in document.items() if key not in ("model", "stream")}
     return orjson.dumps(document)
 
 
@@ -239,7 +239,7 @@ def _path(name: str, model: str, *, stream: bool) -> str:
     if name == "gemini.generate":
         return f"/models/{model}:streamGenerateContent?alt=sse" if stream else f"/models/{model}:generateContent"
     if name == "gemini.embed":
-        return f"/models/{model}:batchEmbedContents"
+        return f"/models/{model}:embedContent"
     return _PATHS[name]
 
 

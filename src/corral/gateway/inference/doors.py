@@ -62,11 +62,14 @@ DOORS: Mapping[str, Door] = {
     "/api/embeddings": Door("ollama.embed"),
 }
 """Path → door. Gemini's paths name the model: see `gemini`."""
+_EVENTS = Door("gemini.generate", stream=True)
+_ARRAY = Door("gemini.array", stream=True)
+"""The same path: a client that does not ask for events gets its stream as one JSON array."""
 _GEMINI: Mapping[str, Door] = {
     "generateContent": Door("gemini.generate"),
-    "streamGenerateContent": Door("gemini.generate", stream=True),
+    "streamGenerateContent": _EVENTS,
     "embedContent": Door("gemini.embed"),
-    "batchEmbedContents": Door("gemini.embed"),
+    "batchEmbedContents": Door("gemini.batch"),
 }
 _ROOTS = ("/v1beta/models/", "/v1/models/", "/v1alpha/models/")
 _NEEDS: Mapping[str, Capability] = {
@@ -98,6 +101,8 @@ def read(door: Door, body: bytes, asked: Asked) -> Order:
     if door.call is not None:
         return _relayable(door, door.call, body, asked)
     document = openai.loaded(body)
+    if door is _EVENTS and b"alt=sse" not in asked.query.split(b"&"):
+        door = _ARRAY
     if door is _GENERATE:
         from corral.dialects.ollama import generates
 
@@ -106,7 +111,7 @@ def read(door: Door, body: bytes, asked: Asked) -> Order:
         document["model"] = asked.model
     if door.stream is not None and "stream" not in document:
         document["stream"] = door.stream
-    _check_name(document)
+    openai.check_name(document)
     return _understood(door, document, body, asked)
 
 
@@ -166,12 +171,6 @@ def _understood(door: Door, document: dict[str, Any], body: bytes, asked: Asked)
             raise InvalidRequest("`options.num_ctx` must be an integer of at least 1.", param="options.num_ctx")
         order.context = context
     return order
-
-
-def _check_name(document: Mapping[str, Any]) -> None:
-    model = document.get("model")
-    if type(model) is not str or not model:
-        raise InvalidRequest("`model` is missing or not a string.", "Name a model: see GET /v1/models.", param="model")
 
 
 def _needs(request: Request | Texts | Embed | Rank, kind: str) -> frozenset[Capability]:
