@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from corral.app import Corral
 from corral.config import load
 from corral.gateway.api.application import create
+from corral.gateway.api.keys import ClientKey
 from corral.gateway.api.operations import OperationState
 from corral.gateway.api.runtime_shapes import ModelState
 from corral.gateway.api.services import Service
@@ -41,7 +42,7 @@ async def test_every_route_of_the_management(corral: Corral) -> None:
     described = (await asyncio.to_thread(create(corral).openapi))["paths"]
 
     offered = {(verb.upper(), path) for path, verbs in described.items() for verb in verbs}
-    assert _documented("Management", "Catalog", "Long work", "Services") == offered
+    assert _documented("Management", "Catalog", "Long work", "Services", "Keys") == offered
 
 
 async def test_every_websocket(corral: Corral) -> None:
@@ -50,7 +51,13 @@ async def test_every_websocket(corral: Corral) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "heading"),
-    [(ModelState, "Management"), (InstalledModel, "Catalog"), (OperationState, "Long work"), (Service, "Services")],
+    [
+        (ModelState, "Management"),
+        (InstalledModel, "Catalog"),
+        (OperationState, "Long work"),
+        (Service, "Services"),
+        (ClientKey, "Keys"),
+    ],
 )
 def test_every_field_of_a_model(shape: type[BaseModel], heading: str) -> None:
     text = PAGE.section(heading)

@@ -167,7 +167,7 @@ def _path(which: str) -> str:
 @app.callback()
 @group
 def keys(context: typer.Context) -> None:
-    """Make and manage the keys of clients: who may ask, for which models, how often."""
+    """Show and manage the keys of clients: who may ask, and for what."""
     if context.invoked_subcommand is None:
         _list(invocation(context, {}))
 
