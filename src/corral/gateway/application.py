@@ -20,6 +20,7 @@ from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
 from corral.gateway.inference import doors
 from corral.gateway.inference.answers import Answers
+from corral.gateway.inference.counting import GEMINI_PATH, PATH, Counting, counted
 from corral.gateway.inference.dialect import render
 from corral.gateway.inference.doors import DOORS, Asked
 from corral.gateway.pages import Asking, Page, Pages
@@ -60,6 +61,7 @@ class Gateway:
         self.corral = corral
         self._gate = Gate(corral.settings, corral.keys, token)
         self._answers = Answers(corral)
+        self._counting = Counting(corral)
         self._workshop = Workshop(corral)
         self._registrations = Registrations(corral)
         self._feed = Feed(corral, self._registrations, self._workshop.leaving, corral.sampler.messages)
@@ -75,7 +77,10 @@ class Gateway:
     def routes(self) -> list[tuple[str, str]]:
         """Every method and path outside the management API."""
         pages = [*self._pages.public, *self._pages.closed, "/v1/models/{id}", "/v1beta/models/{id}"]
-        return [*(("GET", path) for path in pages), *(("POST", path) for path in (*DOORS, *doors.GEMINI_PATHS))]
+        return [
+            *(("GET", path) for path in pages),
+            *(("POST", path) for path in (*DOORS, PATH, *doors.GEMINI_PATHS, GEMINI_PATH)),
+        ]
 
     @property
     def sockets(self) -> list[str]:
@@ -121,6 +126,12 @@ class Gateway:
                 _allow(scope, "POST")
                 asked = Asked(request_id, caller, head.strict, model, scope["query_string"])
                 outcome = await self._answers.answer(door, asked, head.length, receive, send)
+                status = 499 if outcome.client_gone else outcome.status
+            elif (question := counted(path)) is not None:
+                caller = await self._admit(queried(head, scope["query_string"]))
+                _allow(scope, "POST")
+                asked = Asked(request_id, caller, head.strict, question[1])
+                outcome = await self._counting.answer(question[0], asked, head.length, receive, send)
                 status = 499 if outcome.client_gone else outcome.status
             else:
                 status = await self._other(scope, head, request_id.encode(), receive, send)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from corral.config import duration
 from corral.domain.models import Capability
-from corral.errors import CorralError, InvalidRequest
+from corral.errors import InvalidRequest
 
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    405: "invalid_request_error",
-    408: "invalid_request_error",
-    409: "conflict_error",
-    413: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-    431: "invalid_request_error",
-}
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _NAMES: dict[Any, str] = {
     str: "a string",
     bool: "a boolean",
@@ -77,9 +67,7 @@ def parse(body: bytes, call: Call) -> dict[str, Any]:
         InvalidRequest: not JSON, not an object, or a field of the wrong type; names the field.
     """
     document = loaded(body)
-    model = document.get("model")
-    if type(model) is not str or not model:
-        raise InvalidRequest("`model` is missing or not a string.", "Name a model: see GET /v1/models.", param="model")
+    check_name(document)
     main = document.get(call.field)
     if type(main) not in call.kinds or not main:
         expected = " or ".join(_NAMES[kind] for kind in call.kinds)
@@ -109,6 +97,17 @@ def loaded(body: bytes) -> dict[str, Any]:
     if type(document) is not dict:
         raise InvalidRequest("The body is not a JSON object.")
     return document
+
+
+def check_name(document: Mapping[str, Any]) -> None:
+    """Refuse a request that names no model.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
+    model = document.get("model")
+    if type(model) is not str or not model:
+        raise InvalidRequest("`model` is missing or not a string.", "Name a model: see GET /v1/models.", param="model")
 
 
 def take_wishes(document: dict[str, Any]) -> tuple[float | None, int | None] | None:
@@ -147,17 +146,6 @@ def _check_messages(messages: list[Any]) -> None:
     for index, message in enumerate(messages):
         if type(message) is not dict or type(message.get("role")) is not str:
             raise InvalidRequest(f"`messages[{index}]` must be an object with a `role`.", param=f"messages[{index}]")
-
-
-def render(error: CorralError) -> bytes:
-    """`error` as OpenAI's clients expect it."""
-    kind = _TYPES.get(error.http_status, "server_error")
-    return orjson.dumps({"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}})
-
-
-def render_event(error: CorralError) -> bytes:
-    """`error` as the last event of a stream; OpenAI's clients raise it."""
-    return b"data: " + render(error) + b"\n\n"
 
 
 def model_entry(name: str, created: float, owner: str, extra: dict[str, Any]) -> dict[str, Any]:
