@@ -126,6 +126,7 @@ def test_the_cheapest_for_this_request_first_and_the_unknown_last() -> None:
     }
     found = planned(route("a", "b", "c", "d", "e", policy="cheapest"), known, Facts(prompt=1000, answer=1000))
     assert order(found) == ["c", "d", "b", "a", "e"]
+    assert found.candidates[0].reason == "it costs nothing"
     assert found.candidates[1].reason == "it costs up to $0.002"
     assert found.candidates[3].reason == "its price is not known"
 

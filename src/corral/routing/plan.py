@@ -295,10 +295,13 @@ def _cheapest(kept: _Kept, facts: Facts, _: float) -> list[Candidate]:
     )
     costs = [(_cost(now.price, usage), leg) for leg, now in kept]
     costs.sort(key=lambda each: (each[0] is None, each[0] or 0))
-    return [
-        _candidate(leg, "its price is not known" if cost is None else f"it costs up to ${dollars(cost):.9g}")
-        for cost, leg in costs
-    ]
+    return [_candidate(leg, _priced(cost)) for cost, leg in costs]
+
+
+def _priced(cost: int | None) -> str:
+    if cost is None:
+        return "its price is not known"
+    return f"it costs up to ${dollars(cost):.9g}" if cost else "it costs nothing"
 
 
 def _cost(price: Price | None, usage: Usage) -> int | None:

@@ -177,6 +177,7 @@ class Gemini:
 
     kind = "gemini"
     options = GeminiOptions
+    provider = "google"
     formats: frozenset[str] = frozenset()
     preference = 0
     capabilities = frozenset(Capability)
@@ -212,7 +213,7 @@ class Gemini:
             model=model,
             adapt=partial(_adapt, supply, extra) if extra else None,
             profile=Profile(thinking=kin.thinking, thinking_range=kin.budgets, extra=extra),
-            provider="google",
+            provider=self.provider,
         )
         return RemoteSession(endpoint, SessionFacts(context=options.context or kin.context, device="remote"))
 
