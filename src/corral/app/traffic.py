@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from corral.observability.metrics import Metrics
-from corral.observability.usage import Books
 from corral.routing.carrying import Carrier
 from corral.routing.composing import Composer
 from corral.routing.keys import may_use
@@ -40,9 +38,9 @@ class Traffic:
     def __init__(self, corral: Corral) -> None:
         settings = corral.settings
         self._corral = corral
-        self.metrics = Metrics()
+        self.metrics = corral.metrics
         self.limits = Limits(corral.clock.now)
-        self.books = Books(corral.database, corral.clock, settings.usage)
+        self.books = corral.books
         self.ledger = Ledger(
             corral.database,
             settings.home,
@@ -53,7 +51,7 @@ class Traffic:
         self.prices = Prices(settings.prices, settings.ledger.electricity, corral.clock)
         self.purse = Purse(self.ledger, self._price, lambda: corral.settings.ledger.max_tokens, self._there)
         corral.routes.price = self.prices.of
-        self.composer = Composer()
+        self.composer = Composer(self._lacking)
         self.carrier = Carrier(
             Parts(
                 dispatcher=corral.dispatcher,
@@ -138,6 +136,17 @@ class Traffic:
         finally:
             corral.supervisor.end(engine)
             corral.routes.breakers.probed(model, well=well)
+
+    def _lacking(self, engine: Engine) -> tuple[str, ...]:
+        """What an engine's answers are less than this machine could give."""
+        launch, limits = engine.launch, self._corral.memory.limits()
+        demand = launch.runtime.demand(launch.spec)
+        if demand is None or demand.device == "cpu" or demand.layers == 0 or not limits.keys() - {"cpu"}:
+            return ()
+        used = engine.placement.devices.keys()
+        if not used or not used <= {"cpu"}:
+            return ()
+        return ("device: it runs on the processor although there is a GPU",)
 
     # What it costs
 

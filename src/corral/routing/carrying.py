@@ -295,7 +295,7 @@ class Carrying:
         record.ignored, record.attempts, record.wait_ms = answer.sent.ignored, self.tries, self.wait_ms
         record.sent, record.heard = answer.called, passage.first
         record.stop = _STOPS.get(passage.meter.stop or "", passage.meter.stop)
-        record.price, record.degraded = passage.price.source, passage.calling.degraded
+        record.price, record.degraded = passage.price.source, answer.sent.way.lacking + passage.calling.degraded
         if self.plan.dropped:
             record.drops = self._drops()
         record.ended = perf_counter()

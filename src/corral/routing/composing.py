@@ -17,7 +17,7 @@ from corral.domain.ports import Endpoint
 from corral.errors import Degraded, NotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from corral.lifecycle.engines import Engine
     from corral.routing.order import Order
@@ -45,7 +45,8 @@ T = TypeVar("T")
 class Way:
     """How a client's form reaches an engine. `direct`: its bytes are relayed; `fold`: the model knows no system role.
 
-    `able` are the engine's capabilities, None when unknown.
+    `able` are the engine's capabilities, None when unknown. `lacking` is what every answer of it is less than could be
+    had, such as one of a processor where there is a GPU.
     """
 
     spoken: Form
@@ -55,6 +56,7 @@ class Way:
     fold: bool
     able: frozenset[Capability] | None
     suffix: str
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,14 @@ class Call:
 
 
 class Composer:
-    """Composes calls; remembers the ways of engines that are there."""
+    """Composes calls; remembers the ways of engines that are there.
 
-    def __init__(self) -> None:
+    Args:
+        lacking: what an engine's answers are less than could be had.
+    """
+
+    def __init__(self, lacking: Callable[[Engine], tuple[str, ...]] = lambda _: ()) -> None:
+        self._lacking = lacking
         self._ways: dict[tuple[str, str], Way] = {}
 
     def compose(self, order: Order, engine: Engine, model: str, limit: int | None = None) -> Call:
@@ -92,6 +99,12 @@ class Composer:
         call = _relayed(order, way, model, limit) if way.direct else None
         if call is None:
             call = _translated(order, way, model, limit)
+        if order.strict and way.lacking:
+            raise Degraded(
+                f"Model {engine.model!r} would be less than it could be: {', '.join(way.lacking)}.",
+                "Free memory of the GPU, ask another model, or ask without strict.",
+                param="model",
+            )
         if call.ignored and order.strict:
             raise Degraded(
                 f"Model {engine.model!r} would ignore {', '.join(call.ignored)}.",
@@ -126,6 +139,7 @@ class Composer:
             fold=able is not None and Capability.SYSTEM_ROLE not in able,
             able=able,
             suffix=f"?{endpoint.query}" if endpoint.query else "",
+            lacking=self._lacking(engine),
         )
         if len(self._ways) >= _WAYS_KEPT:  # engines come and go for as long as the server runs
             self._ways.clear()
