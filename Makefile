@@ -16,7 +16,7 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate model lock clean
+.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -55,7 +55,7 @@ fmt: dev  ## Put formatting and imports right
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate  ## Every benchmark, one after the other
+bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate  ## Every benchmark, one after the other
 
 bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx, vllm-router, LiteLLM and Portkey
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
@@ -92,6 +92,9 @@ bench-footprint: dev model  ## The memory that an engine is expected to take, ov
 
 bench-scheduler: dev  ## A decision about 1,000 models and 10,000 waiting requests, over sorting the requests
 	@$(BIN)/python -m benchmarks.scheduler $(ARGS)
+
+bench-ledger: dev  ## What money costs a request: a hold and its settlement, over a plain dictionary
+	@$(BIN)/python -m benchmarks.ledger $(ARGS)
 
 bench-usage: dev  ## What the usage page asks of a year's sums, over the same asked of single rows
 	@$(BIN)/python -m benchmarks.usage $(ARGS)
