@@ -5,12 +5,16 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from corral.app import Corral
+from corral.app import Corral, measuring
 from corral.config import load
 from corral.domain.money import Usage
 from corral.domain.receipts import Attempt
+from corral.errors import UpstreamError
 from corral.observability.exposition import CONTENT_TYPE
 from corral.observability.metrics import MOST_CODES, MOST_SERIES, Histogram, Metrics
+from corral.routing.book import Budget
+from corral.routing.budgets import Budgets
+from corral.routing.policies import classify
 from support.records import answered
 from tests.docs import pages
 
@@ -166,9 +170,28 @@ def test_the_type_says_the_format():
 async def test_the_parts_are_asked(tmp_path):
     corral = Corral(load({"HOME": str(tmp_path)}, cwd=tmp_path), env={})
     corral.books.unrecorded = 4
+    assert not corral.database.file.exists()
+    assert read(Rendered(await measuring.look(corral)))["corral_unrecorded_total", "unrecorded"] == 4
+    assert not corral.database.file.exists()  # to look is no reason to make one
 
-    found = read(corral.metrics)
+    budget = Budget("b-1", "team", "all", "", "usd", "month", 2 * 10**9)
+    await Budgets(corral.database, corral.clock).create(budget)
+    for _ in range(corral.routes.breakers.threshold.failures):
+        corral.routes.breakers.failed("smollm2", classify(UpstreamError("It failed.")))
+    found = read(Rendered(await measuring.look(corral)))
 
-    assert found["corral_unrecorded_total", "unrecorded"] == 4
-    assert found["corral_usage_rows", "waiting"] == 0
+    assert found["corral_budget_left", "team", "usd"] == 2
+    assert found["corral_breaker_state", "smollm2"] == 2
+    assert corral.traffic.metrics is corral.metrics
+    assert corral.traffic.books is corral.books
     await corral.close()
+
+
+class Rendered:
+    """What has been rendered already."""
+
+    def __init__(self, text):
+        self._text = text
+
+    def render(self):
+        return self._text

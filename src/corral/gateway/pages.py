@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral import __version__
+from corral.app import measuring
 from corral.domain.callers import Caller
 from corral.domain.models import Capability
 from corral.domain.states import State
@@ -135,7 +136,7 @@ class Pages:
         return Page.of({"status": "ready"})
 
     async def _metrics(self, _: Asking) -> Page:
-        return Page(self._corral.traffic.metrics.render(), kind=_TEXT)
+        return Page(await measuring.look(self._corral), kind=_TEXT)
 
     async def _models(self, asking: Asking) -> Page:
         if asking.anthropic:
