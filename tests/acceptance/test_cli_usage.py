@@ -118,3 +118,17 @@ def test_a_server_says_the_same(home):
 
     assert asked["usage"] == alone["usage"]
     assert asked["total"] == alone["total"]
+
+
+def test_costs_are_computed_anew(home):
+    (home / ".corral" / "corral.yaml").write_text("prices: {mystery: {input: 1, output: 2}}\n")
+
+    tried = corral(home, "usage", "recompute", "--model", "mystery", "--dry-run")
+    done = json.loads(corral(home, "usage", "recompute", "--json").stdout)
+    found = json.loads(corral(home, "usage", "--json", "--model", "mystery").stdout)["usage"]
+
+    assert tried.stdout == "1 of 1 costs would change: $0.00 before, $0.00014 after.\n"
+    assert (done["rows"], done["changed"], done["skipped"]) == (5, 1, 4)
+    assert [(row["cost_nano"], row["unpriced"]) for row in found] == [(140_000, 0)]
+    elsewhere = corral(home, "usage", "recompute", "--url", "http://127.0.0.1:1")
+    assert "Do it on the server's machine." in elsewhere.stderr

@@ -147,6 +147,16 @@ def test_days_are_made_of_hours():
     assert len(found) == 3
 
 
+def test_a_row_says_whether_its_cost_is_known():
+    def price(record):
+        row = dict(zip(sums.COLUMNS, sums.rows(record)[-1], strict=True))
+        return row["cost"], row["price"]
+
+    assert price(answered()) == (5000, "configured")
+    assert price(answered(cost=None)) == (0, "unknown")
+    assert price(answered(cost=None, usage=None, price=None)) == (0, None)
+
+
 def test_texts_of_clients_fit_every_database():
     row = dict(zip(sums.COLUMNS, sums.rows(answered(asked="a\0\ud800" + "b" * 300))[0], strict=True))
 

@@ -154,6 +154,10 @@ class Traffic:
         endpoint = engine.session.endpoint
         return self.prices.of(engine.model, endpoint.provider, endpoint.model, not engine.remote)
 
+    def price_of(self, model: str, _runtime: str = "") -> Price:
+        """What a model costs now; `UNKNOWN` for one that is gone, and that the configuration has no price of."""
+        return self._corral.routes.priced(model).price or self.prices.of(model, None, None, False)
+
     def _there(self) -> bool:
         """Whether there is a database: to look for budgets is no reason to make one."""
         file = self._corral.database.file

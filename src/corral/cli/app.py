@@ -11,7 +11,7 @@
     services [list|start|stop|…]                services.py
     keys [create|list|rotate|…]                 keys.py
     budgets [create|change|rm|release]          budgets.py
-    usage [show]                                usage.py
+    usage [show|recompute]                      usage.py
     runtimes [install|rm]                       runtimes.py
     doctor, config [path|reload]                doctor.py, configuration.py
 

@@ -3,18 +3,21 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from urllib.parse import quote, urlencode
 
 import typer
 
-from corral.cli.invocation import Invocation, command, group, invocation
+from corral.cli.invocation import Invocation, command, flag, group, invocation
 from corral.cli.output import Painted
 from corral.cli.server import Server, connect
 from corral.cli.table import Column
+from corral.errors import NotSupported
 
 if TYPE_CHECKING:
     from corral.app import Corral
+    from corral.routing.recompute import Recomputed
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False)
 
@@ -67,8 +70,7 @@ class OwnBook:
         return await self._corral.books.receipt(request_id)
 
     async def close(self) -> None:
-        """Close the database."""
-        await self._corral.database.close()
+        """Close the database, where it was opened."""
         await self._corral.close()
 
 
@@ -121,6 +123,46 @@ def show(
 ) -> None:
     """Show the receipt of one answer: what was done for it, and what it cost."""
     _show_receipt(given, _with(given, lambda book: book.receipt(request_id)))
+
+
+@app.command(add_help_option=False)
+@command
+def recompute(
+    given: Invocation,
+    since: Annotated[str, typer.Option("--since", metavar="WHEN", help="7d, 24h, 2026-11-21: from then on.")] = "7d",
+    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Up to then; now by default.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only of this model.")] = None,
+    dry_run: Annotated[bool, flag("--dry-run", help="Only say what would change.")] = False,
+) -> None:
+    """Compute costs anew, after a price was wrong; sums and budgets follow."""
+    if given.url:
+        raise NotSupported("Costs are computed anew where the database is.", "Do it on the server's machine.")
+    corral = given.corral()
+
+    async def work() -> "Recomputed":
+        from corral.observability.queries import moment
+        from corral.routing.recompute import recompute as compute
+
+        now = corral.clock.wall()
+        end = now if until is None else moment(until, now)
+        try:
+            price = corral.traffic.price_of
+            start = moment(since, now)
+            return await compute(corral.database, price, since=start, until=end, model=model, dry_run=dry_run)
+        finally:
+            await corral.close()
+
+    done = asyncio.run(work())
+    would = "would change" if dry_run else "changed"
+
+    def human() -> None:
+        output = given.output
+        before, after = money_text(done.before), money_text(done.after)
+        output.say(f"{done.changed:,} of {done.rows:,} costs {would}: {before} before, {after} after.")
+        if done.skipped:
+            output.note(f"{done.skipped:,} stay: their price is not known, or is not one of tokens alone.")
+
+    given.output.result({**asdict(done), "dry_run": dry_run}, human, [done.changed])
 
 
 def _with(given: Invocation, question: Callable[[Book], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

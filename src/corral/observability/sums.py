@@ -61,6 +61,9 @@ Row = tuple[Any, ...]
 Sums = dict[tuple[int, str, str, str, str], list[Any]]
 """By hour, key, project, model and runtime."""
 
+UNKNOWN = "unknown"
+"""The `price` of an answer whose cost nobody knows."""
+
 _NONE = (0, 0, 0, 0, 0)
 _LARGEST = 2**62
 _TEXT = 200
@@ -74,7 +77,7 @@ def rows(record: Record) -> list[Row]:
         for number, each in enumerate(record.attempts, 1):
             if each.billed:
                 head = (record.request_id, number, record.at, key, project, text(each.model), asked, each.runtime)
-                tail = (each.cost, record.price, None, None, each.seconds * 1000, None)
+                tail = (each.cost, None, None, None, each.seconds * 1000, None)
                 found.append((*head, record.dialect, each.status or 0, each.error, *tokens(each.usage), *tail))
     first = record.first
     found.append(
@@ -92,7 +95,7 @@ def rows(record: Record) -> list[Row]:
             record.error,
             *tokens(record.usage),
             record.cost or 0,
-            record.price,
+            UNKNOWN if record.cost is None and record.usage is not None else record.price,
             record.wait_ms,
             (first - record.started) * 1000 if first else None,
             (record.ended - record.started) * 1000,
