@@ -78,7 +78,9 @@ def _wrong_fields(hint: Any, value: Any, where: str) -> str | None:
     if not isinstance(value, dict):
         return f"{where} is {value!r}"
     known = typing_extensions.get_type_hints(hint, include_extras=True)
-    for name in hint.__required_keys__ - value.keys():
+    # Python does not see what is required in annotations that it has not read yet; the hints say it.
+    needed = {name for name, kind in known.items() if get_origin(kind) in (typing_extensions.Required, typing.Required)}
+    for name in (needed | hint.__required_keys__) - value.keys():
         return f"{where}.{name} is missing"
     open_ended = getattr(hint, "__pydantic_config__", {}).get("extra") == "allow"
     for name in value:

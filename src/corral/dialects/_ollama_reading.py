@@ -200,7 +200,8 @@ _OF_A_TURN = frozenset(("role", "content", "thinking", "images", "tool_calls", "
 
 
 def _message(turn: Any, where: str, calls: _Calls, lost: list[str]) -> Message:
-    role = _ROLES.get(turn.get("role")) if isinstance(turn, dict) and isinstance(turn.get("role"), str) else None
+    named = turn.get("role") if isinstance(turn, dict) else None
+    role = _ROLES.get(named) if isinstance(named, str) else None
     if role is None:
         _refuse(f"{where}.role", "system, user, assistant or tool")
     lost.extend(f"messages.{key}" for key in turn.keys() - _OF_A_TURN)
@@ -223,7 +224,7 @@ def _message(turn: Any, where: str, calls: _Calls, lost: list[str]) -> Message:
         given = function.get("arguments", {})
         said = given if isinstance(given, str) else orjson.dumps(given).decode()
         parts.append(Call(calls.begin(call.get("id"), function["name"]), function["name"], said))
-    return Message(role, tuple(parts), None if role is Role.TOOL else _optional_text(turn, "name"))
+    return Message(role, tuple(parts), _optional_text(turn, "name"))
 
 
 def _picture(data: Any) -> Image:
