@@ -70,7 +70,7 @@ images = st.builds(
 files = st.builds(
     File, st.sampled_from(("application/pdf", "audio/wav")), data, name=st.none() | names.map(lambda n: f"{n}.pdf")
 )
-thoughts = st.builds(Thought, words, st.none() | names)
+thoughts = st.builds(Thought, words, st.none() | data)
 counts = st.integers(0, 99999)
 usages = st.builds(
     lambda read, wrote, cached, written, thought: Usage(
@@ -93,7 +93,7 @@ def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
         turns.append(Message(Role.USER, (draw(texts), *seen), draw(st.none() | st.none() | names)))
         while draw(st.booleans()):
             made = [
-                Call(f"call_{number + at}", draw(names), draw(arguments), draw(st.none() | names))
+                Call(f"call_{number + at}", draw(names), draw(arguments), draw(st.none() | data))
                 for at in range(draw(st.integers(1, 2)))
             ]
             number += len(made)
