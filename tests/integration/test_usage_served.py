@@ -1,0 +1,73 @@
+"""A server writes down what it answered: a receipt at once, sums and metrics, also after it was stopped."""
+
+import json
+import sqlite3
+import time
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.servers import corral_server
+
+CONFIG = """\
+usage: {write_every: 100ms}
+models:
+  echo: {runtime: fake}
+prices:
+  echo: {input: 1, output: 2}
+"""
+
+
+def ask(server, path, body=None):
+    request = urllib.request.Request(
+        server.url + path, None if body is None else json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.headers, answer.read()
+
+
+def chat(server, *, stream):
+    body = {"model": "echo", "messages": [{"role": "user", "content": "Hello there"}], "stream": stream}
+    headers, _ = ask(server, "/v1/chat/completions", body)
+    return headers["x-request-id"]
+
+
+def test_what_was_answered_is_written_down(tmp_path):
+    with corral_server(tmp_path, CONFIG) as server:
+        names = [chat(server, stream=number % 2 == 1) for number in range(6)]
+        receipts = [json.loads(ask(server, f"/api/v1/receipts/{name}")[1])["receipt"] for name in names]
+        deadline = time.monotonic() + 30
+        while (found := json.loads(ask(server, "/api/v1/usage?from=1d")[1]))["total"] is None or (
+            found["total"]["requests"] < 6
+        ):
+            assert time.monotonic() < deadline
+        text = ask(server, "/metrics")[1].decode()
+
+    for receipt in receipts:
+        assert receipt["model"] == receipt["asked"] == "echo"
+        assert receipt["usage"]["output"] > 0
+        assert receipt["cost_nano"] == receipt["usage"]["input"] * 1000 + receipt["usage"]["output"] * 2000
+        assert receipt["total_ms"] >= receipt["first_ms"] > 0
+    assert found["total"]["cost_nano"] == sum(receipt["cost_nano"] for receipt in receipts)
+    counted = {
+        sample.labels["outcome"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "corral_requests_total"
+    }
+    assert counted == {"ok": 6}
+    with sqlite3.connect(server.home / "corral.db") as database:
+        kept = dict(database.execute("SELECT request_id, receipt FROM usage").fetchall())
+    database.close()
+    assert {name: json.loads(text) for name, text in kept.items()} == dict(zip(names, receipts, strict=True))
+
+
+def test_what_was_answered_last_is_written_when_the_server_stops(tmp_path):
+    with corral_server(tmp_path, CONFIG.replace("100ms", "1h")) as server:
+        name = chat(server, stream=False)
+
+    with sqlite3.connect(server.home / "corral.db") as database:
+        rows = database.execute("SELECT request_id FROM usage").fetchall()
+        sums = database.execute("SELECT requests FROM usage_days").fetchall()
+    database.close()
+    assert (rows, sums) == ([(name,)], [(1,)])
