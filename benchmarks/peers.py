@@ -27,9 +27,11 @@ ROUTER = "vllm-router==0.1.17"
 LITELLM = "litellm[proxy]==1.106.2"
 PORTKEY = "@portkey-ai/gateway@1.15.2"
 
-PLAIN = "without a key and a price"
+PLAIN = "Corral without a key, a price and a budget"
 PRICE = {"input": 1.0, "output": 2.0}
 """US dollars for a million tokens."""
+BUDGET = "1000000"
+"""US dollars a month."""
 
 LITELLM_CONFIG = """
 model_list:
@@ -152,7 +154,7 @@ def start_floor(stage: Stage, upstream: int) -> Peer:
 
 
 def start_corral(stage: Stage, upstream: int, *, plain: bool = False) -> Peer:
-    """Corral with one model, which is the upstream's, and with a key and a price, unless `plain`.
+    """Corral with one model, which is the upstream's, and with a key, a price and a budget, unless `plain`.
 
     Receipts, usage and metrics are kept in any case.
     """
@@ -174,7 +176,7 @@ def start_corral(stage: Stage, upstream: int, *, plain: bool = False) -> Peer:
 
 
 def admit(command: Sequence[str], env: Mapping[str, str]) -> str:
-    """Make a key in the home of a Corral that is not running yet; returns what opens the server."""
+    """Make a key with a budget in the home of a Corral that is not running yet; returns what opens the server."""
     whole = environment(env)
 
     def run(*words: str) -> dict[str, Any]:
@@ -183,7 +185,9 @@ def admit(command: Sequence[str], env: Mapping[str, str]) -> str:
             raise Malfunction(f"corral {' '.join(words)} failed:\n{done.stderr}")
         return dict(json.loads(done.stdout))
 
-    return str(run("keys", "create", MODEL)["secret"])
+    secret = str(run("keys", "create", MODEL)["secret"])
+    run("budgets", "create", MODEL, BUDGET, "--key", MODEL)
+    return secret
 
 
 STARTERS: dict[str, Callable[[Stage, int], Peer]] = {
