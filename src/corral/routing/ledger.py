@@ -17,16 +17,18 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from corral.errors import BudgetExceeded, CorralError, DatabaseError, StoreError
+from corral.errors import CorralError, DatabaseError, StoreError
 from corral.kit.disk import in_thread
 from corral.operations.leases import home_id
 from corral.routing.book import NEVER, Account, Amounts, Budget, Group
 from corral.routing.budgets import Budgets
+from corral.routing.holding import NOTHING, Hold
 from corral.routing.journal import Journal, naming
 from corral.routing.periods import period_end, period_key
 from corral.routing.recovery import recover
 from corral.routing.shortfalls import refusal, unpriced
 from corral.routing.treasury import Exchange, Recovery, Standing, Treasury
+from corral.routing.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from corral.domain.callers import Caller
     from corral.domain.ports import Clock
     from corral.routing.journal import Key
+    from corral.routing.waiters import Waiter
 
 __all__ = ["NOTHING", "Amounts", "Hold", "Ledger"]
 
@@ -53,73 +56,6 @@ _LAST: Final = 3
 """Exchanges in which everything is given back."""
 _CALLERS: Final = 10_000
 """Callers whose accounts are remembered."""
-
-
-class Hold:
-    """What is reserved for one call. Settle or release it once; what comes after that does nothing."""
-
-    __slots__ = ("_amounts", "_group", "_ledger", "_number")
-
-    def __init__(self, ledger: Ledger | None, group: Group | None, amounts: list[int], number: int) -> None:
-        self._ledger = ledger
-        self._group = group
-        self._amounts = amounts
-        self._number = number
-
-    @property
-    def open(self) -> bool:
-        """Whether something is reserved by it still."""
-        return self._group is not None
-
-    def settle(self, actual: Amounts) -> None:
-        """Book what the call did cost, all of it even if that is more than was reserved.
-
-        Where the price is not known (`nano` is None), what was reserved counts.
-        """
-        group = self._group
-        if group is None:
-            return
-        self._group = None
-        reserved = self._amounts
-        spent = [was if (now := actual[unit]) is None else now for was, unit in zip(reserved, group.units, strict=True)]
-        self._ledger._settled(group, self._number, reserved, spent)  # type: ignore[union-attr]  # noqa: SLF001 — its own
-
-    def release(self) -> None:
-        """Give all of it back: the call was not made."""
-        group = self._group
-        if group is not None:
-            self._group = None
-            spent = [0] * len(self._amounts)
-            self._ledger._settled(group, self._number, self._amounts, spent)  # type: ignore[union-attr]  # noqa: SLF001
-
-    def line(self) -> bytes:
-        """How the journal says that it is open."""
-        return b"" if self._group is None else self._group.held_line % (self._number, *self._amounts)
-
-
-NOTHING: Final = Hold(None, None, [], 0)
-"""The hold of whoever has no budget: it does nothing."""
-
-
-class _Waiter:
-    __slots__ = ("amounts", "asked", "caller", "future", "group")
-
-    def __init__(self, caller: Caller, group: Group, amounts: list[int], future: asyncio.Future[Hold]) -> None:
-        self.caller = caller
-        self.group = group
-        self.amounts = amounts
-        self.future = future
-        self.asked = False
-        self._count(1)
-
-    def leave(self) -> None:
-        self._count(-1)
-
-    def _count(self, sign: int) -> None:
-        for account, amount in zip(self.group.accounts, self.amounts, strict=True):
-            if amount:
-                account.waiting += sign
-                account.needed += sign * amount
 
 
 class Ledger:
@@ -149,6 +85,7 @@ class Ledger:
         self._treasury = Treasury(database)
         self._database = database
         self._home = home
+        self._name = ""
         self._clock = clock
         self._part = lease
         self._every = write_every
@@ -162,7 +99,7 @@ class Ledger:
         self._holds: dict[int, Hold] = {}
         self._made = 0
         self._booked: dict[int, dict[Key, int]] = {0: {}}
-        self._queue: deque[_Waiter] = deque()
+        self._waiters = Waiters()
         self._pump: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
         self._rest_until = -inf
@@ -230,14 +167,13 @@ class Ledger:
         amounts = group.asked(worst)
         if amounts is None:
             raise unpriced(model, next(account.budget for account in group.accounts if account.unit == 0))
-        waiter = _Waiter(caller, group, amounts, asyncio.get_running_loop().create_future())
-        self._queue.append(waiter)
+        waiting = self._waiters.add(caller, group, amounts)
         self._wake()
         try:
-            return await waiter.future
+            return await waiting
         except asyncio.CancelledError:
-            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                waiter.future.result().release()  # it came in the moment in which nobody wanted it any more
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                waiting.result().release()  # it came in the moment in which nobody wanted it any more
             raise
 
     async def refresh(self) -> None:
@@ -249,7 +185,10 @@ class Ledger:
         stamp = self._database.stamp()
         if self._known is not None and stamp is not None and stamp == self._stamp:
             return
-        known = {budget.id: budget for budget in await self._budgets.all()}
+        file = self._database.file
+        # To look for budgets is no reason to make a database.
+        found = [] if file is not None and not file.exists() else await self._budgets.all()
+        known = {budget.id: budget for budget in found}
         self._stamp = stamp
         if known == self._known:
             return
@@ -273,10 +212,11 @@ class Ledger:
         look, sweep = -inf, -inf
         while True:
             now = self._clock.now()
-            with suppress(DatabaseError, StoreError):
-                if now >= sweep:
-                    sweep = now + _SWEEP
+            if now >= sweep:
+                sweep = now + _SWEEP
+                with suppress(CorralError):
                     await self.recover()
+            with suppress(CorralError):
                 if now >= look:
                     look = now + _LOOK
                     await self.refresh()
@@ -301,8 +241,7 @@ class Ledger:
             DatabaseError, StoreError: it stays to be booked.
         """
         now = self._clock.now()
-        if self._clock.wall() >= self._until:
-            self._turn()
+        self._turn_if_due()
         idle = False
         for account in self._live:
             if account.used:
@@ -318,7 +257,7 @@ class Ledger:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
-        self._refuse_all(DatabaseError("The ledger is closed.", "Start Corral again."))
+        self._waiters.refuse(DatabaseError("The ledger is closed.", "Start Corral again."))
         journal = self._journal
         if journal is None:
             return
@@ -331,7 +270,7 @@ class Ledger:
                     await self._treasury.leave(journal.holder)
                     journal.remove()
                     break  # otherwise something was leased by a transaction whose end nobody waited for
-        except (DatabaseError, StoreError):
+        except CorralError:
             self.failures += 1
         finally:
             journal.leave()
@@ -373,6 +312,10 @@ class Ledger:
                 self._journal.note(naming(account.number, *account.key))
         return account
 
+    def _turn_if_due(self) -> None:
+        if self._clock.wall() >= self._until:
+            self._turn()
+
     def _turn(self) -> None:
         """Leave the accounts whose period is over; what is open of them is settled there."""
         wall = self._clock.wall()
@@ -397,11 +340,14 @@ class Ledger:
             self._wake()
         return hold
 
-    def _settled(self, group: Group, number: int, reserved: list[int], spent: list[int]) -> None:
+    def settled(self, group: Group, number: int, reserved: list[int], spent: list[int]) -> None:
+        """Book a call, by its hold."""
         del self._holds[number]
         if group.settle(reserved, spent):
             self.overruns += 1
-        (self._journal or self._opened()).note(group.settled_line % (number, *spent))
+        journal = self._journal
+        if journal is not None:  # after `close`, whoever closes the books counts the call as reserved
+            journal.note(group.settled_line % (number, *spent))
 
     def _opened(self) -> Journal:
         """The journal, begun at the first use."""
@@ -419,13 +365,14 @@ class Ledger:
 
     async def _pumping(self) -> None:
         """Ask the database until nobody waits and nothing runs low."""
-        while self._queue or any(account.free < account.low for account in self._current.values()):
-            try:
+        try:
+            while self._waiters or any(account.free < account.low for account in self._current.values()):
                 await self._exchange()
-            except (DatabaseError, StoreError) as error:
-                self._rest_until = self._clock.now() + _PAUSE
-                self._refuse_all(error)
-                return
+        except CorralError as error:
+            self._rest_until = self._clock.now() + _PAUSE
+            self._waiters.refuse(error)
+        finally:  # whatever it was that ended this, nobody waits for ever
+            self._waiters.refuse(DatabaseError("The ledger has stopped.", "Try again."))
 
     async def _exchange(self) -> None:
         """One transaction: book, give back, fetch; then serve who waits.
@@ -434,15 +381,16 @@ class Ledger:
             DatabaseError, StoreError: as it happened, or not; the next one finds out.
         """
         async with self._busy:
-            home = await in_thread(home_id, self._home)
+            self._name = self._name or await in_thread(home_id, self._home)
             journal = self._journal or self._opened()
             journal.catch_up()
-            self._hand_on()
-            order = self._order(journal, home)
+            self._turn_if_due()
+            self._waiters.ask(lambda caller: self._group(caller.id, caller.project))
+            order = self._order(journal, self._name)
             self._booked[order.offset] = dict(order.totals)
             try:
                 found = await self._treasury.exchange(order)
-            except DatabaseError:
+            except CorralError:
                 self.failures += 1
                 raise
             self._booked = {order.offset: dict(order.totals)}
@@ -450,39 +398,6 @@ class Ledger:
             self._heard(order, found)
             if journal.long:
                 self._shorten(journal, order.offset)
-
-    def _hand_on(self) -> None:
-        """Let those that wait wait for the accounts of this period, and leave out those that have gone away."""
-        if self._clock.wall() >= self._until:
-            self._turn()
-        for _ in range(len(self._queue)):
-            waiter = self._queue.popleft()
-            group = self._group(waiter.caller.id, waiter.caller.project)
-            if waiter.future.done() or group is not waiter.group:
-                waiter.leave()
-            if waiter.future.done():
-                continue
-            if group is not waiter.group:
-                self._requeue(waiter)
-            else:
-                waiter.asked = True
-                self._queue.append(waiter)
-
-    def _requeue(self, waiter: _Waiter) -> None:
-        """The budgets of who waits have changed: begin anew, in the same place."""
-        group = self._group(waiter.caller.id, waiter.caller.project)
-        if group is None:
-            waiter.future.set_result(NOTHING)
-            return
-        by_unit = {account.unit: amount for account, amount in zip(waiter.group.accounts, waiter.amounts, strict=True)}
-        if any(unit not in by_unit for unit in group.units):
-            waiter.future.set_exception(
-                BudgetExceeded("The budgets have just been changed.", "Try again.", retry_after=1.0)
-            )
-            return
-        again = _Waiter(waiter.caller, group, [by_unit[unit] for unit in group.units], waiter.future)
-        again.asked = True
-        self._queue.append(again)
 
     def _order(self, journal: Journal, home: str) -> Exchange:
         """What to say to the database. What is given back cannot be spent from here on."""
@@ -525,17 +440,10 @@ class Ledger:
             for account in self._live
             if self._current.get(account.budget.id) is account or not (account.done and account.free == 0)
         ]
-        for _ in range(len(self._queue)):
-            waiter = self._queue.popleft()
-            if waiter.future.done():
-                waiter.leave()
-            elif waiter.asked:
-                waiter.leave()
-                self._serve(waiter, found)
-            else:
-                self._queue.append(waiter)
+        for waiter in self._waiters.asked():
+            self._serve(waiter, found)
 
-    def _serve(self, waiter: _Waiter, found: dict[Key, Standing]) -> None:
+    def _serve(self, waiter: Waiter, found: dict[Key, Standing]) -> None:
         short = waiter.group.short(waiter.amounts)
         try:
             if short is None:
@@ -545,15 +453,6 @@ class Ledger:
                 waiter.future.set_exception(refusal(short, found.get(short.key, Standing(0)), need, self._clock.wall()))
         except StoreError as error:
             waiter.future.set_exception(error)
-
-    def _refuse_all(self, error: CorralError) -> None:
-        for waiter in self._queue:
-            waiter.leave()
-            if not waiter.future.done():
-                again = type(error)(error.message, error.hint)
-                again.__cause__ = error
-                waiter.future.set_exception(again)
-        self._queue.clear()
 
     def _shorten(self, journal: Journal, applied: int) -> None:
         names: Sequence[bytes] = [naming(account.number, *account.key) for account in self._live]
