@@ -35,7 +35,7 @@ async def corral(tmp_path: Path):
 
 
 async def test_every_route_of_the_gateway(corral: Corral) -> None:
-    assert _documented("Inference", "Operations") == set(Gateway(corral).routes)
+    assert _documented("Routes", "Operations") == set(Gateway(corral).routes)
 
 
 async def test_every_route_of_the_management(corral: Corral) -> None:
