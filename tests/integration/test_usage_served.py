@@ -2,8 +2,10 @@
 
 import json
 import sqlite3
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -60,6 +62,49 @@ def test_what_was_answered_is_written_down(tmp_path):
         kept = dict(database.execute("SELECT request_id, receipt FROM usage").fetchall())
     database.close()
     assert {name: json.loads(text) for name, text in kept.items()} == dict(zip(names, receipts, strict=True))
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes spans, and keeps what it was sent."""
+
+    def __init__(self):
+        self.sent = []
+        super().__init__(("127.0.0.1", 0), Taking)
+
+
+class Taking(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.server.sent.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_spans_and_lines_are_sent_where_they_are_asked_for(tmp_path):
+    with Collector() as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+            "CORRAL_LOG_FORMAT": "json",
+            "CORRAL_LOG_REQUESTS": "on",
+        }
+        try:
+            with corral_server(tmp_path, CONFIG, env=env) as server:
+                name = chat(server, stream=False)
+        finally:
+            collector.shutdown()
+            thread.join()
+
+    ((path, spans),) = collector.sent
+    assert path == "/v1/traces"
+    assert all(word in spans for word in (b"chat echo", b"call echo", b"gen_ai.usage.output_tokens", name.encode()))
+    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == name]
+    assert (line["model"], line["status"], line["caller"]) == ("echo", 200, "local")
+    assert "Hello there" not in json.dumps(lines)
 
 
 def test_what_was_answered_last_is_written_when_the_server_stops(tmp_path):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from corral.kit.disk import in_thread
+from corral.observability.logs import tell
+from corral.observability.tracing import tracing
 from corral.routing.carrying import Carrier
 from corral.routing.composing import Composer
 from corral.routing.keys import may_use
@@ -41,6 +44,9 @@ class Traffic:
         self.metrics = corral.metrics
         self.limits = Limits(corral.clock.now)
         self.books = corral.books
+        self.tracing = tracing(corral.env)
+        # For people the request's line is enough; programs get one of the answer beside it.
+        self._tells = settings.log.requests and settings.log.format == "json"
         self.ledger = Ledger(
             corral.database,
             settings.home,
@@ -169,6 +175,10 @@ class Traffic:
         """Note an answer."""
         self.metrics.record(record)
         self.books.record(record)
+        if self.tracing is not None:
+            self.tracing.record(record)
+        if self._tells:
+            tell(record)
         used = record.usage
         if used is not None:
             self.limits.spend(record.caller, used.input + used.output)
@@ -189,6 +199,8 @@ class Traffic:
             task.cancel()
         await self.ledger.close()
         await self.books.close()
+        if self.tracing is not None:
+            await in_thread(self.tracing.close)
 
 
 def _may(caller: Caller) -> Callable[[str], bool] | None:
