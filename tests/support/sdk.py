@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 import typing_extensions
@@ -74,13 +75,20 @@ def _bare(hint: Any) -> Any:
             return hint
 
 
-def _wrong_fields(hint: Any, value: Any, where: str) -> str | None:
-    if not isinstance(value, dict):
-        return f"{where} is {value!r}"
+@cache
+def _fields(hint: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """The fields of a TypedDict with their types, and those that it needs."""
     known = typing_extensions.get_type_hints(hint, include_extras=True)
     # Python does not see what is required in annotations that it has not read yet; the hints say it.
     needed = {name for name, kind in known.items() if get_origin(kind) in (typing_extensions.Required, typing.Required)}
-    for name in (needed | hint.__required_keys__) - value.keys():
+    return known, frozenset(needed | hint.__required_keys__)
+
+
+def _wrong_fields(hint: Any, value: Any, where: str) -> str | None:
+    if not isinstance(value, dict):
+        return f"{where} is {value!r}"
+    known, needed = _fields(hint)
+    for name in needed - value.keys():
         return f"{where}.{name} is missing"
     open_ended = getattr(hint, "__pydantic_config__", {}).get("extra") == "allow"
     for name in value:
