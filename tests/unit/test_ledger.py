@@ -181,15 +181,27 @@ async def test_what_is_idle_goes_back_within_seconds(desk: Desk) -> None:
     ledger = await desk.ledger()
     (await ledger.reserve(ADA, ONE)).settle(ONE)
     await ledger.flush()
+    desk.clock.time += 1.0
+    await ledger.flush()
     assert (await desk.status("b")).leased > 0
+    desk.clock.time += 1.5
+    await ledger.flush()
+
+    assert await desk.sums("b") == (1, 0)
+
+
+async def test_it_is_kept_up_to_date_as_time_passes(desk: Desk) -> None:
+    ledger = await desk.ledger()
     running = asyncio.create_task(ledger.run())
+    await desk.budget("b", 1000)
     async with asyncio.timeout(20):
+        while ledger.hold(ADA, ONE) is NOTHING:
+            await desk.clock.advance(0.5)
+        (await ledger.reserve(ADA, ONE)).settle(ONE)
         while await desk.sums("b") != (1, 0):
             await desk.clock.advance(0.5)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-
-    assert desk.clock.time < 1010.0
 
 
 async def test_waiters_are_served_in_turn_in_one_transaction(desk: Desk) -> None:
@@ -315,6 +327,59 @@ class Faltering(Database):
         if self.lose == "after":
             raise DatabaseError("Nobody knows what became of it.")
         return done
+
+
+class Gated(Database):
+    """A database whose writes wait for a gate."""
+
+    gate: asyncio.Event | None = None
+
+    async def write(self, work):
+        if self.gate is not None:
+            await self.gate.wait()
+        return await super().write(work)
+
+
+async def test_what_is_on_its_way_back_cannot_be_spent(tmp_path: Path) -> None:
+    clock = HandClock()
+    database = Gated(None, tmp_path)
+    budgets = Budgets(database, clock)
+    await budgets.create(Budget("", "b", "all", "", "requests", "total", 1000))
+    ledger = Ledger(database, tmp_path, clock)
+    (await ledger.reserve(ADA, ONE)).settle(ONE)
+    await ledger.flush()
+    clock.time += 10.0
+    database.gate = asyncio.Event()
+    flush = asyncio.create_task(ledger.flush())
+    while not database.gate._waiters:
+        await asyncio.sleep(0)
+
+    assert ledger.hold(ADA, ONE) is None
+    database.gate.set()
+    await flush
+    assert (await budgets.get("b")).leased == 0
+    await ledger.close()
+    await database.close()
+
+
+async def test_a_hold_that_comes_as_its_caller_leaves_is_given_back(tmp_path: Path) -> None:
+    database = Database(None, tmp_path)
+    await Budgets(database, HandClock()).create(Budget("", "b", "all", "", "requests", "total", 1))
+    caught = 0
+    for _ in range(20):
+        ledger = Ledger(database, tmp_path, HandClock())
+        task = asyncio.create_task(ledger.reserve(ADA, ONE))
+        while not ledger._holds:
+            await asyncio.sleep(0)
+        caught += not task.done() and task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled():
+            task.result().release()
+        assert not ledger._holds
+        await ledger.close()
+
+    assert caught
+    await database.close()
 
 
 @pytest.mark.parametrize("lose", ["before", "after"])
