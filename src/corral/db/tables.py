@@ -214,6 +214,7 @@ def _sums(name: str) -> Table:
         Column("first_ms", Double, nullable=False),
         Column("total_ms", Double, nullable=False),
         PrimaryKeyConstraint("bucket", "key", "project", "model", "runtime", name=f"{name}_pkc"),
+        sqlite_with_rowid=False,  # rows lie in the order of their key: a span of time is read in one go
     )
 
 

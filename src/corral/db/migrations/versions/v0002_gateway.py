@@ -139,4 +139,5 @@ def _usage() -> None:
             sa.Column("first_ms", sa.Double, nullable=False),
             sa.Column("total_ms", sa.Double, nullable=False),
             sa.PrimaryKeyConstraint("bucket", "key", "project", "model", "runtime", name=f"{name}_pkc"),
+            sqlite_with_rowid=False,
         )
