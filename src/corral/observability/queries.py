@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, ColumnElement, Row, Select, and_, cast, func, or_, select
@@ -15,7 +16,7 @@ from corral.errors import InvalidRequest
 from corral.observability.sums import DAY, HOUR, MEASURES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,6 +36,7 @@ _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdwy])")
 _SECONDS = {"s": 1, "m": 60, "h": HOUR, "d": DAY, "w": 7 * DAY, "y": 365 * DAY}
 _LATEST = 253402300799.0  # the year 9999
 _TOKENS = ("input", "output", "cached", "cache_write", "reasoning")
+_TOKEN_FIELDS = tuple(f"{name}_tokens" for name in _TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +115,21 @@ async def sums(connection: AsyncConnection, question: Question) -> list[dict[str
     query = select(*groups, *measures).where(table.c.bucket >= start, table.c.bucket < end, *_only(table, question))
     if groups:
         query = query.group_by(*groups)
+    width = len(question.by)
     found = [
-        {each: row[index] for index, each in enumerate(question.by)} | measured(dict(row._mapping))  # noqa: SLF001
+        {**dict(zip(question.by, row, strict=False)), **measured(row[width:])}
         for row in await connection.execute(query)
-        if row.requests is not None
+        if row[width] is not None
     ]
     if "key" in question.by:
         await _add_names(connection, found)
     found.sort(key=lambda row: (-row["cost_nano"], -row["requests"], *(str(row[each]) for each in question.by)))
     for each in question.by:
         if each in TIMES:
-            found.sort(key=lambda row, each=each: row[each])  # type: ignore[misc]
+            found.sort(key=itemgetter(each))
+            names = {bucket: _shown(bucket, each) for bucket in {row[each] for row in found}}
             for row in found:
-                row[each] = _shown(row[each], each)
+                row[each] = names[row[each]]
     return found
 
 
@@ -152,17 +156,18 @@ async def _add_names(connection: AsyncConnection, found: Sequence[dict[str, Any]
         row["key_name"] = names.get(row["key"])
 
 
-def measured(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures as JSON's values; means in milliseconds, None of nothing."""
+def measured(values: Sequence[Any]) -> dict[str, Any]:
+    """Measures, in the order of `MEASURES`, as JSON's values; means in milliseconds, None of nothing."""
+    requests, errors, unpriced, firsts, *tokens, cost, first_ms, total_ms = values
     return {
-        "requests": row["requests"],
-        "errors": row["errors"],
-        **{f"{name}_tokens": row[name] for name in _TOKENS},
-        "cost_nano": row["cost"],
-        "cost_usd": row["cost"] / NANO,
-        "unpriced": row["unpriced"],
-        "mean_first_ms": round(row["first_ms"] / row["firsts"], 3) if row["firsts"] else None,
-        "mean_ms": round(row["total_ms"] / row["requests"], 3) if row["requests"] else None,
+        "requests": requests,
+        "errors": errors,
+        **dict(zip(_TOKEN_FIELDS, tokens, strict=True)),
+        "cost_nano": cost,
+        "cost_usd": cost / NANO,
+        "unpriced": unpriced,
+        "mean_first_ms": round(first_ms / firsts, 3) if firsts else None,
+        "mean_ms": round(total_ms / requests, 3) if requests else None,
     }
 
 
