@@ -205,6 +205,12 @@ def _list(given: Invocation) -> None:
             Column("RENEWED IN", spare=3),
         ]
         output.table(columns, [_row(status, now) for status in found])
+        for status in found:
+            if status.abandoned:
+                lost = status.budget.shown(status.abandoned)
+                output.note(
+                    f"Of {status.budget.name}, {lost} was reserved by calls of killed processes and counts as spent."
+                )
         _tell_lost(given, holders, now)
 
     data = {

@@ -12,8 +12,8 @@ is noted in a journal on the disk, so that a killed process loses nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from corral.domain.ports import Clock
     from corral.routing.journal import Key
     from corral.routing.waiters import Waiter
+
+_log = logging.getLogger("corral.ledger")
 
 __all__ = ["NOTHING", "Amounts", "Hold", "Ledger"]
 
@@ -209,18 +211,22 @@ class Ledger:
 
     async def run(self) -> None:
         """Book what is settled, give back what is idle, notice changes and dead processes, until cancelled."""
-        look, sweep = -inf, -inf
+        look, sweep, failing = -inf, -inf, False
         while True:
             now = self._clock.now()
-            if now >= sweep:
-                sweep = now + _SWEEP
-                with suppress(CorralError):
-                    await self.recover()
-            with suppress(CorralError):
+            try:
                 if now >= look:
                     look = now + _LOOK
                     await self.refresh()
                 await self.flush()
+                if now >= sweep:
+                    sweep = now + _SWEEP
+                    await self.recover()
+                failing = False
+            except CorralError as error:
+                if not failing:  # once, however long it lasts
+                    _log.warning("what is spent is not written down for now: %s", error)
+                failing = True
             await self._clock.sleep(self._every)
 
     async def recover(self) -> list[Recovery]:
@@ -232,6 +238,12 @@ class Ledger:
         mine = None if self._journal is None else self._journal.holder
         found = await recover(self._home / "ledger", self._treasury, self._clock, mine)
         self.recovered.extend(found)
+        for each in found:
+            _log.warning(
+                "a process died, and its books are closed; calls under way count as spent, on %d budgets (%s)",
+                len(each.abandoned),
+                each.holder,
+            )
         return found
 
     async def flush(self) -> None:
