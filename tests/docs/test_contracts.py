@@ -13,7 +13,7 @@ import pytest
 from tests.docs.pages import ROOT
 
 LAYERS = "Layers: imports point down only"
-ADAPTERS = "Adapters see only kit, config, domain and errors"
+ADAPTERS = "Adapters see only kit, dialects, config, domain and errors"
 SIBLINGS = "Plugins never import each other"
 PURE = "Decisions are pure: no loop, socket, process or database"
 

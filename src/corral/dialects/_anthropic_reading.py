@@ -166,7 +166,8 @@ def cache(block: Mapping[str, Any]) -> str | None:
 
 def _read_turn(turn: Any, number: int, messages: list[Message], lost: list[str]) -> None:
     where = f"messages.{number}"
-    role = _ROLES.get(turn.get("role")) if isinstance(turn, dict) and isinstance(turn.get("role"), str) else None
+    named = turn.get("role") if isinstance(turn, dict) else None
+    role = _ROLES.get(named) if isinstance(named, str) else None
     if role is None:
         _refuse(f"{where}.role", "user, assistant or system")
     content = turn.get("content")

@@ -299,7 +299,7 @@ class Writer:
         if self._begun:
             return b""
         self._begun = True
-        message = {
+        message: dict[str, Any] = {
             "id": event.id,
             "type": "message",
             "role": "assistant",
