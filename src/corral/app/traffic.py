@@ -68,7 +68,7 @@ class Traffic:
                 notes=self,
                 clock=corral.clock,
                 timeouts=corral.timeouts,
-                within=settings.routing.retry_within,
+                within=lambda: corral.settings.routing.retry_within,
             )
         )
         self._probing: set[asyncio.Task[None]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -157,18 +158,18 @@ def _read(document: Mapping[str, Any]) -> Reply:
     response, said = _string(document.get("responseId")), document.get("usageMetadata")
     usage = read_usage(said) if said else None
     candidates = document.get("candidates")
-    head = {"id": response or "", "model": _string(document.get("modelVersion")) or "", "usage": usage}
+    head = Reply(response or "", _string(document.get("modelVersion")) or "", usage=usage)
     if not candidates:
         if not document.get("promptFeedback"):
             raise ValueError("it has no candidates")
-        return Reply(**head, stop=Stop.FILTER)
+        return replace(head, stop=Stop.FILTER)
     candidate = candidates[0]
     parts: list[Part] = []
     calls = 0
     for part in (candidate.get("content") or {}).get("parts") or ():
         calls += read_part(parts, part, response, calls)
-    return Reply(
-        **head,
+    return replace(
+        head,
         parts=tuple(parts),
         stop=stop_of(candidate.get("finishReason"), calls > 0),
         logprobs=read_logprobs(candidate.get("logprobsResult")),

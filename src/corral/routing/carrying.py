@@ -233,7 +233,7 @@ class Carrying:
             raise self._ended(error)
         retries = self.plan.retries
         if verdict.action is Action.RETRY and self._calls <= retries:
-            pause = backoff(self._calls, verdict.retry_after, parts.within, parts.rand())
+            pause = backoff(self._calls, verdict.retry_after, parts.within(), parts.rand())
             if pause is not None:
                 await parts.clock.sleep(pause)
                 return

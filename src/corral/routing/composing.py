@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from corral.routing.order import Order
 
 _WAYS_KEPT = 500
+_HARMLESS = frozenset(
+    {"format.name", "tool.strict", "base64", "text.cache", "tool.cache", "image.cache", "user", "store"}
+)
+"""What changes nothing of an answer when it is ignored: names, hints for caches, who the client's user is."""
 _STREAM_OPTIONS = {"include_usage": True}
 _ASKS_FOR_USAGE = b',"stream_options":{"include_usage":true}}'
 _TELLS_USAGE = frozenset({"openai.chat", "openai.completions"})
@@ -105,11 +109,12 @@ class Composer:
                 "Free memory of the GPU, ask another model, or ask without strict.",
                 param="model",
             )
-        if call.ignored and order.strict:
+        missed = [name for name in call.ignored if name not in _HARMLESS] if order.strict else ()
+        if missed:
             raise Degraded(
-                f"Model {engine.model!r} would ignore {', '.join(call.ignored)}.",
+                f"Model {engine.model!r} would ignore {', '.join(missed)}.",
                 "Leave that out, ask another model, or ask without strict.",
-                param=call.ignored[0],
+                param=missed[0],
             )
         return call
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from corral.domain.models import Capability
 from corral.domain.ports import Clock, Report, silent
 from corral.errors import CorralError, EngineDied, NotSupported, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from corral.kit.upstream import Block, Response, Timeouts, Upstream, block
 from corral.lifecycle.supervisor import Engine, Supervisor
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 _ATTEMPTS = 2
 _GONE_WITHIN = 0.25

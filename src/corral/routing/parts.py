@@ -49,8 +49,8 @@ class Parts:
     """What orders are carried out with.
 
     `dispatcher` has the engines, `composer` puts requests into their words, `planner` says where an order may go,
-    `breakers` whom to leave alone; `money` is ledger and prices, `notes` gets every record. `within` is how many
-    seconds are waited at most before a candidate is asked again. `rand` gives numbers from 0 to below 1.
+    `breakers` whom to leave alone; `money` is ledger and prices, `notes` gets every record. `within` says
+    how many seconds are waited at most before a candidate is asked again. `rand` gives numbers from 0 to below 1.
     """
 
     dispatcher: Dispatcher
@@ -61,5 +61,5 @@ class Parts:
     notes: Notes
     clock: Clock
     timeouts: Timeouts
-    within: float = 10.0
+    within: Callable[[], float] = lambda: 10.0
     rand: Callable[[], float] = random.random

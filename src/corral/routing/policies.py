@@ -107,7 +107,9 @@ def judge(status: int, fault: Fault | None = None, retry_after: float | None = N
         code, reason = fault.code or code, f"{reason}: {fault.message[:300]}"
     if status in {400, 413, 422} and _TOO_LONG.search(words):
         return Verdict(Action.NEXT, ContextOverflow.code, reason)
-    if status in _OUR_ACCOUNT or (400 <= status < 500 and _NO_MONEY.search(words)):
+    # Who says when to come again speaks of a limit for a while, in whatever words; no money comes by waiting.
+    spent = after is None and 400 <= status < 500 and _NO_MONEY.search(words)
+    if status in _OUR_ACCOUNT or spent:
         return Verdict(Action.NEXT, code, reason, counts=True, retry_after=after)
     if status in _AGAIN or status >= 500:
         return Verdict(Action.RETRY, code, reason, counts=True, retry_after=after)

@@ -11,13 +11,18 @@ from corral.errors import UpstreamError
 from corral.gateway.body import read_body
 from corral.gateway.envelope import beside
 from corral.gateway.inference.doors import Asked, Door, read
-from corral.kit.relay import Clients, Outcome, Receive, Send, relay, respond
+from corral.kit.relay import Clients, Message, Outcome, Receive, Send, relay, respond
+from corral.observability.logs import tell_prompt
 from corral.routing.faults import Refused
 
 if TYPE_CHECKING:
     from corral.app import Corral
     from corral.routing.carrying import Carrying
     from corral.routing.order import Order
+
+
+_LONGEST_LOGGED = 1024 * 1024
+"""Bytes of a prompt, and of an answer, that are logged where that is wanted."""
 
 
 class Answers:
@@ -34,6 +39,7 @@ class Answers:
         self._metrics = corral.traffic.metrics
         self._limit = corral.settings.server.max_body
         self._clients = Clients()
+        self._prompts = corral.settings.log.prompts
 
     async def answer(self, door: Door, asked: Asked, declared: bytes | None, receive: Receive, send: Send) -> Outcome:
         """Answer one request.
@@ -48,8 +54,11 @@ class Answers:
         self._limits.enter(caller)
         self._metrics.enter()
         try:
-            order = read(door, await read_body(receive, declared, self._limit), asked)
+            body = await read_body(receive, declared, self._limit)
+            order = read(door, body, asked)
             outcome = Outcome()
+            if self._prompts:
+                send = _overheard(order.request_id, body, send)
             carrying = self._carrier.begin(order)
             with self._clients.watch(receive) as client:
                 await self._carry(carrying, order, send, outcome)
@@ -104,3 +113,17 @@ class Answers:
         headers = [(b"x-request-id", order.request_id.encode()), *beside(error)]
         await respond(send, error.status, body, headers)
         outcome.bytes, outcome.chunks = len(body), 1
+
+
+def _overheard(request_id: str, prompt: bytes, send: Send) -> Send:
+    """`send`, which writes into the log what was asked and answered, once that is whole."""
+    said = bytearray()
+
+    async def overhear(message: Message) -> None:
+        if message["type"] == "http.response.body" and len(said) < _LONGEST_LOGGED:
+            said.extend(message.get("body", b""))
+        await send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            tell_prompt(request_id, prompt[:_LONGEST_LOGGED], bytes(said[:_LONGEST_LOGGED]))
+
+    return overhear
