@@ -114,7 +114,17 @@ def test_a_stream_ends_in_done_and_is_not_buffered(server: Server) -> None:
     assert reply.headers["content-type"].startswith("text/event-stream")
     events = [line for line in reply.body.split(b"\n\n") if line]
     assert events[-1] == b"data: [DONE]"
-    assert json.loads(events[-2].removeprefix(b"data: "))["usage"]["completion_tokens"] == 4
+    receipt = json.loads(events[-2].removeprefix(b": corral-receipt "))
+    assert (receipt["request_id"], receipt["model"]) == (reply.headers["x-request-id"], "robot")
+    assert json.loads(events[-3].removeprefix(b"data: "))["usage"]["completion_tokens"] == 4
+
+
+def test_a_stream_whose_client_does_not_want_its_usage_is_metered_all_the_same(server: Server) -> None:
+    reply = ask(server, "POST", "/v1/chat/completions", chat(stream=True))
+    told = [line for line in reply.body.split(b"\n\n") if line.startswith(b"data: {")]
+    assert not any(b'"usage"' in line for line in told)
+    receipt = ask(server, "GET", f"/api/v1/receipts/{reply.headers['x-request-id']}").json["receipt"]
+    assert receipt["usage"]["output"] == 4
 
 
 def test_models_are_listed_and_looked_up(server: Server) -> None:

@@ -14,6 +14,9 @@ AGAIN = {
     errors.UpstreamUnreachable,
     errors.UpstreamTimeout,
     errors.UpstreamProtocol,
+    errors.UpstreamLimited,
+    errors.UpstreamOverloaded,
+    errors.CircuitOpen,
 }
 
 
