@@ -40,7 +40,6 @@ def body(pace: str) -> str:
 
 MARK = b'"delta":{'
 """What every chunk has once, and nothing else has."""
-ASKED = f'"user": "{ENGINE}"'.encode()
 DONE = b"data: [DONE]\n\n"
 SPLIT = CHUNKS // 10
 """Marks that a proxy may hide from the client, which reads no frames: it frames anew, and a frame may end in a mark."""
@@ -138,7 +137,7 @@ class Engine(asyncio.Protocol):
             self._read = rest[length:]
             if length:
                 self.place = 0
-                self._turns = self._paced if ASKED in rest[:length] else self._quick
+                self._turns = self._paced if json.loads(rest[:length]).get("user") == ENGINE else self._quick
                 self._turns.add(self)
             else:  # somebody asks which models there are
                 self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
