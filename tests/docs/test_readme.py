@@ -125,7 +125,7 @@ def stranger(tmp_path: Path) -> Stranger:
 
 @pytest.mark.timeout(900)
 def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
-    first, ask, tour, room = COMMANDS
+    first, ask, tour, room, money = COMMANDS
     begun = time.monotonic()
     with stranger.serving(first) as said:
         took_first = time.monotonic() - begun
@@ -150,6 +150,12 @@ def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
         assert "llamacpp" in told
         assert "best device" in told
 
+        question = {"model": "smollm2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+        (stranger.clone / "request.json").write_text(json.dumps(question))
+        paid = stranger.types(f". .venv/bin/activate\n{money}")
+        assert "ck-" in paid
+        assert "smollm2" in paid
+
     begun = time.monotonic()
     offline = {"UV_OFFLINE": "1", "PIP_INDEX_URL": UNREACHABLE, "https_proxy": UNREACHABLE, "HTTPS_PROXY": UNREACHABLE}
     with stranger.serving(first, **offline) as said:
@@ -160,7 +166,7 @@ def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
 
 def test_every_command_of_the_readme_is_run() -> None:
     """The test above takes the blocks apart by number: a new one has to be given its place there."""
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
     assert COMMANDS[0].strip() == "make run"
 
 
