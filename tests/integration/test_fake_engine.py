@@ -246,6 +246,70 @@ async def test_a_bad_event_stands_in_the_stream(engine):
     assert parts[-1] == "[DONE]"
 
 
+@pytest.mark.parametrize(
+    ("script", "first", "last"),
+    [
+        ({"fault": "half"}, '"role"', '"two "'),
+        ({"fault": "half", "fault_after": 99}, '"role"', '"stop"'),
+        ({"fault": "error"}, '"role"', '"server_error"'),
+        ({"fault": "error", "fault_late": True}, '"role"', '"server_error"'),
+        ({"fault": "drip"}, '"role"', "[DONE]"),
+    ],
+)
+async def test_a_stream_ends_as_scripted_and_without_a_break(engine, script, first, last):
+    client = await engine(fault_after=2)
+    status, headers, raw = await client.chat(stream=True, fake=script)
+    assert (status, headers["content-type"]) == (200, "text/event-stream")
+    assert first in events(raw)[0]
+    assert last in events(raw)[-1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("fault", "kind"), [("html", "text/html"), ("untyped", "text/plain")])
+async def test_it_calls_its_answer_something_else(engine, fault, kind, stream):
+    client = await engine(fault=fault)
+    _, headers, raw = await client.chat(stream=stream)
+    assert headers["content-type"].partition(";")[0] == kind
+    assert (b"<html>" in raw) == (fault == "html")
+    assert (b"chat.completion" in raw) == (fault == "untyped")
+
+
+async def test_what_is_no_answer_looks_like_one(engine):
+    client = await engine()
+    for fault, is_whole in [("half", False), ("empty", False), ("error", True), ("drip", True)]:
+        status, headers, raw = await client.chat(fake={"fault": fault})
+        assert (status, int(headers["content-length"])) == (200, len(raw))
+        if is_whole:
+            assert ("error" in json.loads(raw)) == (fault == "error")
+        else:
+            with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+                json.loads(raw)
+    assert (await client.chat(stream=True, fake={"fault": "empty"}))[2] == b""
+
+
+@pytest.mark.parametrize(("late", "heard"), [(False, b'"role"'), (True, b"[DONE]")])
+async def test_it_falls_silent_in_mid_answer(engine, late, heard):
+    client = await engine()
+    body = ASK | {"stream": True, "fake": {"fault": "stall", "fault_late": late}}
+    async with client.http.post(client.url + "/chat/completions", json=body) as answer:
+        said = b""
+        while heard not in said:
+            said += await answer.content.readany()
+        assert (b'"one "' in said) == late
+        with pytest.raises(asyncio.TimeoutError):
+            async with asyncio.timeout(0.05):
+                await answer.content.readany()
+
+
+async def test_a_prompt_may_have_a_script(engine):
+    client = await engine(prompted=True)
+    asked = {"messages": [{"role": "user", "content": '#fake {"fault": "status:503"}\nhello'}]}
+    assert (await client.post("/chat/completions", **asked))[0] == 503
+    assert (await client.post("/completions", prompt='#fake {"reply": "no"}'))[0] == 200
+    assert (await client.post("/completions", prompt="#fake no"))[0] == 400
+    assert (await (await engine()).post("/chat/completions", **asked))[0] == 200
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("after", [1, 99])
 async def test_a_crash_ends_the_engine_in_mid_answer(engine, stream, after):

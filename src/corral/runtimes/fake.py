@@ -1,8 +1,8 @@
 """Runtime `fake`: an engine that answers from a script. It is a real process, speaks real HTTP, and fails as told.
 
 It ships with Corral, so that a setup can be tried, and every part tested, without a model. Besides OpenAI's paths it
-has `GET /fake/seen` (what it was asked), `POST /fake/release` (let held answers go on) and `POST /fake/hold` (hold
-again).
+has `GET /fake/seen` (what it was asked), `POST /fake/release` (let held answers go on), `POST /fake/hold` (hold again)
+and `POST /fake/count` (how many tokens the prompt of a request is).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from corral.domain.memory import Demand
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
 from corral.errors import InvalidRequest
-from corral.kit import process
+from corral.kit import process, tally
 from corral.kit.session import ChildSession
 
 FAULTS = {
@@ -27,8 +27,15 @@ FAULTS = {
     "garbage": "answers with bytes that are not HTTP",
     "garbage_event": "sends one event that is not JSON after `fault_after` tokens of a stream",
     "hang": "takes the request and never answers",
+    "stall": "falls silent after the head of its answer and `fault_after` tokens",
     "crash": "ends its process after `fault_after` tokens",
     "truncate": "promises more bytes than it sends",
+    "half": "sends half of a whole answer as if that were all of it; ends a stream early, after `fault_after` tokens",
+    "empty": "answers with no byte, and as if that were well",
+    "error": "reports an error with the status 200, in a stream after `fault_after` tokens",
+    "html": "answers with a web page",
+    "untyped": "answers as it should, and calls it plain text",
+    "drip": "sends what it says byte by byte, `delay_ms` apart",
     "crash_on_start": "ends before it is ready",
     "never_ready": "never says that it is ready",
     "ignore_sigterm": "answers, and does not stop when asked politely",
@@ -66,7 +73,9 @@ class FakeOptions:
         fault: how it fails: a name of `FAULTS`, or `status:NNN`.
         retry_after: seconds, sent as `Retry-After` with a `status:` fault.
         fault_after: tokens before a fault in mid-answer.
+        fault_late: a fault in mid-stream comes only after the stream's last event.
         fault_times: how many requests fail before the rest succeed; 0 means all.
+        prompted: a prompt may have the script too, so that clients of any dialect can: its first line is `#fake JSON`.
     """
 
     reply: str | None = None
@@ -83,7 +92,9 @@ class FakeOptions:
     fault: str = "none"
     retry_after: float | None = None
     fault_after: int = 0
+    fault_late: bool = False
     fault_times: int = 0
+    prompted: bool = False
 
     def __post_init__(self) -> None:
         if self.fault not in FAULTS and not _STATUS.fullmatch(self.fault):
@@ -134,8 +145,12 @@ class Fake:
         child = await process.start(command, spec.load_timeout)
         address = child.facts["address"]
         endpoint = Endpoint(url=f"{address}/v1", headers={"Authorization": f"Bearer {key}"}, model=spec.model)
-        facts = SessionFacts(options.context, options.slots, "cpu", self.capabilities)
-        return ChildSession(child, endpoint, facts, health=f"{address}/health")
+        facts = SessionFacts(options.context, options.slots, "cpu", self.capabilities, counts=True)
+
+        async def counted(_: str, document: Mapping[str, Any]) -> int | None:
+            return await tally.ask(f"{address}/fake/count", endpoint.headers, document, "count")
+
+        return ChildSession(child, endpoint, facts, f"{address}/health", counted)
 
 
 plugin = Fake

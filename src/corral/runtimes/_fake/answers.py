@@ -43,7 +43,7 @@ class Answer:
     @classmethod
     def to(cls, body: dict[str, Any], script: SimpleNamespace, model: str, number: int, *, chat: bool) -> Answer:
         """The answer to `body`, by the script."""
-        prompt = _prompt(body)
+        prompt = prompt_of(body)
         asked = len(split(prompt))
         if asked > script.context:
             raise RefusedError(
@@ -111,6 +111,13 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\S+\s*|\s+", text))
 
 
+def length(body: Any) -> int | None:
+    """Tokens of the prompt of a request; None where it has none."""
+    if not isinstance(body, dict) or not body.keys() & {"messages", "prompt"}:
+        return None
+    return len(split(prompt_of(body)))
+
+
 def embeddings(body: dict[str, Any], model: str, dimensions: int) -> dict[str, Any]:
     """A unit vector for each input, the same for the same text."""
     given = body.get("input")
@@ -146,7 +153,7 @@ def _tokens(script: SimpleNamespace, prompt: str) -> tuple[str, ...]:
     return split(prompt if script.reply is None else script.reply)
 
 
-def _prompt(body: dict[str, Any]) -> str:
+def prompt_of(body: dict[str, Any]) -> str:
     """What the client said last."""
     if "messages" not in body:
         prompt = body.get("prompt")

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import aclosing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from corral.kit import child
-from corral.runtimes._fake.answers import Answer, RefusedError, embeddings
-from corral.runtimes._fake.wire import CutError, Request, Wire, read_request
+from corral.runtimes._fake.answers import Answer, RefusedError, embeddings, length, prompt_of
+from corral.runtimes._fake.wire import PAGE, CutError, Request, Wire, read_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -23,6 +24,14 @@ _AT_START_ONLY = {"load_ms", "memory_mib", "slots", "embed_dimensions"}
 _CRASHED = 70
 _REMEMBERED = 1000
 """Requests that `/fake/seen` tells of, the last ones: an engine under load must not grow."""
+_ERROR = {"error": {"message": "The script says so.", "type": "server_error", "param": None, "code": None}}
+_KINDS = {"html": "text/html", "untyped": "text/plain"}
+"""Faults → the content type of a stream."""
+_DONE = b"data: [DONE]\n\n"
+_ENDING = frozenset(("half", "error"))
+"""Faults that end a stream, and as if that were well."""
+_SCRIPT = "#fake "
+"""What a prompt begins with that has a script of its own, as JSON on its first line."""
 _GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
@@ -132,6 +141,8 @@ class Engine:
                 self._released.set()
             case "POST", "/fake/hold":
                 self._released.clear()
+            case "POST", "/fake/count":
+                return {"count": length(request.body)}
             case _:
                 raise _unknown(request)
         return {"requests": list(self._seen), **self._counts}
@@ -150,12 +161,15 @@ class Engine:
         if kind == "garbage":
             await wire.raw(b"\x00\x01 this is not HTTP \xff\r\n\r\n")
             return
+        if kind == "error" and not body.get("stream"):
+            await wire.whole(_ERROR)
+            return
         if request.path == "/v1/embeddings":
-            await wire.whole(embeddings(body, self.name, self.script["embed_dimensions"]))
+            await wire.whole(embeddings(body, self.name, self.script["embed_dimensions"]), broken=kind)
             return
         answer = Answer.to(body, script, self.name, self._asked, chat=request.path == "/v1/chat/completions")
         if body.get("stream"):
-            await wire.stream(self._paced(answer.events(), script, kind, wire))
+            await wire.stream(self._spoken(answer.events(), script, kind, wire), _KINDS.get(kind, "text/event-stream"))
             return
         async for _ in self._paced(answer.events(), script, kind, wire):
             pass
@@ -163,6 +177,8 @@ class Engine:
 
     def _script(self, body: dict[str, Any]) -> SimpleNamespace:
         own = body.get("fake") or {}
+        if self.script["prompted"]:
+            own = _prompted(prompt_of(body)) or own
         allowed = self.script.keys() - _AT_START_ONLY
         if not isinstance(own, dict) or not own.keys() <= allowed:
             raise RefusedError(400, "invalid_request_error", f"The field 'fake' takes {', '.join(sorted(allowed))}.")
@@ -174,31 +190,57 @@ class Engine:
         self._counts["failed"] += 1
         return str(script.fault)
 
+    async def _spoken(
+        self, events: Iterator[tuple[bool, dict[str, Any]]], script: SimpleNamespace, fault: str, wire: Wire
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes of a stream, as `_paced` gives them, where the fault is not of all of them."""
+        if fault == "html":
+            yield PAGE
+        if fault in {"html", "empty"}:
+            return
+        async with aclosing(self._paced(events, script, fault, wire)) as pieces:
+            async for piece in pieces:
+                if fault != "drip":
+                    yield piece
+                    continue
+                for at in range(len(piece)):
+                    await asyncio.sleep(script.delay_ms / 1000)
+                    yield piece[at : at + 1]
+
     async def _paced(
         self, events: Iterator[tuple[bool, dict[str, Any]]], script: SimpleNamespace, fault: str, wire: Wire
     ) -> AsyncGenerator[bytes, None]:
         """The events as bytes, at the script's pace, with its fault at the token it names."""
         tokens = 0
         await asyncio.sleep(script.first_token_ms / 1000)
-        for is_token, event in events:
-            if is_token and tokens == script.fault_after:
-                if fault == "crash":
-                    child.leave(_CRASHED)
-                if fault == "cut" and wire.streaming:
-                    wire.cut()
-                if fault == "garbage_event":
-                    yield b'data: {"choices": [{"delta": \n\n'
+        for is_token, data in _pieces(events, script.fault_after, late=script.fault_late):
+            if data is None:
+                async for piece in self._failing(fault, wire):
+                    yield piece
+                if fault in _ENDING and wire.streaming:
+                    return
+                continue
             if is_token and tokens == script.hold_after:
                 await self._hold()
             if is_token and tokens:
                 await asyncio.sleep(script.delay_ms / 1000)
             tokens += is_token
-            yield b"data: " + json.dumps(event).encode() + b"\n\n"
+            yield data
+
+    async def _failing(self, fault: str, wire: Wire) -> AsyncGenerator[bytes, None]:
+        """What is said at the moment of the fault; or nothing more ever is."""
         if fault == "crash":
             child.leave(_CRASHED)
-        if fault == "cut" and wire.streaming:
+        if not wire.streaming:
+            return
+        if fault == "cut":
             wire.cut()
-        yield b"data: [DONE]\n\n"
+        if fault == "stall":
+            await asyncio.get_running_loop().create_future()
+        if fault == "garbage_event":
+            yield b'data: {"choices": [{"delta": \n\n'
+        if fault == "error":
+            yield b"data: " + json.dumps(_ERROR).encode() + b"\n\n"
 
     async def _hold(self) -> None:
         self._counts["held"] += 1
@@ -206,6 +248,34 @@ class Engine:
             await self._released.wait()
         finally:
             self._counts["held"] -= 1
+
+
+def _pieces(
+    events: Iterator[tuple[bool, dict[str, Any]]], after: int, *, late: bool
+) -> Iterator[tuple[bool, bytes | None]]:
+    """The events of a stream as bytes, each with whether it carries a token; None stands where the fault is due."""
+    tokens = 0
+    for is_token, event in events:
+        if is_token and tokens == after and not late:
+            yield False, None
+        tokens += is_token
+        yield is_token, b"data: " + json.dumps(event).encode() + b"\n\n"
+    if late:
+        yield False, _DONE
+    if late or tokens <= after:
+        yield False, None
+    if not late:
+        yield False, _DONE
+
+
+def _prompted(prompt: str) -> Any:
+    """The script that a prompt begins with; None where there is none."""
+    if not prompt.startswith(_SCRIPT):
+        return None
+    try:
+        return json.loads(prompt[len(_SCRIPT) :].partition("\n")[0])
+    except ValueError:
+        raise RefusedError(400, "invalid_request_error", f"What follows {_SCRIPT!r} is not JSON.") from None
 
 
 def _unknown(request: Request) -> RefusedError:

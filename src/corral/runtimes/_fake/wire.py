@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 
+PAGE = b"<!DOCTYPE html><html><body><h1>Under maintenance</h1></body></html>\n"
+_HALFWAY = frozenset(("truncate", "cut", "stall"))
+
+
 class CutError(Exception):
     """The connection was dropped on purpose."""
 
@@ -38,23 +42,22 @@ class Wire:
     async def whole(
         self, value: dict[str, Any], status: int = 200, extra: dict[str, str] | None = None, broken: str = ""
     ) -> None:
-        """A JSON answer; `broken` by `truncate` or `cut` stops halfway."""
-        data = json.dumps(value).encode()
-        self._head(status, {"Content-Type": "application/json", "Content-Length": str(len(data)), **(extra or {})})
-        if broken not in {"truncate", "cut"}:
-            self._writer.write(data)
-            await self._writer.drain()
-            return
-        self._writer.write(data[: len(data) // 2])
+        """A JSON answer; `truncate`, `cut` and `stall` stop halfway, and other faults are told by `_spoilt`."""
+        kind, data = _spoilt(json.dumps(value).encode(), broken)
+        self._head(status, {"Content-Type": kind, "Content-Length": str(len(data)), **(extra or {})})
+        self._writer.write(data[: len(data) // 2] if broken in _HALFWAY else data)
         await self._writer.drain()
+        if broken == "stall":
+            await asyncio.get_running_loop().create_future()
         if broken == "cut":
             self.cut()
-        self._writer.close()
+        if broken == "truncate":
+            self._writer.close()
 
-    async def stream(self, chunks: AsyncGenerator[bytes, None]) -> None:
-        """An event stream, each chunk sent when it comes."""
+    async def stream(self, chunks: AsyncGenerator[bytes, None], kind: str = "text/event-stream") -> None:
+        """A stream of the given content type, each chunk sent when it comes."""
         self.streaming = True
-        self._head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+        self._head(200, {"Content-Type": kind, "Transfer-Encoding": "chunked"})
         await self._writer.drain()
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -78,6 +81,17 @@ class Wire:
     def _head(self, status: int, headers: dict[str, str]) -> None:
         lines = [f"HTTP/1.1 {status} Status", "Server: fake", *(f"{name}: {value}" for name, value in headers.items())]
         self._writer.write("\r\n".join((*lines, "", "")).encode("latin-1"))
+
+
+def _spoilt(data: bytes, broken: str) -> tuple[str, bytes]:
+    """The content type and the bytes of a whole answer with a fault in it."""
+    if broken == "untyped":
+        return "text/plain", data
+    if broken == "html":
+        return "text/html", PAGE
+    if broken == "half":
+        return "application/json", data[: len(data) // 2]
+    return "application/json", b"" if broken == "empty" else data
 
 
 async def read_request(reader: asyncio.StreamReader, ahead: bytes) -> Request | None:
