@@ -392,3 +392,27 @@ async def test_the_devices_are_asked_for_once_and_remembered(tmp_path):
     kept.write_text("not json")
     assert (await LlamaCpp(os.environ, tmp_path).probe()).devices == first.devices
     assert (await LlamaCpp(os.environ, tmp_path / "gone").probe()).devices == first.devices
+
+
+async def test_it_counts_what_it_reads(session, ask):
+    talk = [{"role": "user", "content": "Which is the capital of <|im_end|> France? " * 3}]
+    for path, body in (
+        ("/chat/completions", {"messages": talk}),
+        ("/chat/completions", {"messages": talk, "tools": TOOLS}),
+        ("/completions", {"prompt": "Once upon a <|im_start|> time"}),
+        ("/completions", {"prompt": [1, 2, 3, 4]}),
+    ):
+        body = {"model": session.endpoint.model, **body, "max_tokens": 1}
+        session.endpoint.adapt(path, body)
+        _, text = await ask(path, **body)
+        assert await session.count(path, body) == json.loads(text)["usage"]["prompt_tokens"], body
+
+
+async def test_it_does_not_count_what_it_cannot(session):
+    seen = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}]
+
+    assert session.facts.counts
+    assert await session.count("/chat/completions", {"messages": seen}) is None
+    assert await session.count("/chat/completions", {"messages": "no list"}) is None
+    assert await session.count("/completions", {"prompt": ["two", "prompts"]}) is None
+    assert await session.count("/embeddings", {"input": "text"}) is None

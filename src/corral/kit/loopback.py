@@ -25,18 +25,21 @@ async def get(url: str, headers: Mapping[str, str], timeout: float) -> tuple[int
     return await _ask("GET", url, headers, timeout)
 
 
-async def post(url: str, headers: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
-    """The status and body of the answer to an empty POST; otherwise as `get`."""
-    return await _ask("POST", url, {**headers, "Content-Length": "0"}, timeout)
+async def post(url: str, headers: Mapping[str, str], timeout: float, body: bytes = b"") -> tuple[int, bytes]:
+    """The status and body of the answer to a POST of JSON, or of nothing; otherwise as `get`."""
+    kind = {"Content-Type": "application/json"} if body else {}
+    return await _ask("POST", url, {**headers, **kind, "Content-Length": f"{len(body)}"}, timeout, body)
 
 
-async def _ask(method: str, url: str, headers: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
+async def _ask(
+    method: str, url: str, headers: Mapping[str, str], timeout: float, sent: bytes = b""
+) -> tuple[int, bytes]:
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [f"{method} {target} HTTP/1.0", f"Host: {host}:{port}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    request = "\r\n".join((*lines, "", "")).encode("latin-1")
+    request = "\r\n".join((*lines, "", "")).encode("latin-1") + sent
     try:
         async with asyncio.timeout(timeout):
             return _parse(url, await _exchange(host, port, request))

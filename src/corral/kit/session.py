@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corral.domain.ports import Endpoint, Footprint, SessionFacts
 from corral.errors import CorralError
 from corral.kit import loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from corral.kit.process import Child
+    from corral.kit.tally import Tally
 
 _HEALTH_TIMEOUT = 2.0
 
 
 class ChildSession:
-    """One engine in a child process; `health` is the address that answers 200 while it is well."""
+    """One engine in a child process; `health` is the address that answers 200 while it is well.
 
-    def __init__(self, child: Child, endpoint: Endpoint, facts: SessionFacts, health: str) -> None:
+    `tally` counts the tokens of prompts, where the engine's `facts.counts` say that it can.
+    """
+
+    def __init__(
+        self, child: Child, endpoint: Endpoint, facts: SessionFacts, health: str, tally: Tally | None = None
+    ) -> None:
         self._child = child
         self._endpoint = endpoint
         self._facts = facts
         self._health = health
+        self._tally = tally
 
     @property
     def endpoint(self) -> Endpoint:
@@ -47,6 +54,10 @@ class ChildSession:
         except CorralError:
             return False
         return status == 200
+
+    async def count(self, path: str, document: Mapping[str, Any]) -> int | None:
+        """Tokens of a prompt, as the engine counts them; None where it cannot tell."""
+        return None if self._tally is None else await self._tally(path, document)
 
     async def footprint(self) -> Footprint:
         """Memory of the process; mapped weights count as far as they are in memory. A GPU's memory is not seen here."""

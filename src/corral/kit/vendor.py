@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import orjson
+
 from corral.domain.ports import Endpoint, Footprint, SessionFacts
-from corral.errors import InvalidRequest, RuntimeUnavailable
+from corral.errors import InvalidRequest, RuntimeUnavailable, UpstreamTimeout, UpstreamUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 _HEALTH_TIMEOUT = 3.0
+_COUNT_TIMEOUT = 30.0
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -107,13 +112,32 @@ def secret(env: Mapping[str, str], variable: str, model: str) -> str:
     return key
 
 
-class RemoteSession:
-    """An address. Nothing of it lives here. `probe` is the path that is asked for its health, below that address."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How a vendor is asked for the length of a prompt: path and body, and the field of its answer with the number."""
 
-    def __init__(self, endpoint: Endpoint, facts: SessionFacts, probe: str = "/models") -> None:
+    path: str
+    body: Mapping[str, Any]
+    field: str
+
+
+class RemoteSession:
+    """An address. Nothing of it lives here. `probe` is the path that is asked for its health, below that address.
+
+    `question` makes of a request what its vendor is asked to count its prompt, where that is free; None: it cannot be.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        facts: SessionFacts,
+        probe: str = "/models",
+        question: Callable[[str, Mapping[str, Any]], Question | None] | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._facts = facts
         self._probe = probe
+        self._question = question
 
     @property
     def endpoint(self) -> Endpoint:
@@ -141,6 +165,36 @@ class RemoteSession:
                 return answer.status < 500
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return False
+
+    async def count(self, path: str, document: Mapping[str, Any]) -> int | None:
+        """Tokens of a prompt, as the vendor counts them; None where it does not say.
+
+        Raises:
+            UpstreamError: it does not answer.
+        """
+        import aiohttp
+
+        asked = None if self._question is None else self._question(path, document)
+        if asked is None:
+            return None
+        endpoint = self._endpoint
+        url = f"{endpoint.url}{asked.path}" + (f"?{endpoint.query}" if endpoint.query else "")
+        headers = {**endpoint.headers, "Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=_COUNT_TIMEOUT)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, trust_env=True) as client,
+                client.post(url, data=orjson.dumps(asked.body), headers=headers, allow_redirects=False) as answer,
+            ):
+                said = orjson.loads(await answer.read()) if answer.status == 200 else None
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"{endpoint.url} did not count within {_COUNT_TIMEOUT:g} s.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamUnreachable(f"{endpoint.url} cannot be reached: {error}.") from error
+        except ValueError:
+            return None
+        found = said.get(asked.field) if isinstance(said, dict) else None
+        return found if type(found) is int else None
 
     async def footprint(self) -> Footprint:
         """Nothing on this machine."""

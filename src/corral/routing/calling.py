@@ -118,9 +118,9 @@ class Calling:
         if self._held is None:
             return None
         call = parts.composer.compose(order, engine, self.candidate.model, limit)
-        facts = engine.session.facts
+        context = engine.session.facts.context
         # A token stands for a byte at least: most prompts cannot be too long, and are not counted.
-        if facts.counts and facts.context is not None and len(call.body) + (order.max_tokens or 0) > facts.context:
+        if context is not None and len(call.body) + (order.max_tokens or 0) > context and counts(engine):
             return None
         return call
 
@@ -132,7 +132,7 @@ class Calling:
         elif self._held is not NOTHING:
             limit = parts.money.limit(order)
         call = parts.composer.compose(order, engine, self.candidate.model, limit)
-        if engine.session.facts.counts:
+        if counts(engine):
             self.degraded = await measure(engine, call, order, limit)
         return call
 
@@ -165,6 +165,14 @@ def attempted(
         seconds,
         billed=usage is not None,
     )
+
+
+def counts(engine: Engine) -> bool:
+    """Whether the engine is asked how long a prompt is before it gets it.
+
+    A vendor is not: it would be another call over the net, and it refuses itself what is too long.
+    """
+    return engine.session.facts.counts and not engine.remote
 
 
 async def measure(engine: Engine, call: Call, order: Order, limit: int | None) -> tuple[str, ...]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from corral.dialects.form import Profile
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Report, SessionFacts
 from corral.errors import InvalidRequest
-from corral.kit.vendor import RemoteSession, check_headers, check_least, check_url, check_variable, secret
+from corral.kit.vendor import Question, RemoteSession, check_headers, check_least, check_url, check_variable, secret
 
 Thinks = Literal["adaptive", "budget", "none"]
 _HOME = "https://api.anthropic.com/v1"
+_COUNTED = frozenset(
+    {"messages", "model", "system", "thinking", "tool_choice", "tools", "cache_control", "output_config"}
+)
+"""Fields of a request that a count of its tokens takes."""
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 _BETA = re.compile(r"[A-Za-z0-9._-]+")
 _ABLE = frozenset(
@@ -107,7 +111,15 @@ class Anthropic:
             profile=options.profile(),
             provider=options.provider,
         )
-        return RemoteSession(endpoint, SessionFacts(context=options.context, device="remote", capabilities=_ABLE))
+        facts = SessionFacts(context=options.context, device="remote", capabilities=_ABLE, counts=True)
+        return RemoteSession(endpoint, facts, question=_question)
+
+
+def _question(path: str, document: Mapping[str, Any]) -> Question | None:
+    """What the service is asked for the length of a prompt."""
+    if path != "/messages":
+        return None
+    return Question(f"{path}/count_tokens", {k: v for k, v in document.items() if k in _COUNTED}, "input_tokens")
 
 
 plugin = Anthropic

@@ -11,7 +11,7 @@ from corral.dialects.form import Profile
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Report, SessionFacts
 from corral.errors import InvalidRequest, UnknownOption
-from corral.kit.vendor import RemoteSession, check_headers, check_least, check_url, check_variable, secret
+from corral.kit.vendor import Question, RemoteSession, check_headers, check_least, check_url, check_variable, secret
 
 _KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 _CATEGORIES = {
@@ -215,7 +215,17 @@ class Gemini:
             profile=Profile(thinking=kin.thinking, thinking_range=kin.budgets, extra=extra),
             provider=self.provider,
         )
-        return RemoteSession(endpoint, SessionFacts(context=options.context or kin.context, device="remote"))
+        facts = SessionFacts(context=options.context or kin.context, device="remote", counts=True)
+        return RemoteSession(endpoint, facts, question=_question)
+
+
+def _question(path: str, document: Mapping[str, Any]) -> Question | None:
+    """What Google is asked for the length of a prompt."""
+    model, _, method = path.partition("?")[0].partition(":")
+    if method not in {"generateContent", "streamGenerateContent"}:
+        return None
+    asked = {**document, "model": model.removeprefix("/")}
+    return Question(f"{model}:countTokens", {"generateContentRequest": asked}, "totalTokens")
 
 
 def _adapt(supply: Any, extra: Mapping[str, Any], path: str, document: dict[str, Any]) -> bool:

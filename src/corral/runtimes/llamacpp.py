@@ -5,6 +5,7 @@
               devices.py        which devices there are, and which an engine is given
               threads.py        how many threads, and how they wait
               conversation.py   requests put in llama.cpp's words
+              tally.py          how long a prompt is
               diagnosis.py      why a start failed
               asking.py         a process that asks the library for its devices
               child.py          the engine's process
@@ -33,6 +34,7 @@ from corral.runtimes._llamacpp import devices, threads
 from corral.runtimes._llamacpp.conversation import opening_adapter, tool_adapter
 from corral.runtimes._llamacpp.diagnosis import diagnose
 from corral.runtimes._llamacpp.options import DEFAULT_CONTEXT, DEFAULT_SLOTS, LlamaCppOptions
+from corral.runtimes._llamacpp.tally import tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -222,7 +224,7 @@ async def _session(child: process.Child, spec: LaunchSpec, key: str, ground: dev
     tools = tool_adapter(props.get("chat_template") or "")
     adapt = opening_adapter(tools, spec.options.system if takes_system else None, spec.options.opening)
     endpoint = Endpoint(url=f"{address}/v1", headers=headers, model=spec.model, adapt=adapt)
-    return ChildSession(child, endpoint, facts, health=f"{address}/health")
+    return ChildSession(child, endpoint, facts, f"{address}/health", tally(address, headers))
 
 
 def read_facts(props: Mapping[str, Any], device: str | None, spec: LaunchSpec) -> SessionFacts:
@@ -245,6 +247,7 @@ def read_facts(props: Mapping[str, Any], device: str | None, spec: LaunchSpec) -
         slots=props.get("total_slots"),
         device=device,
         capabilities=frozenset(found),
+        counts=True,
     )
 
 

@@ -20,7 +20,7 @@ from corral.domain.memory import DEFAULT_CONTEXT, DEFAULT_SLOTS, Demand
 from corral.domain.models import Capability
 from corral.domain.ports import Availability, Endpoint, LaunchSpec, Progress, Report, SessionFacts
 from corral.errors import CorralError, EngineStartFailed, InvalidRequest, OutOfMemory, RuntimeUnavailable
-from corral.kit import chat_template, environments, loopback, process, program
+from corral.kit import chat_template, environments, loopback, process, program, tally
 from corral.kit.session import ChildSession
 from corral.runtimes._transformers.asking import SAMPLING, Asking
 from corral.runtimes._transformers.engine import server
@@ -342,7 +342,11 @@ async def _session(
         raise EngineStartFailed(f"The engine of {spec.model!r} did not tell its properties (status {status}).")
     adapt = asking(said, spec.options)
     endpoint = Endpoint(url=f"{address}/v1", headers=headers, model=spec.model, adapt=adapt)
-    return ChildSession(child, endpoint, read_facts(said, spec, available), health=f"{address}/health")
+
+    async def counted(_: str, document: Mapping[str, Any]) -> int | None:
+        return await tally.ask(f"{address}/count", headers, document, "count") if tally.written(document) else None
+
+    return ChildSession(child, endpoint, read_facts(said, spec, available), f"{address}/health", counted)
 
 
 def asking(said: Mapping[str, Any], options: TransformersOptions) -> Asking:
@@ -375,6 +379,7 @@ def read_facts(said: Mapping[str, Any], spec: LaunchSpec, available: Availabilit
         device=said.get("device"),
         capabilities=frozenset(found),
         notes=tuple(_notes(said, spec.options, available)),
+        counts=True,
     )
 
 

@@ -21,6 +21,7 @@ from corral.kit import environments, leftovers, loopback, program
 from corral.kit.session import ChildSession
 from corral.runtimes._vllm import command, sizes
 from corral.runtimes._vllm.options import VllmOptions
+from corral.runtimes._vllm.tally import tally
 from corral.runtimes._vllm.trouble import diagnose
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class VllmSession(ChildSession):
     def __init__(self, child: Child, endpoint: Endpoint, facts: SessionFacts, folder: Path) -> None:
         self._root = endpoint.url.removesuffix("/v1")
         self._folder = folder
-        super().__init__(child, endpoint, facts, health=f"{self._root}/health")
+        super().__init__(child, endpoint, facts, f"{self._root}/health", tally(self._root, endpoint.headers))
 
     async def ended(self) -> str:
         """Wait until it is gone, and return why."""
@@ -190,6 +191,7 @@ def read_facts(models: list[object], build: command.Build, spec: LaunchSpec) -> 
         capabilities=_able(spec),
         notes=tuple(notes),
         sleeps=options.sleep and not build.on_processor,
+        counts=True,
     )
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/facts"})
+PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/facts", "/count"})
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

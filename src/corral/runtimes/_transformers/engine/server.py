@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .answering import Batch, Loaded, Single, Turns, handler
 from .choosing import Chooser
+from .counting import counter
 from .door import Door, error_body
 from .rehearsal import rehearse
 from .stopping import TooLongError
@@ -75,6 +76,7 @@ def serve(port: int, launch: Mapping[str, Any]) -> None:
     app = build_server(loaded, chat, completion, None, None, None, state)
     facts = told(loaded, context, modality, launch["batching"] if batched else None)
     app.add_api_route("/facts", lambda: facts)
+    app.add_route("/count", counter(loaded, chat), methods=["POST"])
     answer_errors(app)
     config = uvicorn.Config(
         Door(app, launch["key"]),
