@@ -75,8 +75,13 @@ def count(value: Any) -> int:
     return int(value) if type(value) is str and value.isascii() and value.isdigit() and len(value) < 16 else 0
 
 
+_PLAIN = {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
 def read_usage(usage: Mapping[str, Any], timings: Any = None) -> Usage:
     """What was used, by any of the names that engines of this dialect have for it. `timings` is llama.cpp's."""
+    if timings is None and usage.keys() == _PLAIN:
+        return Usage(count(usage["prompt_tokens"]), count(usage["completion_tokens"]))
     read = count(usage.get("prompt_tokens", usage.get("input_tokens")))
     wrote = count(usage.get("completion_tokens", usage.get("output_tokens")))
     of_input = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")

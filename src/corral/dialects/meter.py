@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from corral.dialects.form import Fault
 from corral.domain.money import Usage
 
@@ -60,44 +62,55 @@ class Keys:
 class Meter:
     """What an answer says of itself, found in its bytes as they pass. See the protocol in `form.py`."""
 
-    __slots__ = ("_error", "_first", "_keys", "_last", "_stop")
+    __slots__ = ("_error", "_first", "_keys", "_last", "_stop", "_usage_from")
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._first: bytes | None = None
         self._last: bytes | None = None
-        self._stop: bytes | None = None
+        self._usage_from = 0
+        self._stop: re.Match[bytes] | None = None
         self._error: bytes | None = None
 
     def feed(self, chunk: bytes) -> None:
-        """Look at whole events, whole lines, or a whole answer. Keeps at most a reference."""
+        """Look at whole events, whole lines, or a whole answer. Keeps at most references."""
         keys = self._keys
-        if (at := chunk.find(keys.usage_key)) >= 0 and _said(chunk, at, keys.usage_key, keys.usage_at):
+        if (at := chunk.find(keys.usage_key)) >= 0 and (found := _said(chunk, at, keys.usage_key, keys.usage_at)):
             if self._first is None:
                 self._first = chunk
-            self._last = chunk
-        if (at := chunk.find(keys.stop_key)) >= 0 and _said(chunk, at, keys.stop_key, keys.stop_at):
-            self._stop = chunk
+            self._last, self._usage_from = chunk, found.end()
+        if (at := chunk.find(keys.stop_key)) >= 0 and (found := _said(chunk, at, keys.stop_key, keys.stop_at)):
+            self._stop = found
         if self._error is None and (at := chunk.find(keys.error_key)) >= 0 and keys.error_at.search(chunk, at):
             self._error = chunk
 
     @property
     def usage(self) -> Usage | None:
         """What it used; None when it did not say."""
+        last = self._last
+        if last is None:
+            return None
+        if self._first is last and (not self._keys.beside or self._keys.beside.encode() not in last):
+            only = _flat(last, self._usage_from, self._keys.usage_key)
+            if only is not None:
+                return self._keys.read_usage((only,))
         pattern = self._keys.usage_at
-        chunks = [self._first] if self._first is self._last else [self._first, self._last]
+        chunks = [last] if self._first is last else [self._first, last]
         found = [value for chunk in chunks if chunk is not None for value in _values(chunk, pattern)]
         objects = [value for value in found if isinstance(value, dict)]
-        if self._keys.beside and self._last is not None:
-            objects += [{self._keys.beside: value} for value in _values(self._last, self._keys.beside_at)]
+        if self._keys.beside:
+            objects += [{self._keys.beside: value} for value in _values(last, self._keys.beside_at)]
         return self._keys.read_usage(objects) if objects else None
 
     @property
     def stop(self) -> str | None:
         """Why it stopped, as a canonical Stop; None when it did not say."""
-        if self._stop is None:
+        first = self._stop
+        if first is None:
             return None
-        *_, said = self._keys.stop_at.findall(self._stop)
+        said = first[1]
+        if first.string.find(self._keys.stop_key, first.end()) >= 0:  # of several in one piece the last counts
+            *_, said = self._keys.stop_at.findall(first.string)
         return self._keys.read_stop(str(said, "utf-8", "replace"))
 
     @property
@@ -110,12 +123,24 @@ class Meter:
         return self._keys.read_fault(None)
 
 
-def _said(chunk: bytes, at: int, key: bytes, pattern: re.Pattern[bytes]) -> bool:
-    """Whether there is a value of `key` at `at` or behind it."""
+def _said(chunk: bytes, at: int, key: bytes, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+    """The first value of `key` at `at` or behind it."""
     # Most engines write these keys with null into every chunk, so that finding one means little.
     if chunk.startswith(b":null", at + len(key)) and chunk.rfind(key) == at:
-        return False
-    return pattern.search(chunk, at) is not None
+        return None
+    return pattern.search(chunk, at)
+
+
+def _flat(chunk: bytes, start: int, key: bytes) -> dict[str, Any] | None:
+    """The object at `start`, when it holds no other and is the only one of its key: as most do, and quickly read."""
+    end = chunk.find(b"}", start) + 1
+    if not end or chunk.find(b"{", start + 1, end) >= 0 or chunk.find(key, end) >= 0:
+        return None
+    try:
+        found = orjson.loads(chunk[start:end])
+    except orjson.JSONDecodeError:
+        return None
+    return found if type(found) is dict else None
 
 
 def _values(chunk: bytes, pattern: re.Pattern[bytes]) -> list[Any]:

@@ -231,7 +231,7 @@ class ResponsesMeter(Meter):
     @property
     def stop(self) -> str | None:
         """Why it stopped, as a canonical Stop; None when it did not say."""
-        if self._last is None or self._stop is self._last:
+        if self._last is None or (self._stop is not None and self._stop.string is self._last):
             return super().stop
         return Stop.TOOLS if b'"function_call"' in self._last else Stop.END
 
