@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from corral.catalog import imports
+from corral.catalog import _litellm_models, imports
+from corral.catalog.litellm import plan_litellm
 
 PAGE = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
 
@@ -21,6 +22,22 @@ def test_the_example_is_planned_as_it_is_shown(tmp_path):
     plan = imports.plan_models_json(path)
     assert json.loads(json.dumps(plan.models)) == yaml.safe_load(block("yaml"))["models"]
     assert plan.skipped == ()
+
+
+def test_the_example_of_litellm_is_planned_as_it_is_shown(tmp_path):
+    given, shown = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[-2:]
+    path = tmp_path / "config.yaml"
+    path.write_text(given)
+    plan = plan_litellm(path, {})
+    planned = {"models": plan.models, "routes": plan.routes, **plan.sections}
+    assert json.loads(json.dumps(planned)) == yaml.safe_load(shown)
+    assert plan.skipped == ()
+
+
+def test_the_vendors_of_litellm_are_the_documented_ones():
+    row = next(line for line in PAGE.splitlines() if line.startswith("| model: openai"))
+    documented = row.split("|")[1].removeprefix(" model: ").strip().split(", ")
+    assert documented == [name for name in _litellm_models._VENDORS if name != "text-completion-openai"]
 
 
 def test_the_vendors_are_the_documented_ones():

@@ -9,6 +9,7 @@ from corral.config import load
 from corral.domain.options import parse_options
 from corral.errors import ConfigError
 from corral.runtimes.command import CommandOptions
+from corral.runtimes.openai import OpenAIOptions
 
 REALISTIC = r"""
 healthCheckTimeout: 500
@@ -140,7 +141,6 @@ def test_a_realistic_file(planned):
         ("big", "'gone'"),
         ("absent", "preloaded"),
         ("apiKeys", "Corral's own"),
-        ("peers", "openai"),
         ("startPort", "anew"),
         ("logLevel", "Not taken over"),
         ("healthCheckTimeout", "load_timeout: 500"),
@@ -168,6 +168,46 @@ def test_a_proxy_with_a_path_says_where_the_dialect_begins(planned):
     plan = planned("models: {a: {cmd: 'server ${PORT}', proxy: 'http://127.0.0.1:${PORT}/api/'}}")
     assert plan.models["a"]["options"]["base_path"] == "/api/v1"
     assert plan.models["a"]["options"]["url"] == "http://127.0.0.1:${PORT}"
+
+
+def test_peers_are_models_elsewhere(planned):
+    plan = planned(
+        """
+models: {here: {cmd: 'server ${PORT}'}}
+macros: {the_key: "${env.OPENROUTER_API_KEY}"}
+peers:
+  lan: {proxy: "http://192.0.2.7:8080", models: [there, here]}
+  open-router:
+    proxy: https://openrouter.example/api/
+    apiKey: ${the_key}
+    models: [vendor/model]
+    filters: {stripParams: "top_k, model", setParams: {transforms: []}, other: 1}
+    timeout: 3
+  clear: {proxy: "http://192.0.2.8", apiKey: sk-secret, models: [secretive]}
+  bad: {proxy: "http://me:sk-secret@192.0.2.8", models: [x]}
+""",
+        {"OPENROUTER_API_KEY": "sk-secret"},
+    )
+    assert plan.models["there"] == {
+        "runtime": "openai",
+        "options": {"base_url": "http://192.0.2.7:8080/v1", "upstream_model": "there"},
+    }
+    assert plan.models["vendor/model"]["options"] == {
+        "base_url": "https://openrouter.example/api/v1",
+        "api_key_env": "OPENROUTER_API_KEY",
+        "drop": ["top_k"],
+        "extra": {"transforms": []},
+        "upstream_model": "vendor/model",
+    }
+    assert plan.models["secretive"]["options"]["api_key_env"] == "CLEAR_API_KEY"
+    assert plan.models["here"]["runtime"] == "command"
+    assert plan.groups["llama-swap"]["members"] == ["here"], "what is elsewhere takes no memory here"
+    said = {(name, reason.split()[0]) for name, reason in plan.skipped}
+    assert {("peers.lan", "'here'"), ("peers.clear", "Its"), ("peers.bad", "Its")} <= said
+    assert ("peers.open-router", "`setParams`") in said
+    assert "sk-secret" not in repr(plan)
+    for name in ("there", "vendor/model", "secretive"):
+        parse_options(OpenAIOptions, plan.models[name]["options"], "openai")
 
 
 def test_with_a_matrix_no_group_is_made(planned):

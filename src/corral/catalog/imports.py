@@ -44,12 +44,16 @@ class ImportPlan:
     """What an import would do.
 
     `installs` are references to install, each with the name to install it under. `models` are entries for `models:` in
-    corral.yaml, `groups` for `groups:`. `skipped` names what is left out, or is not taken over whole, and why.
+    corral.yaml, `groups`, `routes` and `prices` for those; `sections` are single settings, such as
+    `{"routing": {"retries": 2}}`. `skipped` names what is left out, or is not taken over whole, and why.
     """
 
     installs: tuple[tuple[str, str], ...] = ()
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    routes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skipped: tuple[tuple[str, str], ...] = ()
 
 

@@ -1,5 +1,7 @@
 """llama-swap's configuration, as Corral would take it over: each model a command line, each group a group.
 
+Models of its `peers`, which are servers elsewhere, become models of the runtime `openai`.
+
 What is read is llama-swap's own format: macros are filled in as it fills them in, in its order; what Corral chooses
 itself at each start (`${PORT}`, `${PID}`) stays for the runtime `command`.
 """
@@ -48,7 +50,6 @@ _MODEL = frozenset(
 _WHOLE = frozenset({"models", "groups", "hooks", "healthCheckTimeout", "macros", "globalTTL"})
 _OWN_WAY: Mapping[str, str] = {
     "apiKeys": "Keys are not taken over: set Corral's own, see docs/configuration.md.",
-    "peers": "Servers elsewhere are models of the runtime `openai`: write them yourself.",
     "matrix": "Which models stand together follows from the memory there is; rules are written as `groups`.",
     "profiles": "Which models stand together follows from the memory there is; rules are written as `groups`.",
     "startPort": "Ports are chosen anew at each start.",
@@ -85,6 +86,8 @@ def plan_llama_swap(path: Path, env: Mapping[str, str]) -> ImportPlan:
         models[name] = {**made, **({"aliases": aliases} if aliases else {}), **more}
         skipped += [(name, reason) for reason in entry.reasons]
     groups = _groups(content, models, skipped)
+    for name, remote in _peers(content, macros, models, skipped).items():
+        models[name] = {**remote, **({"preload": True} if name in preload else {})}
     skipped += [(name, _OWN_WAY.get(name, "Not taken over.")) for name in sorted(map(str, content.keys() - _WHOLE))]
     skipped += [
         (name, "It is preloaded, and no model that was taken over.") for name in sorted(preload - models.keys())
@@ -247,6 +250,70 @@ def _groups(
     if alone and "matrix" not in content:
         groups[_UNGROUPED] = {"members": alone, "swap": True, "exclusive": True, "persistent": False}
     return groups
+
+
+def _peers(
+    content: Mapping[str, Any], macros: Mapping[str, Any], taken: Mapping[str, Any], skipped: list[tuple[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Models of servers elsewhere. One that is here as well is asked here, as llama-swap does."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, item in _mapping(content.get("peers")).items():
+        peer, where = _mapping(item), f"peers.{key}"[:200]
+        proxy = _text(peer.get("proxy")).rstrip("/")
+        if not proxy.startswith(("http://", "https://")) or set(proxy) & set("?#@${} "):
+            skipped.append((where, "Its `proxy` is no address, or has more in it than one."))
+            continue
+        shared: dict[str, Any] = {"base_url": f"{proxy}/v1"}
+        shared |= _peers_key(where, peer, macros, skipped) | _peers_filters(where, peer, skipped)
+        for name in map(str, listed if isinstance(listed := peer.get("models"), list) else []):
+            try:
+                check_name(name)
+            except InvalidName as error:
+                skipped.append((name[:200], error.message))
+                continue
+            if name in taken or name in found:
+                skipped.append((where, f"{name!r} is a model already."))
+                continue
+            found[name] = {"runtime": "openai", "options": {**shared, "upstream_model": name}}
+        strange = sorted(map(str, peer.keys() - {"proxy", "apiKey", "models", "filters"}))
+        if strange:
+            skipped.append((where, f"Not taken over: {', '.join(strange)[:200]}."))
+    return found
+
+
+def _peers_key(
+    where: str, peer: Mapping[str, Any], macros: Mapping[str, Any], skipped: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """The variable that holds a peer's key; the key itself is never taken over."""
+    said = _text(peer.get("apiKey")).strip()
+    if not said:
+        return {}
+    macro = _LEFT.fullmatch(said)
+    if macro is not None and macro[1] in macros:
+        said = _text(macros[macro[1]]).strip()
+    named = _ENV.fullmatch(said)
+    if named is not None:
+        return {"api_key_env": named[1]}
+    variable = re.sub(r"[^A-Z0-9]+", "_", where.partition(".")[2].upper()).strip("_")
+    variable = f"{variable if variable[:1].isalpha() else f'PEER_{variable}'}_API_KEY"
+    skipped.append(
+        (where, f"Its key is written in the file, and is not copied: export {variable}=… where Corral runs.")
+    )
+    return {"api_key_env": variable}
+
+
+def _peers_filters(where: str, peer: Mapping[str, Any], skipped: list[tuple[str, str]]) -> dict[str, Any]:
+    filters = _mapping(peer.get("filters"))
+    stripped = {name.strip() for name in _text(filters.get("stripParams")).split(",")} - {"", "model"}
+    found: dict[str, Any] = {"drop": sorted(stripped)} if stripped else {}
+    given = {str(name): value for name, value in _mapping(filters.get("setParams")).items() if name != "model"}
+    if given:
+        found["extra"] = given
+        skipped.append((where, "`setParams` fills in what a request does not say; what it says is not overridden."))
+    strange = sorted(map(str, filters.keys() - {"stripParams", "setParams"}))
+    if strange:
+        skipped.append((where, f"Not taken over from `filters`: {', '.join(strange)[:200]}."))
+    return found
 
 
 def _preloaded(content: Mapping[str, Any]) -> set[str]:

@@ -20,27 +20,33 @@ if TYPE_CHECKING:
 
 
 def add_models(
-    settings: Settings, models: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Mapping[str, Any]] | None = None
+    settings: Settings,
+    models: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write `models` and `groups` into the configuration file that is read, or into a new one in the home; the file.
 
+    `more` are other sections, such as `{"routes": {NAME: {…}}, "routing": {"retries": 2}}`.
+
     Raises:
-        ConfigError: its `models` are written in a way that cannot be added to, or it could not be read afterwards.
+        ConfigError: one of these is written in a way that cannot be added to, or it could not be read afterwards.
         NoPermission: it cannot be written.
     """
     file = settings.file or settings.home / "corral.yaml"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         before = file.read_text(encoding="utf-8") if file.exists() else ""
-        after = added(before, models, str(file))
-        after = added(after, groups, str(file), "groups") if groups else after
+        after = before
+        for section, entries in {"models": models, "groups": groups or {}, **(more or {})}.items():
+            after = added(after, entries, str(file), section) if entries else after
         _replace(file, after)
     except OSError as error:
         raise NoPermission(f"{file} cannot be written: {error.strerror}.", "Check its permissions.") from error
     return file
 
 
-def added(text: str, entries: Mapping[str, Mapping[str, Any]], place: str, section: str = "models") -> str:
+def added(text: str, entries: Mapping[str, Any], place: str, section: str = "models") -> str:
     """The configuration `text` with `entries` in its `section`; comments and order stay.
 
     Raises:
@@ -79,9 +85,9 @@ def _section(root: Any, name: str) -> tuple[Any, Any] | None:
     return next(((key, value) for key, value in pairs if key.value == name), None)
 
 
-def _rows(entries: Mapping[str, Mapping[str, Any]], indent: int) -> list[str]:
+def _rows(entries: Mapping[str, Any], indent: int) -> list[str]:
     """Each entry on a line; JSON is YAML."""
-    return [f"{' ' * indent}{json.dumps(name)}: {json.dumps(dict(entry))}\n" for name, entry in entries.items()]
+    return [f"{' ' * indent}{json.dumps(name)}: {json.dumps(entry)}\n" for name, entry in entries.items()]
 
 
 def _replace(file: Path, text: str) -> None:
