@@ -17,6 +17,7 @@ from corral.domain.callers import Caller
 from corral.errors import BudgetExceeded, BudgetNotFound, Conflict, DatabaseError, InvalidRequest, KeyNotFound
 from corral.routing.book import Budget
 from corral.routing.budgets import Budgets, Status, amount_of, describe
+from corral.routing.holding import MOST
 from corral.routing.ledger import NOTHING, Amounts, Ledger
 from support.clocks import HandClock
 
@@ -111,6 +112,20 @@ async def test_what_a_call_cost_beyond_its_reservation_is_booked_in_full(desk: D
     with pytest.raises(BudgetExceeded, match=r"\$0.00 of \$0.000001 left"):
         await ledger.reserve(ADA, Amounts(1, 1))
     assert ledger.hold(ADA, Amounts(0, 1)) is not None, "what is free needs no money"
+
+
+async def test_a_cost_beyond_all_reason_stops_the_caller_and_not_the_books(desk: Desk) -> None:
+    await desk.budget("money", 1000, "usd")
+    await desk.budget("tokens", 1000, "tokens")
+    ledger = await desk.ledger()
+    (await ledger.reserve(ADA, Amounts(9, 9))).settle(Amounts(-(10**30), -5))
+    (await ledger.reserve(ADA, Amounts(9, 9))).settle(Amounts(10**30, 2**63))
+    await ledger.flush()
+
+    assert await desk.sums("money") == (MOST, 0)
+    assert await desk.sums("tokens") == (MOST, 0)
+    with pytest.raises(BudgetExceeded):
+        await ledger.reserve(ADA, Amounts(1, 1))
 
 
 async def test_settling_twice_or_after_a_release_does_nothing(desk: Desk) -> None:

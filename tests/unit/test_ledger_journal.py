@@ -97,7 +97,9 @@ def test_wherever_it_is_cut_what_it_tells_is_a_state_that_was(tmp_path_factory, 
     assert story.damaged == (0 if at > content.index(b"\n") else story.damaged)
 
 
-@pytest.mark.parametrize("noise", [b"\0" * 40 + b"\n", b"h 1 9=5\n", b"\xff\xfe\n", b"s x 0=1\n", b"h 1 0=-5\n"])
+@pytest.mark.parametrize(
+    "noise", [b"\0" * 40 + b"\n", b"h 1 9=5\n", b"\xff\xfe\n", b"s x 0=1\n", b"h 1 0=-5\n", b"s 1 0=%d\n" % 10**18]
+)
 def test_damage_is_counted_and_makes_the_whole_lease_spent(tmp_path: Path, noise: bytes) -> None:
     made = written(tmp_path, noise, b"h 2 0=6\n")
     story = read(made.path.read_bytes(), 0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.config.traffic import PriceSettings
-from corral.domain.money import FREE, NANO, UNKNOWN, Price, Tier, Usage
+from corral.domain.money import FREE, MOST_TOKENS, NANO, UNKNOWN, Price, Tier, Usage
 from corral.routing.book import money_text
 from corral.routing.bounds import IMAGE, input_upper, worst_case
 from corral.routing.periods import PERIODS, period_end, period_key
@@ -162,6 +162,15 @@ def test_no_call_within_its_bounds_costs_more_than_the_worst(
 
     assert price.cost(Usage(used, answer, cached, written, thought)) <= (worst.nano or 0) + 0
     assert (worst.tokens, worst.requests) == (size + most, 1)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_what_an_engine_says_is_believed_within_reason(seconds: float) -> None:
+    lied = Usage(2**62, -7, cached=-1, cache_write=2**63, reasoning=3, seconds=seconds)
+
+    assert lied == Usage(MOST_TOKENS, 0, cache_write=MOST_TOKENS, reasoning=3)
+    assert Usage(5, 6, cached=-9) == Usage(5, 6)
+    assert 0 <= Price((Tier(10**12, 10**12),), second=5).cost(lied) < 2**63
 
 
 def test_an_upper_bound_counts_bytes_messages_and_pictures() -> None:

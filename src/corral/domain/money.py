@@ -7,7 +7,11 @@ from decimal import ROUND_CEILING, Decimal
 
 NANO = 1_000_000_000
 """Nanodollars in a dollar."""
+MOST_TOKENS = 10**9
+"""More of one answer is not believed of anybody: what an engine says is summed up and written down."""
 _MILLION = 1_000_000
+_LONGEST = 10**7
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,8 @@ class Usage:
     `input` counts all of the prompt, those of `cached` (read from the vendor's cache) and `cache_write` (written to it)
     among them. `output` counts all that was written, `reasoning` among it. `audio_input` and `audio_output` are among
     `input` and `output`. `images` is how many pictures were made, `seconds` how long a local engine was at work.
+
+    Engines say it, and some say nonsense: less than nothing is 0, and more than `MOST_TOKENS` is `MOST_TOKENS`.
     """
 
     input: int = 0
@@ -28,6 +34,20 @@ class Usage:
     audio_output: int = 0
     images: int = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (
+            0 <= self.input <= MOST_TOKENS and 0 <= self.output <= MOST_TOKENS and 0 <= self.seconds <= _LONGEST
+        ) or (
+            (self.cached or self.cache_write or self.reasoning or self.audio_input or self.audio_output or self.images)
+            and not all(0 <= getattr(self, name) <= MOST_TOKENS for name in _PARTS)
+        ):
+            for name in ("input", "output", *_PARTS):
+                object.__setattr__(self, name, min(max(getattr(self, name), 0), MOST_TOKENS))
+            object.__setattr__(self, "seconds", self.seconds if 0 <= self.seconds <= _LONGEST else 0.0)
+
+
+_PARTS = ("cached", "cache_write", "reasoning", "audio_input", "audio_output", "images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +86,15 @@ class Price:
     def free(self) -> bool:
         """Whether nothing ever costs anything."""
         none = Tier()
-        return self.known and not (self.request or self.image or self.second) and all(
-            (tier.input, tier.output, tier.cached or 0, tier.cache_write or 0, tier.reasoning or 0) == (0, 0, 0, 0, 0)
-            and (tier.audio_input or 0, tier.audio_output or 0) == (none.input, none.output)
-            for tier in self.tiers
+        return (
+            self.known
+            and not (self.request or self.image or self.second)
+            and all(
+                (tier.input, tier.output, tier.cached or 0, tier.cache_write or 0, tier.reasoning or 0)
+                == (0, 0, 0, 0, 0)
+                and (tier.audio_input or 0, tier.audio_output or 0) == (none.input, none.output)
+                for tier in self.tiers
+            )
         )
 
     def cost(self, usage: Usage) -> int:

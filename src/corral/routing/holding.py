@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from corral.routing.book import Amounts, Group
 
 
+MOST: Final = 10**17
+"""Most that one call can spend of a budget, in its unit: a hundred million dollars. Sums of more would have no room in
+a database."""
+
+
 class Keeper(Protocol):
     """Who keeps the book that a hold stands in."""
 
@@ -49,7 +54,10 @@ class Hold:
             return
         self._group = None
         reserved = self._amounts
-        spent = [was if (now := actual[unit]) is None else now for was, unit in zip(reserved, group.units, strict=True)]
+        spent = [
+            was if (now := actual[unit]) is None else now if 0 <= now <= MOST else MOST if now > 0 else 0
+            for was, unit in zip(reserved, group.units, strict=True)
+        ]
         self._keeper.settled(group, self._number, reserved, spent)
 
     def release(self) -> None:

@@ -35,7 +35,7 @@ _VOID = b" void"
 """Ends a line that could not be written whole: it says nothing."""
 _HEAD = re.compile(rb"corral-ledger 1 (\S+) (\S+) ([+-]\d+)")
 _ACCOUNT = re.compile(rb"a (\d+) (\S+) (\S+)")
-_LINE = re.compile(rb"([hs]) (\d+)((?: \d+=\d+)+)")
+_LINE = re.compile(rb"([hs]) (\d+)((?: \d+=\d{1,18})+)")
 
 
 class Journal:
