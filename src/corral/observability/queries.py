@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Row, Select, and_, cast, func,
 from corral.db.tables import keys, usage, usage_days, usage_hours
 from corral.domain.money import NANO
 from corral.errors import InvalidRequest
+from corral.observability.record import restored
 from corral.observability.sums import DAY, HOUR, MEASURES
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ def _date(text: str) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-async def receipt(connection: AsyncConnection, request_id: str) -> str | None:
-    """The receipt of an answer, as JSON; None where there is none."""
-    query = select(usage.c.receipt).where(usage.c.request_id == request_id, usage.c.receipt.is_not(None))
-    found: str | None = await connection.scalar(query.order_by(usage.c.attempt.desc()).limit(1))
-    return found
+async def receipt(connection: AsyncConnection, request_id: str) -> dict[str, Any] | None:
+    """The receipt of an answer, in JSON's values; None where there is none."""
+    query = select(usage).where(usage.c.request_id == request_id, usage.c.receipt.is_not(None))
+    row = (await connection.execute(query.order_by(usage.c.attempt.desc()).limit(1))).mappings().first()
+    return None if row is None else restored(dict(row))
 
 
 async def sums(connection: AsyncConnection, question: Question) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from corral.domain.money import NANO
 from corral.domain.receipts import Attempt, Fallback, Receipt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from corral.domain.callers import Caller
     from corral.domain.money import Usage
 
@@ -199,6 +201,77 @@ def receipt_json(record: Record) -> bytes:
         return orjson.dumps(content)
     except TypeError:  # an engine's words may hold half a character, or a number beyond 64 bits
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+_BRIEFS_KEPT = 2000
+_briefs: dict[tuple[Any, ...], str] = {}
+
+
+def brief(record: Record) -> str | None:
+    """What a receipt says beyond the columns of its row, as JSON: the same for most answers of one engine.
+
+    None where it says more: then the whole receipt must be kept. `restored` puts the two together.
+    """
+    used = record.usage
+    if (
+        used is None
+        or record.cost is None
+        or record.error is not None
+        or record.attempts
+        or record.drops
+        or record.ignored
+        or record.degraded
+        or record.gone
+        or used.seconds
+        or used.images
+        or used.audio_input
+        or used.audio_output
+        # A row holds no number that large, nor one below 0.
+        or (used.input | used.output | used.cached | used.cache_write | used.reasoning | record.cost) >> 62
+    ):
+        return None
+    place = (record.engine, record.spoken, record.stop, record.revision, record.device, record.context)
+    found = _briefs.get(place)
+    if found is None:
+        names = ("engine", "spoken", "finish_reason", "revision", "device", "context")
+        content = {name: value for name, value in zip(names, place, strict=True) if value is not None}
+        if len(_briefs) >= _BRIEFS_KEPT:  # engines come and go for as long as the server runs
+            _briefs.clear()
+        found = _briefs[place] = orjson.dumps({"brief": True, **content}).decode()
+    return found
+
+
+def restored(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The receipt in a row of `usage`, by the names of its columns."""
+    content: dict[str, Any] = orjson.loads(row["receipt"])
+    if not content.pop("brief", False):
+        return content
+    used = {"input": row["input"], "output": row["output"]}
+    used |= {name: row[name] for name in ("cached", "cache_write", "reasoning") if row[name]}
+    found = {
+        "request_id": row["request_id"],
+        "at": row["at"],
+        "key": row["key"],
+        "asked": row["asked"],
+        "model": row["model"],
+        "runtime": row["runtime"],
+        "dialect": row["dialect"],
+        "status": row["status"],
+        "attempts": row["attempt"],
+        "wait_ms": round(row["wait_ms"], 3),
+        "total_ms": round(row["total_ms"], 3),
+        **content,
+        "usage": used,
+        "cost_nano": row["cost"],
+        "cost_usd": row["cost"] / NANO,
+    }
+    if row["first_ms"] is not None:
+        found["first_ms"] = round(row["first_ms"], 3)
+    if row["project"]:
+        found["project"] = row["project"]
+    if row["price"] is not None:
+        found["price"] = row["price"]
+    return found
 
 
 def described(record: Record) -> dict[str, Any]:

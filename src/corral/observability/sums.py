@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from corral.observability.record import receipt_json
+from corral.observability.record import brief, receipt_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,7 +99,7 @@ def rows(record: Record) -> list[Row]:
             record.wait_ms,
             (first - record.started) * 1000 if first else None,
             (record.ended - record.started) * 1000,
-            receipt_json(record).decode(),
+            (brief(record) if asked is record.asked else None) or receipt_json(record).decode(),
         )
     )
     return found

@@ -116,8 +116,7 @@ class Books:
         found = await self._database.read(lambda connection: receipt(connection, request_id))
         if found is None:
             raise missing(request_id)
-        content: dict[str, Any] = orjson.loads(found)
-        return content
+        return found
 
     async def sums(self, question: Question) -> list[dict[str, Any]]:
         """What was used, added up, in JSON's values; what waits to be written down is not in it.
