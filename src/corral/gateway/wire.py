@@ -6,10 +6,11 @@ once: two system calls and two segments for the shortest answer (docs/decisions/
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from corral.errors import CorralError, HeadTooLarge, InvalidRequest, RequestTimeout
 from corral.gateway.envelope import envelope
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of a request's line and headers; one read more may have been taken before it is noticed."""
+
+WHOLE = "corral.whole"
+"""The key in a request's scope of what sends a whole response at once: see `kit.relay.Quick`."""
 
 _HEAD = b"HTTP/1.1 "
 _REFUSAL = (
@@ -107,6 +111,9 @@ class Protocol(HttpToolsProtocol):
         """Called by the parser."""
         self._head = None
         super().on_headers_complete()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None:
+            self.scope[WHOLE] = partial(_send_whole, cycle)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -138,6 +145,30 @@ class Protocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: whatever else is asked for besides WebSockets is answered as any request."""
+
+
+def _send_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Send a whole response in one write; False, and nothing is sent, where it must go the usual way.
+
+    It does what ASGI's two messages would have done, for names in lower case and values that hold no line break, which
+    whoever calls has seen to.
+    """
+    if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
+        return False
+    if cycle.scope["method"] == "HEAD":
+        return False
+    pieces = [STATUS_LINE[status]]
+    for name, value in cycle.default_headers:
+        pieces += (name, b": ", value, b"\r\n")
+    for name, value in headers:
+        pieces += (name, b": ", value, b"\r\n")
+    pieces += (b"\r\n", body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cast("Joining", cycle.transport).bare.write(b"".join(pieces))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 def websocket(**parts: Any) -> asyncio.Protocol:
