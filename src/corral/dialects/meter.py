@@ -62,7 +62,7 @@ class Keys:
 class Meter:
     """What an answer says of itself, found in its bytes as they pass. See the protocol in `form.py`."""
 
-    __slots__ = ("_error", "_first", "_keys", "_last", "_stop", "_usage_from")
+    __slots__ = ("_error", "_first", "_keys", "_last", "_read", "_stop", "_usage_from", "_why")
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -70,6 +70,8 @@ class Meter:
         self._last: bytes | None = None
         self._usage_from = 0
         self._stop: re.Match[bytes] | None = None
+        self._read: re.Match[bytes] | None = None
+        self._why: str | None = None
         self._error: bytes | None = None
 
     def feed(self, chunk: bytes) -> None:
@@ -106,12 +108,13 @@ class Meter:
     def stop(self) -> str | None:
         """Why it stopped, as a canonical Stop; None when it did not say."""
         first = self._stop
-        if first is None:
-            return None
+        if first is None or first is self._read:
+            return self._why
         said = first[1]
         if first.string.find(self._keys.stop_key, first.end()) >= 0:  # of several in one piece the last counts
             *_, said = self._keys.stop_at.findall(first.string)
-        return self._keys.read_stop(str(said, "utf-8", "replace"))
+        self._read, self._why = first, self._keys.read_stop(str(said, "utf-8", "replace"))
+        return self._why
 
     @property
     def failed(self) -> Fault | None:

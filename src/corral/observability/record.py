@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from corral.domain.money import NANO
+from corral.domain.money import NANO, UNKNOWN
 from corral.domain.receipts import Attempt, Fallback, Receipt
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def brief(record: Record) -> str | None:
     used = record.usage
     if (
         used is None
-        or record.cost is None
+        or (record.cost is None and record.price != UNKNOWN.source)
         or record.error is not None
         or record.attempts
         or record.drops
@@ -227,7 +227,7 @@ def brief(record: Record) -> str | None:
         or used.audio_input
         or used.audio_output
         # A row holds no number that large, nor one below 0.
-        or (used.input | used.output | used.cached | used.cache_write | used.reasoning | record.cost) >> 62
+        or (used.input | used.output | used.cached | used.cache_write | used.reasoning | (record.cost or 0)) >> 62
     ):
         return None
     place = (record.engine, record.spoken, record.stop, record.revision, record.device, record.context)
@@ -262,9 +262,9 @@ def restored(row: Mapping[str, Any]) -> dict[str, Any]:
         "total_ms": round(row["total_ms"], 3),
         **content,
         "usage": used,
-        "cost_nano": row["cost"],
-        "cost_usd": row["cost"] / NANO,
     }
+    if row["price"] != UNKNOWN.source:
+        found |= {"cost_nano": row["cost"], "cost_usd": row["cost"] / NANO}
     if row["first_ms"] is not None:
         found["first_ms"] = round(row["first_ms"], 3)
     if row["project"]:
