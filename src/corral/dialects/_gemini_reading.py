@@ -10,6 +10,8 @@ from corral.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LARGEST = 2**53
+"""Beyond it a float is no longer every whole number."""
 _AFTER_UNDERSCORE = re.compile(r"_([a-z0-9])")
 
 
@@ -103,7 +105,7 @@ def a_whole(value: Any, where: str) -> int | None:
         # Longer ones would take long to read, and are none that fit.
         value = int(value) if len(value) < 20 and value.removeprefix("-").isdecimal() else None
     elif type(value) is float:
-        value = int(value) if value.is_integer() else None
+        value = int(value) if value.is_integer() and abs(value) < _LARGEST else None
     if type(value) is not int:
         raise refusal(where, "a whole number")
     return value

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _DEPTH = 64
 """Levels of a schema that are followed; a deeper one is cut to what it is a part of."""
+_DIGITS = 19
+"""A number of fewer fits into 64 bits."""
 _SAME = frozenset({"title", "description", "default", "required", "minimum", "maximum", "pattern"})
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
 _FORMATS = frozenset({"float", "double", "int32", "int64", "enum", "date-time"})
@@ -44,7 +46,8 @@ def from_gemini(schema: Any, depth: int = 0) -> Any:
             out["examples"] = [value]
         elif key not in _APART:
             # Counts are 64 bits wide, which Google's JSON writes as texts.
-            out[name] = int(value) if key in _COUNTS and type(value) is str and value.isdecimal() else value
+            said = key in _COUNTS and type(value) is str and value.isdecimal() and len(value) < _DIGITS
+            out[name] = int(value) if said else value
     return _nullable(out) if schema.get("nullable") is True else out
 
 

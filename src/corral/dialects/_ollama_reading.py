@@ -38,6 +38,8 @@ CHAT, GENERATE, RAW, EMBED, EMBEDDINGS = (
 _SAID = frozenset(("model", "stream", "options", "format", "think", "logprobs", "top_logprobs"))
 _SAID_IN_CHAT = _SAID | {"messages", "tools"}
 _SAID_ONCE = _SAID | {"prompt", "system", "images", "suffix", "raw"}
+_LARGEST = 2**53
+"""Beyond it a float is no longer every whole number."""
 _ROLES = {role.value: role for role in Role}
 WHOLE = {"top_k": "top_k", "seed": "seed", "num_predict": "max_tokens"}
 NUMBERS = {
@@ -279,7 +281,7 @@ def _list(document: Mapping[str, Any], field: str) -> list[Any]:
 def _whole(value: Any, field: str) -> int | None:
     if value is None or type(value) is int:
         return value
-    if type(value) is float and value.is_integer():
+    if type(value) is float and value.is_integer() and abs(value) < _LARGEST:
         return int(value)
     _refuse(field, "a whole number")
 

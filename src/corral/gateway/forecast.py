@@ -12,6 +12,7 @@ from corral.domain.callers import LOCAL, Caller
 from corral.domain.money import Usage, dollars
 from corral.errors import CorralError, UnknownOption
 from corral.gateway.inference.doors import DOORS, Asked, Door, read
+from corral.routing.composing import too_deep
 from corral.routing.plan import Candidate, Facts, Plan, Route, refusal
 from corral.routing.purse import worst
 
@@ -51,7 +52,11 @@ def order_of(
     if door is None:
         raise UnknownOption.among(dialect, [*DIALECTS, *_FORMS], "a dialect")
     named = {**document, "model": model} if model is not None else document
-    return read(door, orjson.dumps(named), Asked("explained", caller, strict, model))
+    try:
+        body = orjson.dumps(named)
+    except TypeError as error:
+        raise too_deep() from error
+    return read(door, body, Asked("explained", caller, strict, model))
 
 
 async def forecast(corral: Corral, order: Order) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from corral.dialects.canonical import Embed, Message, Rank, Request, Role, Text,
 from corral.dialects.form import PLAIN, Form, Kind, Profile, form, native
 from corral.domain.models import Capability
 from corral.domain.ports import Endpoint
-from corral.errors import Degraded, NotSupported
+from corral.errors import Degraded, InvalidRequest, NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,9 +100,12 @@ class Composer:
             InvalidRequest: the request is none of its form.
         """
         way = self._ways.get((engine.id, order.form.name)) or self._find(order.form, engine)
-        call = _relayed(order, way, model, limit) if way.direct else None
-        if call is None:
-            call = _translated(order, way, model, limit)
+        try:
+            call = _relayed(order, way, model, limit) if way.direct else None
+            if call is None:
+                call = _translated(order, way, model, limit)
+        except RecursionError as error:
+            raise too_deep() from error
         if order.strict and way.lacking:
             raise Degraded(
                 f"Model {engine.model!r} would be less than it could be: {', '.join(way.lacking)}.",
@@ -192,7 +195,20 @@ def _bytes(order: Order, way: Way, changed: dict[str, Any], *, unasked: bool) ->
         return body
     if way.spoken.dialect == "gemini":
         document = {key: value for key, value in document.items() if key not in ("model", "stream")}
-    return orjson.dumps(document)
+    return _dumped(document)
+
+
+def _dumped(document: Mapping[str, Any]) -> bytes:
+    """The bytes of a body. What can be read cannot always be written: it may be nested more than 250 deep."""
+    try:
+        return orjson.dumps(document)
+    except TypeError as error:
+        raise too_deep() from error
+
+
+def too_deep() -> InvalidRequest:
+    """What is said to whoever nests a request so deep that it cannot be worked with."""
+    return InvalidRequest("The request is nested too deeply, or holds what JSON has no words for.", "Send it flatter.")
 
 
 _LIMITS = {
@@ -214,7 +230,7 @@ def _translated(order: Order, way: Way, model: str, limit: int | None) -> Call:
     ignored = written.ignored
     if way.able is not None and Capability.TOOLS not in way.able and getattr(asked, "tools", None):
         ignored = (*ignored, "tools")
-    return Call(way, written.path + way.suffix, orjson.dumps(document), asked, ignored)
+    return Call(way, written.path + way.suffix, _dumped(document), asked, ignored)
 
 
 def _for_engine(asked: Any, model: str, limit: int | None, way: Way) -> Any:

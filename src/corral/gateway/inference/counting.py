@@ -17,6 +17,7 @@ from corral.errors import CorralError
 from corral.gateway.body import read_body
 from corral.gateway.inference import openai
 from corral.kit.relay import Clients, Outcome, Receive, Send, respond
+from corral.routing.composing import too_deep
 from corral.routing.order import Order
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class Counting:
             document["model"] = asked.model
         openai.check_name(document)
         read, write = _forms(spoken)
+        try:
+            request = read(document)
+        except RecursionError as error:
+            raise too_deep() from error
         order = Order(
             asked.request_id,
             form(spoken),
@@ -80,7 +85,7 @@ class Counting:
             asked.caller,
             needs=_CHAT,
             started=asked.started,
-            asked=read(document),
+            asked=request,
         )
         model = self._corral.traffic.plan(order).candidates[0].model
         outcome = Outcome(status=200)

@@ -16,6 +16,7 @@ from corral.domain.callers import Caller
 from corral.domain.models import Capability
 from corral.errors import InvalidRequest
 from corral.gateway.inference import openai
+from corral.routing.composing import too_deep
 from corral.routing.order import Order
 
 if TYPE_CHECKING:
@@ -146,7 +147,10 @@ def _understood(door: Door, document: dict[str, Any], body: bytes, asked: Asked)
     spoken = form(door.form)
     options = document.get("options")
     wishes = openai.take_wishes(document)
-    request = spoken.read_request(document)
+    try:
+        request = spoken.read_request(document)
+    except RecursionError as error:
+        raise too_deep() from error
     like = request.like if isinstance(request, Texts) else request
     order = Order(
         asked.request_id,

@@ -10,6 +10,7 @@ import orjson
 from corral.config import duration
 from corral.domain.models import Capability
 from corral.errors import InvalidRequest
+from corral.routing.composing import too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,10 @@ _CHAT = frozenset((Capability.CHAT,))
 _PRIORITIES = 100
 """The highest priority of a request: others catch up with it after so many times the patience, and not never."""
 _SIGHT = frozenset((Capability.CHAT, Capability.VISION))
+
+_FLAT = 200
+"""What has fewer objects and lists than this cannot be nested too deeply."""
+_GZIP = b"\x1f\x8b"
 
 _OPTIONAL: tuple[tuple[str, Any], ...] = (
     ("stream", bool),
@@ -91,12 +96,29 @@ def loaded(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if body.startswith(_GZIP):
+            raise InvalidRequest("The body is compressed.", "Send it as it is, without content-encoding.") from error
         raise InvalidRequest(
             f"The body is not valid JSON: {error}.", "Check quotes, commas and the encoding (UTF-8)."
         ) from error
     if type(document) is not dict:
         raise InvalidRequest("The body is not a JSON object.")
+    if body.count(b"{") + body.count(b"[") > _FLAT:
+        check_depth(document)
     return document
+
+
+def check_depth(document: object) -> None:
+    """Refuse what is nested deeper than can be written again, which is less than can be read.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    try:
+        # As deep within something as it is put anywhere: the fields of another form, an event.
+        orjson.dumps([[[[[[[[[[[[document]]]]]]]]]]]])
+    except TypeError as error:
+        raise too_deep() from error
 
 
 def check_name(document: Mapping[str, Any]) -> None:
