@@ -6,10 +6,10 @@ from dataclasses import fields
 import pytest
 
 from corral.domain.callers import Caller
-from corral.domain.money import Usage
+from corral.domain.money import MOST_TOKENS, Usage
 from corral.domain.receipts import Attempt, Fallback
 from corral.observability import sums
-from corral.observability.record import Record, described, receipt, receipt_json
+from corral.observability.record import Record, described, receipt, receipt_json, restored
 from support.records import ADA, AT, answered
 
 FAILED = Attempt("big", "openai", "big-1", "upstream_busy", "No room.", 503, None, 0, 0.3)
@@ -96,9 +96,32 @@ def test_whatever_an_engine_says_becomes_json(words):
 def test_a_number_beyond_64_bits_becomes_json_and_fits_a_row():
     record = answered(usage=Usage(10**30, -5))
 
-    assert json.loads(receipt_json(record))["usage"]["input"] == 10**30
+    told = json.loads(receipt_json(record))["usage"]
     row = dict(zip(sums.COLUMNS, sums.rows(record)[0], strict=True))
-    assert (row["input"], row["output"]) == (2**62, 0)
+    assert (row["input"], row["output"]) == (told["input"], told["output"]) == (MOST_TOKENS, 0)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"project": "game"},
+        {"cost": None, "price": "unknown"},
+        {"price": None, "device": "cuda:0", "context": 4096, "revision": "abc"},
+        {"usage": Usage(31, 62, cached=7, reasoning=3)},
+        {"usage": Usage(31, 62, seconds=1.5)},
+        {"ignored": ("seed",)},
+        {"error": "engine_died", "message": "It ended."},
+        {"usage": None, "cost": 0},
+        {"asked": "x" * 300},
+    ],
+)
+def test_a_receipt_of_a_row_is_that_of_the_answer(more):
+    record = answered(**more)
+
+    row = dict(zip(sums.COLUMNS, sums.rows(record)[0], strict=True))
+
+    assert restored(row) == json.loads(receipt_json(record))
 
 
 def test_time_that_is_corrals_own():

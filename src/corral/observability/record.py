@@ -226,8 +226,6 @@ def brief(record: Record) -> str | None:
         or used.images
         or used.audio_input
         or used.audio_output
-        # A row holds no number that large, nor one below 0.
-        or (used.input | used.output | used.cached | used.cache_write | used.reasoning | (record.cost or 0)) >> 62
     ):
         return None
     place = (record.engine, record.spoken, record.stop, record.revision, record.device, record.context)
