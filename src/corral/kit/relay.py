@@ -11,6 +11,7 @@ The way of a request, with both parts:
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
+Quick = Callable[[int, Sequence["Header"], bytes], bool]
+"""Sends a whole response, its names in lower case, in one write; False, and nothing is sent, where it cannot."""
 Render = Callable[[CorralError], bytes]
 """Writes an error as the last event of a stream, in the client's dialect."""
 
@@ -51,6 +54,8 @@ _PASSED = frozenset(
     )
 )
 _PASSED_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
+_UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+"""Finds what the value of a header may not hold."""
 _EVENTS = b"text/event-stream"
 _STREAMED = (_EVENTS, b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
 _UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
@@ -117,7 +122,15 @@ class Onlooker(Protocol):
         """One or more whole events of a stream, or lines. Called with the `first` before anything is sent.
 
         Raises:
-            UpstreamError: with the first only, as `whole`.
+            UpstreamError: they are none, and the answer ends here; with the first as `whole`.
+        """
+        ...
+
+    def over(self, error: UpstreamError | None) -> bytes:
+        """A stream of which something has been sent is over, by `error` or without one. What is to follow it.
+
+        Raises:
+            UpstreamError: it is not whole, even if it looked so.
         """
         ...
 
@@ -172,6 +185,12 @@ class Metering:
         self._meter.feed(data)
         return data
 
+    def over(self, error: UpstreamError | None) -> bytes:
+        """Believe that a stream without an error is whole."""
+        if error is not None:
+            raise error
+        return b""
+
     def tail(self, data: bytes) -> None:
         """Meter the end of an answer."""
         self._meter.feed(data)
@@ -185,6 +204,7 @@ async def relay(
     headers: Sequence[Header] = (),
     outcome: Outcome | None = None,
     onlooker: Onlooker | None = None,
+    quick: Quick | None = None,
 ) -> Outcome:
     """Send the answer to the client, with `headers` added, and return what was carried.
 
@@ -194,18 +214,22 @@ async def relay(
     set): the caller must return too, the server then cuts the connection, and the client sees that the answer is not
     whole.
 
+    With `quick`, an answer that is whole goes out by it where that can be.
+
     The upstream answer is closed in every case. Pass an `outcome` to read it even when this is cancelled.
 
     Raises:
         UpstreamError: it broke before anything was sent; the caller may still try elsewhere, or answer with an error.
     """
     outcome = outcome or Outcome()
-    outcome.status = response.status
+    outcome.status, outcome.first_byte_at = response.status, None
     onlooker = onlooker or Metering(outcome.meter)
     passed = [h for h in response.headers if h[0] in _PASSED or h[0].startswith(_PASSED_PREFIXES)]
+    if quick is not None and any(_UNFIT(value) for _, value in passed):
+        quick = None
     try:
         if response.whole:
-            await _send_whole(await response.read(), send, [*passed, *headers], outcome, onlooker)
+            await _send_whole(await response.read(), send, [*passed, *headers], outcome, onlooker, quick)
         else:
             await _send_arriving(response, send, render, [*passed, *headers], outcome, onlooker)
     finally:
@@ -213,14 +237,22 @@ async def relay(
     return outcome
 
 
-async def _send_whole(body: bytes, send: Send, headers: list[Header], outcome: Outcome, onlooker: Onlooker) -> None:
+async def _send_whole(
+    body: bytes,
+    send: Send,
+    headers: list[Header],
+    outcome: Outcome,
+    onlooker: Onlooker,
+    quick: Quick | None = None,
+) -> None:
     outcome.first_byte_at = outcome.first_byte_at or time.perf_counter()
     body = onlooker.whole(body)
     status = outcome.status
     if body or status not in {204, 304}:
         headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    if quick is None or not quick(status, headers, body):
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
     outcome.bytes, outcome.chunks = len(body), 1
 
 
@@ -269,35 +301,60 @@ async def _send_events(
     outcome: Outcome,
     onlooker: Onlooker,
 ) -> None:
-    begun = False
+    failure: UpstreamError | None = None
+    rest = b""
     try:
-        async for chunk in response:
-            ready = splitter.feed(chunk)
-            if not ready:
-                continue
-            ready = onlooker.passing(ready, first=not begun)
-            if not begun:
-                begun = True
-                outcome.first_byte_at = time.perf_counter()
-                await send(start)
-            outcome.bytes += len(ready)
-            outcome.chunks += 1
-            if ready:
-                await send({"type": "http.response.body", "body": ready, "more_body": True})
+        rest = await _pass_events(response, splitter, send, start, outcome, onlooker)
     except UpstreamError as error:
-        if not begun:
-            raise
-        outcome.error = error
-        if not splitter.torn:  # inside half an event nothing can be said
-            await send({"type": "http.response.body", "body": render(error)})
-        return
-    rest = splitter.flush()
-    if rest:
-        rest = onlooker.passing(rest, first=not begun)
+        failure = error
+    begun = outcome.first_byte_at is not None
+    if failure is None or begun:
+        try:
+            rest, failure = _ending(rest, onlooker.over(failure), splitter), None
+        except UpstreamError as error:
+            failure = error
     if not begun:
+        if failure is not None:
+            raise failure
         await send(start)
-    outcome.bytes += len(rest)
-    await send({"type": "http.response.body", "body": rest})
+    outcome.error = failure
+    if failure is None:
+        outcome.bytes += len(rest)
+        await send({"type": "http.response.body", "body": rest})
+    elif not splitter.torn:  # inside half an event nothing can be said
+        await send({"type": "http.response.body", "body": render(failure)})
+
+
+async def _pass_events(
+    response: Reply,
+    splitter: Splitter | Lines | Whole,
+    send: Send,
+    start: Message,
+    outcome: Outcome,
+    onlooker: Onlooker,
+) -> bytes:
+    """Send events as they come, and return what is left at the end; `first_byte_at` says whether any was sent."""
+    begun = False
+    async for chunk in response:
+        ready = splitter.feed(chunk)
+        if not ready:
+            continue
+        ready = onlooker.passing(ready, first=not begun)
+        if not begun:
+            begun = True
+            outcome.first_byte_at = time.perf_counter()
+            await send(start)
+        outcome.bytes += len(ready)
+        outcome.chunks += 1
+        if ready:
+            await send({"type": "http.response.body", "body": ready, "more_body": True})
+    rest = splitter.flush()
+    return onlooker.passing(rest, first=not begun) if rest else b""
+
+
+def _ending(rest: bytes, after: bytes, splitter: Splitter | Lines | Whole) -> bytes:
+    """The last bytes of a stream: what was held back, and what follows it."""
+    return b"".join((rest, splitter.end, after)) if rest and after else rest or after
 
 
 async def _send_pieces(

@@ -23,9 +23,11 @@ class Splitter:
     """Cuts a stream after its last whole event, wherever the pieces of it were cut.
 
     `torn` turns true when an event over the limit was passed on unfinished; it is false again after the next boundary.
+    `end` is what an event ends with.
     """
 
     __slots__ = ("_held", "_limit", "torn")
+    end = b"\n\n"
 
     def __init__(self, limit: int = HOLD_LIMIT) -> None:
         self.torn = False
@@ -68,6 +70,7 @@ class Lines:
     """Cuts a stream of lines, as Splitter cuts one of events: what is passed on are whole lines."""
 
     __slots__ = ("_held", "_limit", "torn")
+    end = b"\n"
 
     def __init__(self, limit: int = HOLD_LIMIT) -> None:
         self.torn = False
@@ -101,6 +104,7 @@ class Whole:
     """Cuts nothing: each piece is whole already."""
 
     __slots__ = ()
+    end = b""
     torn = False
 
     def feed(self, chunk: bytes) -> bytes:

@@ -19,6 +19,7 @@ ends with an error. Whatever was called is in the record, and what it cost is in
 
 from __future__ import annotations
 
+import re
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from corral.routing.plan import Candidate, Plan
 
 _FACTS_KEPT = 500
+_UNFIT = re.compile(rb"[\x00-\x1f\x7f]")
+_LONGEST_HEADER = 2000
 _STOPS: dict[str, str] = {
     Stop.END: "stop",
     Stop.SEQUENCE: "stop",
@@ -149,7 +152,7 @@ class Carrying:
         dispatcher.doubt(answer.engine, error)
         verdict = judge(error.status, error.fault, error.retry_after) if isinstance(error, Refused) else None
         verdict = verdict or classify(failure)
-        usage, cost = passage.used(None)
+        usage, cost = passage.missed(error)
         passage.pay(usage, cost)
         seconds = perf_counter() - answer.called
         attempt = attempted(passage.calling.candidate.model, verdict, answer, seconds, None, usage, cost or 0)
@@ -208,7 +211,9 @@ class Carrying:
         if self.wait_ms:
             headers.append((b"x-corral-wait-ms", b"%d" % self.wait_ms))
         if passage.answer.sent.ignored:
-            headers.append((b"x-corral-ignored", ", ".join(passage.answer.sent.ignored).encode()))
+            # Names of fields that a client made up may hold anything, line breaks among it.
+            words = ", ".join(passage.answer.sent.ignored).encode("ascii", "backslashreplace")
+            headers.append((b"x-corral-ignored", _UNFIT.sub(b"?", words)[:_LONGEST_HEADER]))
         return headers
 
     def gone(self) -> None:
@@ -294,7 +299,8 @@ class Carrying:
         record.spoken = answer.sent.way.spoken.name
         record.ignored, record.attempts, record.wait_ms = answer.sent.ignored, self.tries, self.wait_ms
         record.sent, record.heard = answer.called, passage.first
-        record.stop = _STOPS.get(passage.meter.stop or "", passage.meter.stop)
+        stop = passage.meter.stop
+        record.stop = None if stop is None else _STOPS.get(stop, stop)
         record.price, record.degraded = passage.price.source, answer.sent.way.lacking + passage.calling.degraded
         if self.plan.dropped:
             record.drops = self._drops()

@@ -255,6 +255,7 @@ class Stream:
                 if data.strip() == b"[DONE]":
                     return
                 yield _chunk(data)
+        passage.over(None)
 
 
 def _chunk(data: bytes) -> dict[str, Any]:

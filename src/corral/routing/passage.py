@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import orjson
 
 from corral.domain.money import Usage
-from corral.errors import CorralError, UpstreamError
+from corral.errors import CorralError, UpstreamError, UpstreamUnreachable
 from corral.routing.book import Amounts
 from corral.routing.dispatch import Answer, broken
 from corral.routing.faults import Refused, refused
+from corral.routing.labels import Labelled
 from corral.routing.policies import Verdict, judge, named_wait
 from corral.routing.priming import Primed, primed
+from corral.routing.soundness import check_whole, sound_events, sound_lines
 from corral.routing.translation import Translated
 
 if TYPE_CHECKING:
@@ -28,16 +31,40 @@ if TYPE_CHECKING:
 
 _LONGEST_REFUSAL = 64 * 1024
 """Bytes of an engine's error that are read."""
-_ENDS = {"openai.chat": b"data: [DONE]", "openai.completions": b"data: [DONE]"}
+_DONE = b"data: [DONE]"
+_ENDS = {"openai.chat": _DONE, "openai.completions": _DONE, "anthropic.messages": b"event: message_stop"}
 """What the last event of a stream is known by, where bytes are relayed; before it stands the receipt."""
+_COMMENTED = {*_ENDS, "openai.responses"}
+"""Forms whose clients pass over comments; Google's own does not."""
+_LAST_EVENTS = {
+    _DONE: b"data: [DONE]\n\n",
+    b"event: message_stop": b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+}
+_EVENTS = b"text/event-stream"
+_JSON = b"application/json"
 BYTES_A_TOKEN = 4
-"""Bytes of a request that are taken for a token where nobody counted."""
+"""Bytes of a request, or of a whole answer, that are taken for a token where nobody counted."""
 
 
 class Passage:
     """One answer on its way past: `response` is it, in the client's form. Looks on (`kit.relay.Onlooker`)."""
 
-    __slots__ = ("_carrying", "_end", "_held", "_unasked", "answer", "calling", "first", "meter", "price", "response")
+    __slots__ = (
+        "_broken",
+        "_carrying",
+        "_end",
+        "_held",
+        "_last",
+        "_media",
+        "_pieces",
+        "_unasked",
+        "answer",
+        "calling",
+        "first",
+        "meter",
+        "price",
+        "response",
+    )
 
     def __init__(
         self, carrying: Carrying, calling: Calling, answer: Answer[Call], held: Hold | None, price: Price | None
@@ -47,16 +74,23 @@ class Passage:
         self.calling = calling
         self.first = 0.0
         self.price = price or carrying.parts.money.price(answer.engine)
-        self.response: Response | Translated | Primed = answer.response
+        self.response: Response | Labelled | Translated | Primed = answer.response
         self.meter: Meter | Translated
         self._carrying = carrying
         self._held = held
         self._unasked = call.unasked
         self._end: bytes | None = None
+        self._pieces = 0
+        self._last = b""
+        self._broken: UpstreamError | None = None
+        self._media = order.form.media if order.stream else None
         if call.asked is None:
             self.meter = call.way.spoken.meter()
             if order.stream:
                 self._end = _ENDS.get(order.form.name)
+            kind = answer.response.header(b"content-type") or b""
+            if not kind.startswith((self._media or _JSON, _JSON)):
+                self.response = Labelled(answer.response, self._media or _JSON)
         else:
             translated = Translated(answer.response, call, order, self._closing)
             self.response = self.meter = translated
@@ -86,12 +120,34 @@ class Passage:
     def used(self, outcome: Outcome | None) -> tuple[Usage | None, int | None]:
         """What the answer used, and what that costs.
 
-        An engine that broke, or that was left, has told nothing: what it read and wrote is then reckoned.
+        An engine that broke, that was left, or that does not tell: what it read and wrote is then reckoned, a token for
+        four bytes of the prompt and for each event of a stream. `outcome` is how far an answer went that did not come
+        to its end; a vendor has read the prompt of one of which nothing went, too.
+        """
+        usage, pieces = self.meter.usage, self._heard
+        if usage is None:
+            if pieces or (outcome is not None and (outcome.bytes or self.answer.engine.remote)):
+                usage = Usage(self.calling.prompt().input, pieces)
+        elif outcome is not None and usage.output < pieces and self.meter.stop is None:
+            usage = replace(usage, output=pieces)  # some tell at the beginning what they have written by then
+        return self._costing(usage)
+
+    def missed(self, error: UpstreamError) -> tuple[Usage | None, int | None]:
+        """What an answer used of which nothing went to the client, and what that costs: as `used`.
+
+        A refusal is free, and so is an engine of this machine that broke.
         """
         usage = self.meter.usage
-        if usage is None and outcome is not None and outcome.bytes and self.response.status < 400:
-            order = self._carrying.order
-            usage = Usage(len(order.body or b"") // BYTES_A_TOKEN, outcome.chunks)
+        if usage is None and self.answer.engine.remote and not isinstance(error, Refused):
+            usage = Usage(self.calling.prompt().input, self._heard)
+        return self._costing(usage)
+
+    @property
+    def _heard(self) -> int:
+        """How many tokens have come, where nobody tells."""
+        return self.meter.pieces if isinstance(self.meter, Translated) else self._pieces
+
+    def _costing(self, usage: Usage | None) -> tuple[Usage | None, int | None]:
         if usage is None:
             return None, 0
         return usage, self.price.cost(usage) if self.price.known else None
@@ -137,23 +193,39 @@ class Passage:
 
     def whole(self, body: bytes) -> bytes:
         """A whole answer, which may be a stream of which all was there at once."""
-        if self._end is not None or self._unasked:
-            return self.passing(body, first=True)
-        self.meter_feed(body)
+        if self._media is not None:
+            body = self.passing(body, first=True)
+            return body + self.over(None)
+        meter = self.meter
         self.first = perf_counter()
-        fault = self.meter.failed
+        if isinstance(meter, Translated):
+            return body
+        meter.feed(body)
+        fault = meter.failed
         if fault is not None:
             raise refused(502, fault, self.answer.engine.model)
+        self._pieces = len(body) // BYTES_A_TOKEN
+        check_whole(body, self.answer.sent.way.spoken, meter.stop)
         return body
 
     def passing(self, data: bytes, *, first: bool) -> bytes:
         """Events of a stream."""
-        self.meter_feed(data)
         if first:
             self.first = perf_counter()
-            fault = self.meter.failed
+        meter = self.meter
+        if isinstance(meter, Translated):
+            return data
+        events = data.count(b"\n\n")
+        # What does not end as a JSON object does, once for each event, is looked at more closely.
+        if not data.endswith(b"}\n\n") or data.count(b"}\n\n") != events or self._broken is not None:
+            data = self._sound(data)
+        self._pieces += events or 1
+        meter.feed(data)
+        if first:
+            fault = meter.failed
             if fault is not None:
                 raise refused(502, fault, self.answer.engine.model)
+        self._last = data
         if self._unasked and b'"usage"' in data:
             data = _without_usage(data)
         if self._end is not None and (at := data.rfind(self._end)) >= 0:
@@ -161,12 +233,50 @@ class Passage:
             data = b"".join((data[:at], self._closing(), data[at:]))
         return data
 
+    def _sound(self, data: bytes) -> bytes:
+        """What of `data` are events; what follows those is no answer any more.
+
+        Raises:
+            UpstreamProtocol: none of it.
+        """
+        if self._broken is not None:
+            raise self._broken
+        good, self._broken = (sound_events if self._media == _EVENTS else sound_lines)(data)
+        if self._broken is not None and not good:
+            raise self._broken
+        return good
+
+    def over(self, error: UpstreamError | None) -> bytes:
+        """The stream is over: whether it came to its end, which the bytes of a relayed one have to say.
+
+        One that broke after it had said so is whole. Where its last event or the receipt is missing, that follows.
+
+        Raises:
+            UpstreamError: it did not come to its end, or broke before.
+        """
+        meter, order = self.meter, self._carrying.order
+        if self._carrying.settled is not None:
+            return b""
+        if isinstance(meter, Translated):
+            if error is not None:
+                raise error
+            return b""
+        if self._broken is not None:
+            raise self._broken
+        if meter.failed is not None:
+            return b""  # it has told the client itself
+        several = order.document.get("n")
+        if error is not None and isinstance(several, int) and several > 1:
+            raise error  # another choice may not have come to its end
+        if meter.stop is None and b'"done":true' not in self._last.replace(b" ", b""):
+            raise error or UpstreamUnreachable("The engine's answer ended before its end.")
+        if order.form.name not in _COMMENTED:
+            return b""
+        return b"".join((self._closing(), _LAST_EVENTS.get(self._end or b"", b"")))
+
     def tail(self, data: bytes) -> None:
         """The end of a long answer."""
-        self.meter_feed(data)
-
-    def meter_feed(self, data: bytes) -> None:
-        """Have the meter look at bytes that are relayed untouched."""
+        self.first = perf_counter()
         if not isinstance(self.meter, Translated):
             self.meter.feed(data)
 

@@ -13,7 +13,7 @@ import orjson
 
 from corral.dialects.canonical import Begun, Ended, Failed, Reply, Spent
 from corral.dialects.form import Fault
-from corral.errors import CorralError, UpstreamProtocol, UpstreamUnreachable
+from corral.errors import CorralError, UpstreamError, UpstreamProtocol, UpstreamUnreachable
 from corral.kit.sse import Lines, Splitter, data_of
 from corral.routing.faults import refused
 
@@ -31,13 +31,14 @@ _OF_THE_BODY = frozenset((b"content-type", b"content-length", b"content-encoding
 _JSON = (b"content-type", b"application/json")
 _LONGEST = 32 * 1024 * 1024
 """Bytes of one event: more than any picture in one."""
+_BYTES_A_TOKEN = 4
 
 
 class Translated:
     """An answer in the form of the order's client, made of one in the engine's. See `kit.relay.Reply`.
 
-    It is its own meter: `usage` and `stop` are what has been seen so far. `closing` is asked, when a stream has ended
-    well, for a comment that stands before its end.
+    It is its own meter: `usage` and `stop` are what has been seen so far, and `pieces` how many tokens that may be,
+    where nobody tells. `closing` is asked, when a stream has ended well, for a comment that stands before its end.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Translated:
         "content_length",
         "framed",
         "headers",
+        "pieces",
         "status",
         "stop",
         "usage",
@@ -66,6 +68,7 @@ class Translated:
         self.whole = not stream
         self.usage: Usage | None = None
         self.stop: str | None = None
+        self.pieces = 0
         self.headers: list[Header] = [header for header in response.headers if header[0] not in _OF_THE_BODY]
         self.headers.append((b"content-type", client.media or b"application/json") if stream else _JSON)
         self._response = response
@@ -101,12 +104,14 @@ class Translated:
         Raises:
             UpstreamError: it broke, or is not what the engine's form may say, or reports an error.
         """
-        document = parsed(await self._response.read())
+        body = await self._response.read()
+        self.pieces = len(body) // _BYTES_A_TOKEN
+        document = parsed(body)
         try:
             if isinstance(document, dict) and document.get("error"):
-                raise refused(self._response.status, self._spoken.read_error(500, document), self._model)
+                raise refused(502, self._spoken.read_error(502, document), self._model)
             reply = self._spoken.read_reply(document)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise UpstreamProtocol(f"The engine's answer is none: {error}.") from error
         self.usage = reply.usage
         if isinstance(reply, Reply):
@@ -125,16 +130,21 @@ class Translated:
         reader, writer = self._spoken.stream_reader(), self._client.stream_writer(self._asked)
         self._writer = writer
         cutter = Splitter(_LONGEST) if self._spoken.media == b"text/event-stream" else Lines(_LONGEST)
-        async for chunk in self._response:
-            ready = cutter.feed(chunk)
-            written = b"".join(self._written(ready, reader, writer)) if ready else b""
-            if written:
-                yield written
-        rest = cutter.flush()
-        written = b"".join(self._written(rest + b"\n\n", reader, writer)) if rest else b""
+        rest = b""
+        try:
+            async for chunk in self._response:
+                ready = cutter.feed(chunk)
+                written = b"".join(self._written(ready, reader, writer)) if ready else b""
+                if written:
+                    yield written
+            rest = cutter.flush()
+            rest = b"".join(self._written(rest + b"\n\n", reader, writer)) if rest else b""
+        except UpstreamError:
+            if self.stop is None:  # else the model had come to its end, and only what frames it is missing
+                raise
         if self.stop is None:
             raise UpstreamUnreachable("The engine's answer ended before its end.")
-        yield written + writer.close(self._closing())
+        yield rest + writer.close(self._closing())
 
     def _written(self, ready: bytes, reader: StreamReader, writer: StreamWriter) -> Iterator[bytes]:
         for data in data_of(ready) if self._spoken.media == b"text/event-stream" else ready.splitlines():
@@ -142,8 +152,9 @@ class Translated:
                 continue
             try:
                 events = reader.feed(data)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
                 raise UpstreamProtocol(f"The engine sent an event that is none: {error}.") from error
+            self.pieces += len(events)
             for event in events:
                 yield writer.feed(self._noted(event))
 
