@@ -188,17 +188,22 @@ def test_a_stream_says_its_reason_and_its_usage_last_and_has_no_comments():
     assert writer.close() == b""
 
 
+SHOWN = {"includeThoughts": True}
+"""Other dialects tell thoughts without being asked to."""
+
+
 @pytest.mark.parametrize(
     ("thinking", "profile", "expected", "ignored"),
     [
-        (Thinking("high"), Profile(thinking="budget"), {"thinkingBudget": 24576}, ()),
+        (Thinking("high"), Profile(thinking="budget"), {"thinkingBudget": 24576, **SHOWN}, ()),
         (Thinking("none"), Profile(thinking="budget", thinking_range=(128, 9)), {"thinkingBudget": 9}, ("thinking",)),
-        (Thinking(budget=64), Profile(thinking="budget", thinking_range=(128, 999)), {"thinkingBudget": 128}, 0),
-        (Thinking(budget=-1), Profile(thinking="budget", thinking_range=(128, 999)), {"thinkingBudget": -1}, ()),
-        (Thinking(budget=9000), Profile(thinking="level"), {"thinkingLevel": "HIGH"}, ("thinking.budget",)),
+        (Thinking(budget=64), Profile(thinking="budget", thinking_range=(128, 999)), {"thinkingBudget": 128, **SHOWN}, 0),
+        (Thinking(budget=-1), Profile(thinking="budget", thinking_range=(128, 999)), {"thinkingBudget": -1, **SHOWN}, ()),
+        (Thinking(budget=9000), Profile(thinking="level"), {"thinkingLevel": "HIGH", **SHOWN}, ("thinking.budget",)),
         (Thinking("none"), Profile(thinking="level"), {"thinkingLevel": "MINIMAL"}, ("thinking",)),
         (Thinking("low"), Profile(thinking="none"), None, ("thinking",)),
         (Thinking("none"), Profile(thinking="none"), None, ()),
+        (Thinking("low", shown=False), PLAIN, {"includeThoughts": False, "thinkingLevel": "LOW"}, ()),
         (Thinking("low", shown=True), PLAIN, {"includeThoughts": True, "thinkingLevel": "LOW"}, ()),
     ],
 )
@@ -206,6 +211,24 @@ def test_wishes_for_thoughts_are_said_as_the_model_takes_them(thinking, profile,
     written = GENERATE.write_request(Request("m", ASKED.messages, thinking=thinking), profile)
     assert written.document.get("generationConfig", {}).get("thinkingConfig") == expected
     assert written.ignored == (ignored or (("thinking",) if ignored == 0 else ()))
+
+
+def test_a_request_of_its_own_that_does_not_ask_to_see_thoughts_does_not_get_them():
+    own = GENERATE.read_request(
+        {
+            "model": "m",
+            "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
+            "generationConfig": {"thinkingConfig": {"thinkingBudget": 500}},
+        }
+    )
+    config = GENERATE.write_request(own, Profile(thinking="budget")).document["generationConfig"]
+    assert config == {"thinkingConfig": {"thinkingBudget": 500}}
+
+
+def test_pictures_in_the_alphabet_of_addresses_are_written_in_that_of_other_vendors():
+    part = {"inlineData": {"mimeType": "image/png", "data": "-_-_"}}
+    own = GENERATE.read_request({"model": "m", "contents": [{"role": "user", "parts": [part]}]})
+    assert own.messages[0].parts[0].data == "+/+/"
 
 
 def test_what_the_profile_adds_gives_way_to_the_request():

@@ -135,7 +135,7 @@ def test_a_request_comes_back_as_it_was() -> None:
     assert MESSAGES.write_request(read, PLAIN).document == document
     assert MESSAGES.write_request(read, PLAIN).ignored == ()
     assert [message.role for message in read.messages] == ["system", "user", "assistant", "tool", "tool", "user"]
-    assert read.messages[3].parts == (Result("toolu_1", (Text("ok"),)),)
+    assert read.messages[3].parts == (Result("toolu_1", (Text("ok"),), "f"),)
     assert read.messages[1].parts[0] == Text("look", "5m")
     assert (read.user, read.parallel, read.choice) == ("u", False, Choice("auto"))
 
@@ -215,7 +215,7 @@ def test_while_it_thinks_nothing_is_forced_and_nothing_tuned() -> None:
 def test_parts_that_only_others_understand_are_left_out_and_reported() -> None:
     parts = (Text("hi"), File("audio/wav", "aGk="), Image(data="aGk=", media_type="image/tiff"), Text(""))
     said = Message(Role.ASSISTANT, (Thought("unsigned"), Call("a:1", "f", "nonsense")), name="bob")
-    request = Request("m", (Message(Role.USER, parts), said, Message(Role.TOOL, (Result("a:1", name="f"),))))
+    request = Request("m", (Message(Role.USER, parts), said, Message(Role.TOOL, (Result("a:1", name="another"),))))
     assert set(ignored(request)) == {"file", "image", "thought", "call.id", "message.name", "result.name"}
     assert written(request)["messages"] == [
         {"role": "user", "content": "hi"},

@@ -415,3 +415,21 @@ def test_a_stream_with_other_line_ends() -> None:
     )
 
     assert gathered(read(CHAT, stream)).stop is Stop.LENGTH
+
+
+def test_a_result_has_the_name_of_its_tool_which_is_said_again_only_where_it_differs() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "a", "content": "1"}
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}, result]
+    request = form("openai.chat").read_request({"model": "m", "messages": said})
+    (found,) = request.messages[2].parts
+    assert isinstance(found, Result)
+    assert found.name == "f"
+    for name in ("openai.chat", "openai.responses", "anthropic.messages"):
+        assert form(name).write_request(request, PLAIN).ignored == ()
+    assert form("openai.chat").write_request(request, PLAIN).document["messages"][2] == result
+    assert form("ollama.chat").write_request(request, PLAIN).document["messages"][2]["tool_name"] == "f"
+
+    other = replace(request, messages=(*request.messages[:2], Message(Role.TOOL, (replace(found, name="g"),))))
+    assert form("openai.chat").write_request(other, PLAIN).document["messages"][2]["name"] == "g"
+    assert form("anthropic.messages").write_request(other, PLAIN).ignored == ("result.name",)

@@ -188,7 +188,7 @@ def test_what_the_model_did_in_one_turn_is_one_message() -> None:
     assert [message.role for message in messages] == [Role.USER, Role.ASSISTANT, Role.TOOL]
     assert [type(part).__name__ for part in messages[1].parts] == ["Thought", "Text", "Call", "Call"]
     assert messages[1].parts[3].arguments == '{"input":"x"}'
-    assert messages[2].parts[1] == Result("b", (Image(url="https://pictures.test/a.png"),))
+    assert messages[2].parts[1] == Result("b", (Image(url="https://pictures.test/a.png"),), "g")
 
 
 def test_thoughts_that_a_vendor_could_not_look_up_are_not_sent_to_it() -> None:

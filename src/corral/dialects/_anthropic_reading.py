@@ -22,6 +22,7 @@ from corral.dialects.canonical import (
     Thinking,
     Thought,
     Tool,
+    name_results,
 )
 from corral.errors import InvalidRequest, NotSupported
 
@@ -63,7 +64,7 @@ def read(document: Mapping[str, Any], counted: bool = False) -> Request:
         _refuse("stop_sequences", "a list of texts")
     return Request(
         model=_text(document, "model"),
-        messages=tuple(messages),
+        messages=name_results(messages),
         tools=tools,
         choice=choice,
         parallel=parallel,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral.dialects._anthropic_reading import NAME
-from corral.dialects.canonical import Call, File, Format, Image, Result, Role, Text, Thought, unsaid
+from corral.dialects.canonical import Call, File, Format, Image, Result, Role, Text, Thought, unname_results, unsaid
 from corral.dialects.form import Written
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _turns(request: Request, also: dict[str, None]) -> tuple[list[dict[str, Any]
     """What the system says before anybody else, and the turns after it."""
     system: list[dict[str, Any]] = []
     messages: list[dict[str, Any]] = []
-    for message in request.messages:
+    for message in unname_results(request.messages):
         if message.name is not None:
             also["message.name"] = None
         if message.role is Role.SYSTEM and not messages:
@@ -319,7 +319,9 @@ def _thinking(
     found: dict[str, Any] = {"type": "adaptive"}
     if budget is not None and budget > 0:
         if most is not None and budget >= most:
-            budget = most - 1
+            budget = most - 1  # the service refuses a budget that leaves nothing for the answer
+            if wish.budget is not None:
+                also["thinking.budget"] = None
         if budget < _LEAST_BUDGET:
             also["thinking"] = None
             return None, None

@@ -43,6 +43,7 @@ _SAID_ELSEWHERE = frozenset(
     {"model", "stream", "contents", "systemInstruction", "tools", "toolConfig", "generationConfig"}
 )
 _MODES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "MODE_UNSPECIFIED": "auto"}
+_ALPHABET = str.maketrans("-_", "+/")
 _ROLES = {"user": Role.USER, "model": Role.ASSISTANT, "function": Role.USER, None: Role.USER}
 _OF_A_PART = frozenset({"text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall"}) | {
     "functionResponse"
@@ -253,7 +254,7 @@ def _blob(part: Mapping[str, Any], where: str) -> Image | File:
     if inline is not None:
         blob = an_object(inline, f"{where}.inlineData")
         media: str | None = a_text(blob.get("mimeType"), f"{where}.inlineData.mimeType")
-        data = a_text(blob.get("data"), f"{where}.inlineData.data")
+        data = _standard(a_text(blob.get("data"), f"{where}.inlineData.data"))
         if media is not None and media.startswith("image/"):
             return Image(media, data)
         return File(media, data, name=blob.get("displayName"))
@@ -266,6 +267,11 @@ def _blob(part: Mapping[str, Any], where: str) -> Image | File:
     if told is not None and told.startswith("image/"):
         return Image(media, url=url)
     return File(media, url=url, name=blob.get("displayName"))
+
+
+def _standard(data: str) -> str:
+    """Base64 as other vendors demand it: Google takes that for addresses as well, and its own client sends it."""
+    return data.translate(_ALPHABET)
 
 
 def _result(response: Mapping[str, Any], where: str, talk: _Talk) -> Result:

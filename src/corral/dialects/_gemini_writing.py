@@ -302,7 +302,7 @@ def _config(request: Request, profile: Profile, also: dict[str, None]) -> dict[s
     if request.format is not None:
         _say_format(request.format, config, "responseJsonSchema" not in profile.drop, also)
     if request.thinking is not None:
-        thinking = _thinking(request.thinking, profile, also)
+        thinking = _thinking(request.thinking, profile, also, told=request.origin != NAME)
         if thinking:
             config["thinkingConfig"] = thinking
     return config
@@ -322,15 +322,24 @@ def _say_format(wanted: Format, config: dict[str, Any], as_json: bool, also: dic
             also[f"format.{name}"] = None
 
 
-def _thinking(wish: Thinking, profile: Profile, also: dict[str, None]) -> dict[str, Any]:
+def _shown(wish: Thinking, effort: str | None, told: bool) -> bool | None:
+    """Whether thoughts are asked for: other dialects tell them unless that is declined, Gemini's only then."""
+    if wish.shown is None and told and effort != "none" and (effort is not None or wish.budget):
+        return True
+    return wish.shown
+
+
+def _thinking(wish: Thinking, profile: Profile, also: dict[str, None], *, told: bool) -> dict[str, Any]:
+    """What is said of thoughts. `told`: they are wanted in the answer where nothing is said of that."""
     effort = wish.effort.lower() if wish.effort else None
     out: dict[str, Any] = {}
     if profile.thinking == "none":
         if effort not in {None, "none"} or wish.budget not in {None, 0}:
             also["thinking"] = None
         return out
-    if wish.shown is not None:
-        out["includeThoughts"] = wish.shown
+    shown = _shown(wish, effort, told)
+    if shown is not None:
+        out["includeThoughts"] = shown
     if effort is not None and effort not in _BUDGETS:
         also["thinking.effort"] = None
         effort = None

@@ -10,7 +10,19 @@ from corral.dialects._openai_answers import call_id
 from corral.dialects._openai_fields import need, note_unknown, take, wrong
 from corral.dialects._openai_messages import arguments_of
 from corral.dialects._openai_parts import read_content, write_input_part
-from corral.dialects.canonical import Call, File, Image, Message, Part, Result, Role, Text, Thought
+from corral.dialects.canonical import (
+    Call,
+    File,
+    Image,
+    Message,
+    Part,
+    Result,
+    Role,
+    Text,
+    Thought,
+    name_results,
+    unname_results,
+)
 from corral.errors import NotSupported
 
 if TYPE_CHECKING:
@@ -41,7 +53,7 @@ def read_input(items: Any, lost: dict[str, None]) -> list[Message]:
             turns[-1][1].extend(parts)
         else:
             turns.append((role, list(parts)))
-    return [Message(role, tuple(parts)) for role, parts in turns]
+    return list(name_results(Message(role, tuple(parts)) for role, parts in turns))
 
 
 def _read_item(item: Mapping[str, Any], where: str, lost: dict[str, None]) -> tuple[Role, Iterable[Part]]:
@@ -98,7 +110,7 @@ def read_reasoning(item: Mapping[str, Any], where: str) -> tuple[Thought, ...]:
 def write_input(messages: Iterable[Message], thoughts: bool, also: dict[str, None]) -> list[dict[str, Any]]:
     """The items for an engine. Thoughts without their vendor's proof are only sent where `thoughts` are taken."""
     items: list[dict[str, Any]] = []
-    for message in messages:
+    for message in unname_results(messages):
         if message.name is not None:
             also["message.name"] = None
         if message.role in (Role.ASSISTANT, Role.TOOL):

@@ -21,6 +21,8 @@ from corral.dialects.canonical import (
     Text,
     Thought,
     Tool,
+    name_results,
+    unname_results,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def read_messages(messages: Sequence[Any], lost: dict[str, None]) -> tuple[Messa
     Raises:
         InvalidRequest: a message is none; names it.
     """
-    return tuple(_read_message(message, f"messages[{index}]", lost) for index, message in enumerate(messages))
+    return name_results(_read_message(message, f"messages[{index}]", lost) for index, message in enumerate(messages))
 
 
 def _read_message(message: Any, where: str, lost: dict[str, None]) -> Message:
@@ -274,7 +276,7 @@ def write_messages(messages: Iterable[Message], system: str, thoughts: bool, als
     """The messages for an engine; `system` is what it calls that role. `also` gets what cannot be said."""
     written: list[dict[str, Any]] = []
     seen: list[Image | File] = []
-    for message in messages:
+    for message in unname_results(messages):
         if seen and message.role is not Role.TOOL:
             written.append({"role": "user", "content": [write_chat_part(part, also) for part in seen]})
             seen = []

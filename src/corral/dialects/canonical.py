@@ -6,7 +6,7 @@ is reported as ignored when it goes to another: nothing is dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
@@ -85,7 +85,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a tool gave back to the call `id`; `name` is the tool's, where the dialect tells it."""
+    """What a tool gave back to the call `id`; `name` is the tool's: see `name_results`."""
 
     id: str
     parts: tuple[Text | Image | File, ...] = ()
@@ -351,6 +351,37 @@ def fold_system(request: Request) -> Request:
         lead = Text("\n\n".join(texts) + "\n\n")
         rest[first] = Message(Role.USER, (lead, *rest[first].parts), rest[first].name)
     return replace(request, messages=tuple(rest))
+
+
+def name_results(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages, where each result of a tool has the name of the tool, as its call tells it.
+
+    Readers of dialects that name a call's result by its id alone end with it, since others want the name too.
+    """
+    return _renamed(messages, lambda name, called: name or called)
+
+
+def unname_results(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages, where a result has a name only if its call does not tell the same: for dialects without names."""
+    return _renamed(messages, lambda name, called: None if name == called else name)
+
+
+def _renamed(
+    messages: Iterable[Message], rename: Callable[[str | None, str | None], str | None]
+) -> tuple[Message, ...]:
+    called: dict[str, str] = {}
+    out: list[Message] = []
+    for message in messages:
+        if message.role is Role.ASSISTANT:
+            called.update((part.id, part.name) for part in message.parts if isinstance(part, Call))
+        elif message.role is Role.TOOL:
+            parts = (
+                replace(part, name=rename(part.name, called.get(part.id))) if isinstance(part, Result) else part
+                for part in message.parts
+            )
+            message = replace(message, parts=tuple(parts))  # noqa: PLW2901
+        out.append(message)
+    return tuple(out)
 
 
 def unsaid(request: Any, form: str, can: frozenset[str], also: Iterable[str] = ()) -> tuple[str, ...]:

@@ -26,6 +26,11 @@ _CANNOT = {
     Capability.EMBEDDINGS: ("make embeddings as it is loaded", "Load it for that by the option embeddings: true."),
     Capability.VISION: ("see images", "See what it can do: corral show MODEL"),
 }
+_CANNOT_ELSEWHERE = _CANNOT | {
+    Capability.CHAT: ("chat", "Ask another model: corral list shows them."),
+    Capability.EMBEDDINGS: ("make embeddings", "Ask another model: corral list shows them."),
+}
+"""The same of models elsewhere, which nothing here can load in another way."""
 
 _JSON: Block = block([(b"content-type", b"application/json")])
 
@@ -218,7 +223,8 @@ def _check(ask: Ask[Any], engine: Engine) -> None:
     missing = ask.needs - able if able is not None else None
     if missing:
         first = min(missing)  # without chat, nothing else of a chat matters
-        said, hint = _CANNOT.get(first, (f"do {first}", "See what it can do: corral show MODEL."))
+        reasons = _CANNOT_ELSEWHERE if engine.session.facts.device == "remote" else _CANNOT
+        said, hint = reasons.get(first, (f"do {first}", "See what it can do: corral show MODEL."))
         raise NotSupported(f"Model {engine.model!r} cannot {said}.", hint.replace("MODEL", engine.model), param="model")
 
 
