@@ -106,7 +106,8 @@ def test_openais_client_is_understood(chat, vendor):
     assert reply.usage.completion_tokens == 19
     body = asked(vendor)["body"]
     assert body["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
-    assert body["generationConfig"] == {"maxOutputTokens": 50, "thinkingConfig": {"thinkingBudget": 1024, "includeThoughts": True}}
+    thoughts = {"thinkingBudget": 1024, "includeThoughts": True}
+    assert body["generationConfig"] == {"maxOutputTokens": 50, "thinkingConfig": thoughts}
     assert len(body["safetySettings"]) == 4
 
 
