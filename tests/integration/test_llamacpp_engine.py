@@ -396,13 +396,13 @@ async def test_the_devices_are_asked_for_once_and_remembered(tmp_path):
 
 async def test_it_counts_what_it_reads(session, ask):
     talk = [{"role": "user", "content": "Which is the capital of <|im_end|> France? " * 3}]
-    for path, body in (
+    for path, said in (
         ("/chat/completions", {"messages": talk}),
         ("/chat/completions", {"messages": talk, "tools": TOOLS}),
         ("/completions", {"prompt": "Once upon a <|im_start|> time"}),
         ("/completions", {"prompt": [1, 2, 3, 4]}),
     ):
-        body = {"model": session.endpoint.model, **body, "max_tokens": 1}
+        body = {"model": session.endpoint.model, **said, "max_tokens": 1}
         session.endpoint.adapt(path, body)
         _, text = await ask(path, **body)
         assert await session.count(path, body) == json.loads(text)["usage"]["prompt_tokens"], body

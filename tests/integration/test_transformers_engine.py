@@ -283,10 +283,10 @@ async def test_a_model_that_the_library_does_not_know_is_said_plainly(
 
 
 async def test_it_counts_what_it_reads(session, ask):
-    for path, body in (("/chat/completions", {"messages": STORY}), ("/completions", {"prompt": "Once upon a time"})):
-        status, text = await ask(path, **body, max_tokens=1)
+    for path, said in (("/chat/completions", {"messages": STORY}), ("/completions", {"prompt": "Once upon a time"})):
+        status, text = await ask(path, **said, max_tokens=1)
         assert status == 200, text
-        body = {"model": session.endpoint.model, **body}
+        body = {"model": session.endpoint.model, **said}
         session.endpoint.adapt(path, body)
         assert await session.count(path, body) == json.loads(text)["usage"]["prompt_tokens"]
     assert await session.count("/completions", {"prompt": ["two", "prompts"]}) is None

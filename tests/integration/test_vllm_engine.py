@@ -74,6 +74,13 @@ async def test_a_stream_counts_its_tokens(engine):
     assert json.loads(events[-2])["usage"]["completion_tokens"] > 0
 
 
+async def test_it_counts_what_it_reads(engine):
+    said = {"model": "smollm2", "messages": [{"role": "user", "content": "Which is the capital of France?"}]}
+    _, body = await asked(engine, **said)
+    assert engine.facts.counts
+    assert await engine.count("/chat/completions", said) == json.loads(body)["usage"]["prompt_tokens"]
+
+
 async def test_an_answer_keeps_to_a_schema(engine):
     schema = {
         "type": "object",

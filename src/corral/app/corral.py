@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from corral.app import launching
 from corral.app.catalog import Catalog
 from corral.app.choice import Choices
+from corral.app.contexts import Contexts
 from corral.app.exchange import Exchange
 from corral.app.memory import Memory
 from corral.app.reloading import Reloading
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from corral.routing.audit import Audit
     from corral.routing.carrying import Carrier
     from corral.routing.keys import Keys
+
+
+_LATEST = ":latest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class Corral:
         self.routes = Routes(self)
         self.catalog = Catalog(self)
         self.exchange = Exchange(self)
+        self.contexts = Contexts(self)
         self.reloading = Reloading(self, again or (lambda: self.settings))
 
     @cached_property
@@ -190,14 +195,27 @@ class Corral:
         return sorted({*configured, *self.registry.names()})
 
     def canonical(self, name: str) -> str:
-        """The one name of a model that has several: an alias of the configuration or the library becomes its own."""
+        """The one name of a model that has several: an alias of the configuration or the library becomes its own.
+
+        As clients of Ollama have it, the tag `latest` goes without saying, where nothing has exactly the name.
+        """
+        own = self._own(name)
+        if own is None:
+            bare = name.removesuffix(_LATEST)
+            own = self._own(bare if bare != name else name + _LATEST)
+            if own is None and bare in self.settings.routes:
+                own = bare
+        return name if own is None else own
+
+    def _own(self, name: str) -> str | None:
+        """What is called so, or has that for another name; None: nothing."""
         if name in self.models or name in self.registry:
             return name
         meant = next((own for own, entry in self.models.items() if name in entry.aliases), None)
         if meant is not None:
             return meant
         entry = self.registry.library.find(name)
-        return name if entry is None else entry.name
+        return None if entry is None else entry.name
 
     def definition(self, name: str) -> Definition:
         """What `name` stands for.
@@ -361,6 +379,7 @@ class Corral:
     def _forget(self, engine: Engine) -> None:
         self.upstream.forget(engine.target)
         self.memory.forget(engine)
+        self.contexts.forget(engine)
         if "traffic" in self.__dict__:
             self.traffic.forget(engine)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from corral.app import contexts
 from corral.domain.memory import Group
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec
@@ -39,6 +40,7 @@ async def prepare(corral: Corral, name: str) -> Launch:
     definition = await defined(corral, name)
     runtime = corral.runtimes[definition.runtime]
     options = parse_options(runtime.options, definition.options, f"model {name!r} (runtime {definition.runtime})")
+    options = contexts.widened(corral, definition.name, options)
     installed, entry = definition.installed, corral.entry(name)
     spec = LaunchSpec(
         model=name,

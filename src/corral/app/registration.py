@@ -1,7 +1,8 @@
 """Models that are registered at run time: from Python for as long as the program runs, over HTTP until taken back.
 
-What comes over HTTP is anybody's who may ask the server. It names a model, a runtime and a few numbers; it cannot name
-a program, a file or an address, and it takes no model's place that the configuration or the store has.
+What comes over HTTP is anybody's who may ask the server. It names a model, a runtime, a few numbers, and how the model
+talks; it cannot name a program, a file or an address, and it takes no model's place that the configuration or the store
+has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from corral.domain.models import check_name
 from corral.domain.options import parse_options
 from corral.domain.states import State
 from corral.errors import Conflict, CorralError, InvalidRequest, ModelBusy, NotFound, NotSupported
+from corral.kit import advice
 from corral.kit.disk import translated, write_whole
 
 if TYPE_CHECKING:
@@ -119,6 +121,10 @@ class Registrations:
 
     def __contains__(self, name: object) -> bool:
         return name in self._known
+
+    def get(self, name: str) -> ModelConfig | None:
+        """What is registered under `name`; None: nothing is."""
+        return self._known.get(name)
 
     def names(self) -> list[str]:
         """Every registered name."""
@@ -231,10 +237,13 @@ class Registrations:
             if value is not None and not _WORD.fullmatch(str(value)):
                 raise InvalidRequest(f"{name}: {str(value)[:100]!r} is no word.", param=name)
         for option, value in config.options.items():
+            if option in advice.OPTIONS and advice.OPTIONS[option](value):
+                continue
             if option not in _BY_HTTP or not isinstance(value, bool | int | float | str | None):
                 raise NotSupported(
                     f"The option {option[:100]!r} cannot be given over HTTP.",
-                    f"Put the model into corral.yaml. Over HTTP: {', '.join(sorted(_BY_HTTP))}.",
+                    "Put the model into corral.yaml. Over HTTP: "
+                    f"{', '.join(sorted(_BY_HTTP))}, and how it talks: {', '.join(sorted(advice.OPTIONS))}.",
                     param=option,
                 )
             if isinstance(value, str) and not _WORD.fullmatch(value):

@@ -10,20 +10,27 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$")
+_PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?$", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def duration(value: Any) -> float:
-    """Seconds, from a number or a text such as `90`, `1.5s`, `5m`, `2h`; `never` and negative numbers mean infinity."""
+    """Seconds, from a number or a text such as `90`, `1.5s`, `1h30m`; `never` and what is negative is infinity."""
     if value == "never":
         return float("inf")
     if isinstance(value, bool):
         raise TypeError("not a duration")
     if isinstance(value, int | float):
         return float(value) if value >= 0 else float("inf")
-    match = _DURATION.match(str(value).strip())
+    text = str(value).strip()
+    if text.startswith("-"):
+        return duration(text[1:]) + float("inf")
+    if _PARTS.fullmatch(text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    match = _DURATION.match(text)
     if match is None:
         raise ValueError("not a duration such as 90, 30s, 5m, 2h or never")
     return float(match[1]) * _SECONDS[match[2]]

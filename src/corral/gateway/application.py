@@ -23,9 +23,11 @@ from corral.gateway.inference.answers import Answers
 from corral.gateway.inference.counting import GEMINI_PATH, PATH, Counting, counted
 from corral.gateway.inference.dialect import render
 from corral.gateway.inference.doors import DOORS, Asked
+from corral.gateway.ollama import doors as ollama
 from corral.gateway.pages import Asking, Page, Pages
 from corral.gateway.progress import converse
 from corral.gateway.telling import tell
+from corral.gateway.wire import WHOLE
 from corral.gateway.workshop import Workshop
 from corral.kit.identity import request_ids
 from corral.kit.relay import Message, Receive, Send, respond
@@ -64,6 +66,7 @@ class Gateway:
         self._counting = Counting(corral)
         self._workshop = Workshop(corral)
         self._registrations = Registrations(corral)
+        self._ollama = ollama.Ollama(corral, self._workshop, self._registrations)
         self._feed = Feed(corral, self._registrations, self._workshop.leaving, corral.sampler.messages)
         self._management: Application | None = None
         self._creating = asyncio.Lock()
@@ -80,6 +83,7 @@ class Gateway:
         return [
             *(("GET", path) for path in pages),
             *(("POST", path) for path in (*DOORS, PATH, *doors.GEMINI_PATHS, GEMINI_PATH)),
+            *ollama.routes(),
         ]
 
     @property
@@ -125,7 +129,7 @@ class Gateway:
                 caller = await self._admit(head)
                 _allow(scope, "POST")
                 asked = Asked(request_id, caller, head.strict, model, scope["query_string"])
-                outcome = await self._answers.answer(door, asked, head.length, receive, send)
+                outcome = await self._answers.answer(door, asked, head.length, receive, send, scope.get(WHOLE))
                 status = 499 if outcome.client_gone else outcome.status
             elif (question := counted(path)) is not None:
                 caller = await self._admit(queried(head, scope["query_string"]))
@@ -200,6 +204,8 @@ class Gateway:
             _allow(scope, "GET", "HEAD")
             scopes.check(caller, "GET", path)
             page = await self._page(path, Asking(caller, dict(scope["headers"])))
+        elif (taken := ollama.methods(path)) is not None:
+            return await self._as_ollama(scope, taken, head, request_id, receive, send)
         elif _managed(path):
             caller = await self._admit(head)
             scopes.check(caller, scope["method"], path)
@@ -213,6 +219,20 @@ class Gateway:
             raise NotFound(f"There is nothing at {path[:200]}.", "See /docs for the routes.")
         await respond(send, page.status, page.body, [(b"x-request-id", request_id)], page.kind)
         return page.status
+
+    async def _as_ollama(
+        self, scope: Scope, taken: tuple[str, ...], head: Head, request_id: bytes, receive: Receive, send: Send
+    ) -> int:
+        path: str = scope["path"]
+        caller = await self._admit(head)
+        _allow(scope, *taken)
+        scopes.check(caller, scope["method"], path)
+        scope["corral.caller"], scope["corral.request_id"] = caller, request_id.decode()
+        errand = ollama.Errand(scope["method"], path, caller, request_id.decode(), head.length)
+        status = await self._ollama.answer(errand, receive, send)
+        if path in ollama.CHANGING:
+            await note(self.corral.audit, scope, status)
+        return status
 
     async def _page(self, path: str, asking: Asking) -> Page:
         answer = self._pages.closed.get(path)

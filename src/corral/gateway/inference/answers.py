@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from corral.errors import UpstreamError
+from corral.errors import CorralError, UpstreamError
 from corral.gateway.body import read_body
 from corral.gateway.envelope import beside
 from corral.gateway.inference.doors import Asked, Door, read
-from corral.kit.relay import Clients, Message, Outcome, Receive, Send, relay, respond
+from corral.gateway.ollama import resting
+from corral.kit.relay import Clients, Message, Outcome, Quick, Receive, Send, relay, respond
 from corral.observability.logs import tell_prompt
 from corral.routing.faults import Refused
 
@@ -41,7 +42,9 @@ class Answers:
         self._clients = Clients()
         self._prompts = corral.settings.log.prompts
 
-    async def answer(self, door: Door, asked: Asked, declared: bytes | None, receive: Receive, send: Send) -> Outcome:
+    async def answer(
+        self, door: Door, asked: Asked, declared: bytes | None, receive: Receive, send: Send, quick: Quick | None = None
+    ) -> Outcome:
         """Answer one request.
 
         When the client goes away, the call to the engine is cancelled and this returns with `client_gone`.
@@ -57,11 +60,15 @@ class Answers:
             body = await read_body(receive, declared, self._limit)
             order = read(door, body, asked)
             outcome = Outcome()
+            if resting.empty(order):
+                return await self._rest(order, receive, send, outcome)
             if self._prompts:
-                send = _overheard(order.request_id, body, send)
+                send, quick = _overheard(order.request_id, body, send), None
             carrying = self._carrier.begin(order)
             with self._clients.watch(receive) as client:
-                await self._carry(carrying, order, send, outcome)
+                if order.context is not None:
+                    await self._widen(carrying, order)
+                await self._carry(carrying, order, send, outcome, quick)
             outcome.client_gone = client.gone
             if client.gone and carrying.settled is None:
                 carrying.gone()
@@ -70,7 +77,23 @@ class Answers:
             self._metrics.leave()
             self._limits.leave(caller)
 
-    async def _carry(self, carrying: Carrying, order: Order, send: Send, outcome: Outcome) -> None:
+    async def _rest(self, order: Order, receive: Receive, send: Send, outcome: Outcome) -> Outcome:
+        """Load a model, or let it go: nothing is asked of it."""
+        with self._clients.watch(receive) as client:
+            said = orjson.dumps(await resting.rest(self._corral, order))
+            await respond(send, 200, said, [(b"x-request-id", order.request_id.encode())])
+        outcome.client_gone, outcome.status = client.gone, 200
+        return outcome
+
+    async def _widen(self, carrying: Carrying, order: Order) -> None:
+        """See that the engine's context is as long as is asked for."""
+        try:
+            carrying.wait_ms += await self._corral.contexts.provide(order, carrying.candidate.model)
+        except CorralError as error:
+            self._carrier.refuse(order, error)
+            raise
+
+    async def _carry(self, carrying: Carrying, order: Order, send: Send, outcome: Outcome, quick: Quick | None) -> None:
         """Ask and relay, and ask again as long as nothing has been sent to the client and another may answer."""
         while True:
             try:
@@ -82,7 +105,15 @@ class Answers:
                 headers = carrying.headers(passage)
                 if order.caller.requests is not None or order.caller.tokens is not None:
                     headers += self._limits.headers(order.caller)
-                await relay(passage.response, send, passage.render, headers=headers, outcome=outcome, onlooker=passage)
+                await relay(
+                    passage.response,
+                    send,
+                    passage.render,
+                    headers=headers,
+                    outcome=outcome,
+                    onlooker=passage,
+                    quick=quick,
+                )
             except UpstreamError as error:
                 failure = error
             except asyncio.CancelledError:
