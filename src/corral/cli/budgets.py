@@ -1,4 +1,4 @@
-"""`corral budgets`: what may be spent, and what is left. No server is needed; one that runs knows within a second."""
+"""`corral budgets`: what may be spent, and what is left. No server is needed; one that runs knows at once."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ import typer
 from corral.cli.invocation import Invocation, command, flag, group, invocation
 from corral.cli.output import Painted, time_text
 from corral.cli.table import Column
-from corral.errors import Conflict, InvalidRequest, NotFound
+from corral.errors import Conflict, CorralError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from corral.db.engine import Database
@@ -149,8 +149,29 @@ def release(
 
 
 def _with(given: Invocation, question: Callable[["Budgets"], Awaitable[T]]) -> T:
+    """What the answer to a change is, of which a server that runs for this home knows by then."""
     given.here_only("budgets")
-    return asyncio.run(_opened(given, lambda _, book: question(book)))
+
+    async def work() -> T:
+        answer = await _opened(given, lambda _, book: question(book))
+        if given.running() is not None:
+            await _tell_server(given)
+        return answer
+
+    return asyncio.run(work())
+
+
+async def _tell_server(given: Invocation) -> None:
+    """Have the server look: it would do so within a second, but a second is time for many requests."""
+    from corral.cli.server import connect
+
+    server = connect(given)
+    try:
+        await server.question("/api/v1/budgets", "budgets")
+    except CorralError as error:
+        given.output.note(f"The server knows of it within a second; it could not be told at once: {error.message}")
+    finally:
+        await server.close()
 
 
 async def _opened(given: Invocation, work: Callable[["Database", "Budgets"], Awaitable[T]]) -> T:

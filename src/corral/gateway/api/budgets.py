@@ -83,7 +83,8 @@ def router(corral: Corral) -> APIRouter:
 
     @routes.get("", response_model=ManyBudgets)
     async def list_budgets() -> Response:
-        """Every budget, and what is gone of it in its present period."""
+        """Every budget, and what is gone of it in its present period; from now on the server goes by these."""
+        await corral.traffic.ledger.refresh()
         found = [describe(status) for status in await budgets.standing()]
         return reply({"success": True, "budgets": found, "count": len(found)})
 
