@@ -4,9 +4,11 @@ import json
 import sqlite3
 import threading
 import time
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.servers import corral_server
@@ -62,6 +64,18 @@ def test_what_was_answered_is_written_down(tmp_path):
         kept = dict(database.execute("SELECT request_id, receipt FROM usage").fetchall())
     database.close()
     assert {name: json.loads(text) for name, text in kept.items()} == dict(zip(names, receipts, strict=True))
+
+
+def test_who_is_turned_away_at_the_door_is_counted(tmp_path):
+    with corral_server(tmp_path, CONFIG) as server:
+        for headers in ({"authorization": "Bearer ck-wrong"}, {"x-api-key": "ck-wrong"}, {"host": "evil.example"}):
+            request = urllib.request.Request(server.url + "/v1/models", headers=headers)
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(request, timeout=30)
+        text = ask(server, "/metrics")[1].decode()
+
+    assert 'corral_refused_total{code="unauthorized"} 2.0' in text
+    assert 'corral_refused_total{code="host_refused"} 1.0' in text
 
 
 class Collector(ThreadingHTTPServer):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral.app.registration import Registrations
-from corral.errors import BodyTooLarge, CorralError, MethodNotAllowed, NotFound, Unauthorized
+from corral.errors import BodyTooLarge, CorralError, HostRefused, MethodNotAllowed, NotFound, RateLimited, Unauthorized
 from corral.gateway import scopes
 from corral.gateway.auditing import note
 from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered, queried, redacted
@@ -41,6 +41,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _LARGEST = 1024 * 1024
 """Bytes of a body that the management API takes."""
+
+_AT_THE_DOOR = (Unauthorized, RateLimited, HostRefused)
+"""What is counted as a refusal; anything later is an answer that went wrong."""
 
 _PROGRESS = re.compile(r"/api/v1/models/operations/([^/]+)/ws")
 _EVENTS = "/api/v1/runtime/events/ws"
@@ -141,6 +144,8 @@ class Gateway:
                 status = await self._other(scope, head, request_id.encode(), receive, send)
         except CorralError as error:
             status = error.http_status
+            if isinstance(error, _AT_THE_DOOR):
+                self.corral.traffic.metrics.refuse(error.code)
             await _refuse(send, path, error, request_id.encode())
         except ClientLeft:
             status = 499
