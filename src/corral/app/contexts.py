@@ -7,7 +7,7 @@ clients that want different lengths do not have it loaded again and again; when 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from corral.app import launching
@@ -24,14 +24,22 @@ _PAUSE = 1.0
 """Seconds between two tries to stop an engine that is answering, where answers get no time to end."""
 
 
+@dataclass(slots=True, eq=False)
+class _Growth:
+    """A model that is being loaded with more: how many ask for that, and the most that one of them wants."""
+
+    wanted: int = 0
+    askers: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Contexts:
     """What was asked for of late, by model, for one `Corral`."""
 
     def __init__(self, corral: Corral) -> None:
         self._corral = corral
         self._given: dict[str, int] = {}
-        self._wanted: dict[str, int] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._growing: dict[str, _Growth] = {}
 
     def of(self, model: str) -> int | None:
         """Tokens with which the model is loaded, at least; None is as configured."""
@@ -39,7 +47,7 @@ class Contexts:
 
     def forget(self, engine: Engine) -> None:
         """The engine is gone: the next one is as configured, unless this is what makes room for one with more."""
-        if engine.model not in self._locks:
+        if engine.model not in self._growing:
             self._given.pop(engine.model, None)
 
     async def provide(self, order: Order, name: str) -> float:
@@ -87,31 +95,30 @@ class Contexts:
         return held is not None and held < needed
 
     async def _grow(self, model: str, needed: int) -> None:
-        lock = self._locks.get(model)
-        if lock is None:
-            lock = self._locks[model] = asyncio.Lock()
-        self._wanted[model] = max(needed, self._wanted.get(model, 0))
+        growth = self._growing.setdefault(model, _Growth())
+        growth.wanted = max(needed, growth.wanted)
+        growth.askers += 1
         try:
-            async with lock:
+            async with growth.lock:
                 if self._lacks(model, needed):
-                    await self._load(model, needed)
+                    await self._load(model, needed, growth)
         finally:
-            if not lock.locked() and self._locks.get(model) is lock:
-                del self._locks[model]
-                self._wanted.pop(model, None)
+            growth.askers -= 1
+            if not growth.askers:
+                del self._growing[model]
 
-    async def _load(self, model: str, needed: int) -> None:
+    async def _load(self, model: str, needed: int, growth: _Growth) -> None:
         """Load the model with what is wanted now; where that cannot be, it is as it was before."""
         corral, before = self._corral, self._given.get(model)
         try:
             # What would not fit is known before anything is given up; then those who want less still get theirs.
-            self._given[model] = wanted = max(needed, self._wanted[model])
+            self._given[model] = wanted = max(needed, growth.wanted)
             try:
                 await launching.plan(corral, model)
             except CorralError:
                 if wanted == needed:
                     raise
-                self._wanted[model] = self._given[model] = needed
+                growth.wanted = self._given[model] = needed
                 await launching.plan(corral, model)
             await self._stop(model, self._given[model])
             async with corral.supervisor.lease(model):
