@@ -62,7 +62,7 @@ class Keys:
 class Meter:
     """What an answer says of itself, found in its bytes as they pass. See the protocol in `form.py`."""
 
-    __slots__ = ("_error", "_first", "_keys", "_last", "_read", "_stop", "_usage_from", "_why")
+    __slots__ = ("_error", "_first", "_keys", "_last", "_read", "_stop", "_taken", "_usage_from", "_why")
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -73,6 +73,11 @@ class Meter:
         self._read: re.Match[bytes] | None = None
         self._why: str | None = None
         self._error: bytes | None = None
+        self._taken: Mapping[str, Any] | None = None
+
+    def take(self, document: Mapping[str, Any]) -> None:
+        """A whole answer that has been parsed already, in place of `feed`."""
+        self._taken = document
 
     def feed(self, chunk: bytes) -> None:
         """Look at whole events, whole lines, or a whole answer. Keeps at most references."""
@@ -89,6 +94,13 @@ class Meter:
     @property
     def usage(self) -> Usage | None:
         """What it used; None when it did not say."""
+        keys = self._keys
+        if self._taken is not None:
+            said = self._taken.get(keys.usage)
+            if type(said) is not dict:
+                return None
+            beside = self._taken.get(keys.beside) if keys.beside else None
+            return keys.read_usage((said,) if beside is None else (said, {keys.beside: beside}))
         last = self._last
         if last is None:
             return None
@@ -107,6 +119,11 @@ class Meter:
     @property
     def stop(self) -> str | None:
         """Why it stopped, as a canonical Stop; None when it did not say."""
+        if self._taken is not None:
+            if self._why is None:
+                word = _reason(self._taken, self._keys.stop)
+                self._why = None if word is None else self._keys.read_stop(word)
+            return self._why
         first = self._stop
         if first is None or first is self._read:
             return self._why
@@ -119,11 +136,27 @@ class Meter:
     @property
     def failed(self) -> Fault | None:
         """The error that the answer or the stream itself reported, if any."""
+        if self._taken is not None:
+            error = self._taken.get(self._keys.error)
+            return self._keys.read_fault(error) if error and isinstance(error, dict | str) else None
         if self._error is None:
             return None
         for value in _values(self._error, self._keys.error_at):
             return self._keys.read_fault(value)
         return self._keys.read_fault(None)
+
+
+def _reason(document: Mapping[str, Any], key: str) -> str | None:
+    """The reason to end in a whole answer: its own, or that of the last of its choices that has one."""
+    found = document.get(key)
+    if type(found) is str:
+        return found or None
+    choices = document.get("choices")
+    if type(choices) is list:
+        for choice in reversed(choices):
+            if type(choice) is dict and type(found := choice.get(key)) is str and found:
+                return found
+    return None
 
 
 def _said(chunk: bytes, at: int, key: bytes, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from corral.dialects.meter import Meter as PlainMeter
 from corral.domain.money import Usage
 from corral.errors import CorralError, UpstreamError, UpstreamUnreachable
 from corral.routing.book import Amounts
@@ -16,7 +17,7 @@ from corral.routing.faults import Refused, refused
 from corral.routing.labels import Labelled
 from corral.routing.policies import Verdict, judge, named_wait
 from corral.routing.priming import Primed, primed
-from corral.routing.soundness import check_whole, sound_events, sound_lines
+from corral.routing.soundness import check_whole, parsed_whole, sound_events, sound_lines
 from corral.routing.translation import Translated
 
 if TYPE_CHECKING:
@@ -200,12 +201,17 @@ class Passage:
         self.first = perf_counter()
         if isinstance(meter, Translated):
             return body
-        meter.feed(body)
+        document = parsed_whole(body)
+        if document is not None and type(meter) is PlainMeter:
+            meter.take(document)
+        else:
+            meter.feed(body)
         fault = meter.failed
         if fault is not None:
             raise refused(502, fault, self.answer.engine.model)
         self._pieces = len(body) // BYTES_A_TOKEN
-        check_whole(body, self.answer.sent.way.spoken, meter.stop)
+        if meter.stop is None:
+            check_whole(body, document, self.answer.sent.way.spoken)
         return body
 
     def passing(self, data: bytes, *, first: bool) -> bytes:

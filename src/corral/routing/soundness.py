@@ -26,19 +26,25 @@ _PROOFS = {
 """What every answer without a reason to end has in it."""
 
 
-def check_whole(body: bytes, form: Form, stop: str | None) -> None:
-    """Return when a whole answer is one of its form. `stop` is why it ended, as far as it said.
+def parsed_whole(body: bytes) -> dict[str, Any] | None:
+    """The document of a whole answer; None of one that is so long that only its two ends are looked at.
 
     Raises:
-        UpstreamProtocol: it is not JSON, not whole, or no such answer.
+        UpstreamProtocol: it is not JSON, or not whole.
     """
-    document: Any = None
     if len(body) <= _PARSED:
-        document = _loaded(body)
-    elif not (body.lstrip()[:1] == b"{" and body.rstrip()[-1:] == b"}"):
+        return _loaded(body)
+    if not (body.lstrip()[:1] == b"{" and body.rstrip()[-1:] == b"}"):
         raise _garbage(body)
-    if stop is not None:
-        return
+    return None
+
+
+def check_whole(body: bytes, document: dict[str, Any] | None, form: Form) -> None:
+    """Return when a whole answer that does not say why it ended is one of its form all the same.
+
+    Raises:
+        UpstreamProtocol: it is no such answer.
+    """
     proof = _PROOFS.get(form.name)
     if proof is not None:
         if proof not in body:
@@ -91,7 +97,7 @@ def _none(content: bytes) -> UpstreamProtocol:
     return UpstreamProtocol(f"The engine sent an event that is none: {_shown(content)}.")
 
 
-def _loaded(body: bytes) -> Any:
+def _loaded(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
