@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from corral import __version__
@@ -29,6 +32,27 @@ from corral.gateway.feed import Feed
 from corral.gateway.workshop import Workshop
 
 
+class Trouble(BaseModel):
+    """What went wrong. `code` is one of docs/errors.md, and stays the same."""
+
+    code: str
+    message: str
+    hint: str = Field(description="What to do about it; may be empty")
+
+
+class Refusal(BaseModel):
+    """What is answered instead, by every route alike."""
+
+    success: Literal[False]
+    error: Trouble
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Refusal, "description": "It is not done, for a reason that whoever asks can do something about"},
+    "5XX": {"model": Refusal, "description": "It cannot be done, for a reason that is not the request's"},
+}
+
+
 def create(
     corral: Corral,
     workshop: Workshop | None = None,
@@ -46,6 +70,7 @@ def create(
         openapi_url="/api/v1/openapi.json",
         docs_url="/docs",
         redoc_url=None,
+        responses=_REFUSALS,
     )
     api.include_router(runtime.router(corral, registrations, feed))
     api.include_router(routes.router(corral))

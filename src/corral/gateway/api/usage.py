@@ -86,11 +86,14 @@ _Until = Annotated[str | None, Query(alias="to", description="The same; now when
 _Only = Annotated[str | None, Query(description="Only of this one")]
 
 
+_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
+
+
 def router(books: Books, clock: Clock) -> APIRouter:
     """The routes, over `books`."""
     routes = APIRouter(prefix="/api/v1", tags=["usage"])
 
-    @routes.get("/usage", response_model=Usage)
+    @routes.get("/usage", response_model=Usage, responses=_CSV)
     async def usage(  # noqa: PLR0913, PLR0917  # the query is the signature
         request: Request,
         since: _Since = _WEEK,
