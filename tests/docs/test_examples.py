@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from corral.app import Corral
 from corral.config import load
 from corral.domain.options import parse_options
 from tests.docs.pages import ROOT, read
+from tests.support.vendors.gemini import Gemini
+from tests.support.vendors.vendor import Asked, Refusal
 
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 CONFIGURATIONS = sorted(path.name for path in (ROOT / "examples").glob("*.yaml"))
+CLIENTS = {
+    "anthropic_client.py": (
+        "ANTHROPIC_BASE_URL",
+        "",
+        "Tokens of the question: ",
+        "It calls get_weather with {'city': ",
+    ),
+    "gemini_client.py": ("GOOGLE_GEMINI_BASE_URL", "", "Tokens of the question: ", "As JSON: {'city': "),
+    "ollama_client.py": ("OLLAMA_HOST", "", "Models: ", "As JSON: {'city': "),
+    "openai_client.py": ("OPENAI_BASE_URL", "/v1", "Models: ", "As JSON: {'city': "),
+}
+"""Examples that ask a server: the variable that tells its address, what stands behind that, and what they print."""
 PROGRAMS = read("docs/python.md").blocks("python") + [
     block for block in read("README.md").blocks("python") if "import corral" in block or "from corral" in block
 ]
+
+
+class Falters(Gemini):
+    """Gemini on a bad day: the large model answers once and is over its limit then, the quick one answers once too."""
+
+    def answer(self, asked: Asked, request: web.Request) -> Any:
+        """What the service would say, or its refusal."""
+        told = super().answer(asked, request)
+        times = sum(each.path == asked.path for each in self.asked)
+        if times > 1:
+            raise Refusal(429, "", "Quota exceeded.") if "pro" in asked.path else Refusal(503, "", "Overloaded.")
+        return told
 
 
 @pytest.fixture
@@ -51,20 +81,59 @@ def _run(argv: list[str], env: dict[str, str], cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "openai_client.py"])
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in CLIENTS])
 def test_an_example_runs(script: str, env: dict[str, str], tmp_path: Path) -> None:
     assert _run([sys.executable, str(ROOT / "examples" / script)], env, tmp_path).strip()
 
 
-def test_the_openai_example_runs(server: str, env: dict[str, str], tmp_path: Path) -> None:
-    said = _run(
-        [sys.executable, str(ROOT / "examples" / "openai_client.py")],
-        {**env, "OPENAI_BASE_URL": f"{server}/v1"},
-        tmp_path,
-    )
+@pytest.mark.parametrize("script", CLIENTS)
+def test_a_clients_example_runs(script: str, server: str, env: dict[str, str], tmp_path: Path) -> None:
+    variable, path, begins, says = CLIENTS[script]
 
-    assert said.startswith("Models: smollm2\n")
-    assert "As JSON: {'city': " in said
+    said = _run([sys.executable, str(ROOT / "examples" / script)], {**env, variable: server + path}, tmp_path)
+
+    assert said.startswith(begins)
+    assert begins != "Models: " or "smollm2" in said.partition("\n")[0]
+    assert says in said
+
+
+@pytest.fixture
+async def vendor() -> AsyncIterator[Falters]:
+    async with Falters() as stage:
+        yield stage
+
+
+async def test_the_gemini_example_falls_back_and_tells_the_costs(
+    vendor: Falters, env: dict[str, str], tmp_path: Path
+) -> None:
+    config = tmp_path / "cloud.yaml"
+    text = (ROOT / "examples" / "cloud.yaml").read_text()
+    config.write_text(text.replace("      safety:", f"      base_url: {vendor.url}\n      safety:"))
+    argv = [sys.executable, str(ROOT / "examples" / "gemini_fallback.py"), str(config)]
+
+    surroundings = {**env, "GEMINI_API_KEY": vendor.key}
+    said = await asyncio.to_thread(_run, argv, surroundings, tmp_path)
+
+    first, second, third = re.findall(r"^Name .*?(?=^Name |^Spent)", said, re.MULTILINE | re.DOTALL)
+    assert "gemini-2.5-pro: Hello from gemini-2.5-pro." in first
+    (cost,) = re.findall(r"try 1: gemini-2.5-pro, answered, \$(\S+)", first)
+    assert float(cost) > 0
+    assert f"in all ${cost}, price: genai-prices" in first
+
+    assert "gemini-2.0-flash: Hello from gemini-2.0-flash." in second
+    assert "try 1: gemini-2.5-pro, RESOURCE_EXHAUSTED, $0.000000000\n" in second
+    assert re.search(r"gemini-2.0-flash, answered, \$0\.\d*[1-9]", second)
+
+    tries = re.findall(r"try \d: (\S+), (\w+)", third)
+    assert list(dict.fromkeys(tries)) == [
+        ("gemini-2.5-pro", "RESOURCE_EXHAUSTED"),
+        ("gemini-2.0-flash", "UNAVAILABLE"),
+        ("smollm2", "answered"),
+    ]
+    assert "in all $0.000000000, price: free" in third
+    settings = vendor.asked[0].body
+    assert {each["threshold"] for each in settings["safetySettings"]} == {"BLOCK_NONE"}
+    assert settings["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 1024}
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
