@@ -166,3 +166,28 @@ def test_the_terminal_tells_it_without_a_server(tmp_path: Path) -> None:
     code, _, err = run(tmp_path, "explain")
     assert code != 0
     assert "corral explain MODEL" in err
+
+
+def test_what_takes_a_model_says_that_a_route_is_none(client: Client) -> None:
+    reply = client.ask("GET", "/explain?model=spread", base="/api/v1/runtime")
+
+    assert reply.status == 404
+    assert reply.json["error"]["message"] == "'spread' is no model but a route to one, two."
+    assert "corral explain --request" in reply.json["error"]["hint"]
+
+
+def test_prices_far_below_a_cent_are_told_in_digits(tmp_path: Path) -> None:
+    (tmp_path / "corral.yaml").write_text("models: {one: {runtime: fake}}\nprices: {one: {input: 0.1, output: 0.4}}\n")
+    (tmp_path / "request.json").write_text(json.dumps({"model": "one", **CHAT, "max_tokens": 100}))
+    told = subprocess.run(
+        [CORRAL, "explain", "--request", "request.json"],
+        env=environment(tmp_path / "home"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert "$0.00004" in told.stdout
+    assert "e-" not in told.stdout.split("WHY")[1]

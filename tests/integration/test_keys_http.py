@@ -224,6 +224,8 @@ def test_what_is_managed_stands_in_the_audit_log(server: Server) -> None:
     gone = ask(server, "POST", "/api/v1/runtime/models/unload?model_name=robot&key=QQQ", **boss)
     assert gone.status == 200, gone.body
     ask(server, "GET", "/api/v1/runtime/models", **boss)
+    plan = {"model": "robot", "messages": [{"role": "user", "content": "Hello"}]}
+    assert ask(server, "POST", "/api/v1/runtime/route", plan, **boss).status == 200
     ask(server, "POST", "/api/v1/runtime/models/load?model_name=nobody", **boss)
     assert corral(server, "keys", "rotate", "boss")[0] == 0
 

@@ -228,6 +228,11 @@ class Corral:
         entry = self.models.get(name, ModelSettings())
         installed = self._installed(name, entry)
         if installed is None and (entry.runtime is None or self.runtimes[entry.runtime].formats):
+            route = self.settings.routes.get(name)
+            if route is not None:
+                to = ", ".join(route.models)
+                hint = "Name one of those; where a request would go is told by: corral explain --request FILE"
+                raise ModelNotFound(f"{name!r} is no model but a route to {to}.", hint, param="model")
             raise ModelNotFound.among(name, self.names(), [*self.registry.library.names(), *self._pullable()])
         chosen = None if installed is None else self.registry.override(installed.name).get("runtime")
         kind = entry.runtime or chosen or self.choices.require(name, installed.revision.format if installed else "?")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -97,4 +98,6 @@ def _asked(number: int, each: Mapping[str, Any]) -> list[object]:
 def _dollars(amount: float | None) -> str:
     if amount is None:
         return "unknown"
-    return "free" if not amount else f"${amount:.2g}" if amount < 0.01 else f"${amount:.2f}"
+    if amount >= 0.01:
+        return f"${amount:.2f}"
+    return f"${Decimal(f'{amount:.2g}'):f}" if amount else "free"

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOR_THEMSELVES = ("/api/v1/keys", "/api/v1/budgets")
 """What stands in the log together with the change itself, in one transaction."""
-_INFERENCE = "/api/v1/runtime/generate"
+_NO_CHANGE = frozenset({"/api/v1/runtime/generate", "/api/v1/runtime/route"})
+"""What is asked by POST, and changes nothing."""
 
 _log = logging.getLogger("corral.server")
 
@@ -26,7 +27,7 @@ _log = logging.getLogger("corral.server")
 async def note(audit: Audit, scope: MutableMapping[str, Any], status: int) -> None:
     """Write down the request of `scope`, when it changed something. What cannot be written is logged."""
     path: str = scope["path"]
-    if scope["method"] in _READING or status >= 400 or path.startswith(_FOR_THEMSELVES) or path == _INFERENCE:
+    if scope["method"] in _READING or status >= 400 or path.startswith(_FOR_THEMSELVES) or path in _NO_CHANGE:
         return
     query = redacted(scope["query_string"])
     target = f"{path}?{query}" if query else path
