@@ -221,6 +221,11 @@ class Passage:
         meter = self.meter
         if isinstance(meter, Translated):
             return data
+        end, at = self._end, -1
+        if end == b"":
+            return b""  # nothing follows the last event
+        if end is not None and (at := data.rfind(end)) >= 0:
+            at, data = _ending(data, at)
         events = data.count(b"\n\n")
         # What does not end as a JSON object does, once for each event, is looked at more closely.
         if not data.endswith(b"}\n\n") or data.count(b"}\n\n") != events or self._broken is not None:
@@ -232,11 +237,12 @@ class Passage:
             if fault is not None:
                 raise refused(502, fault, self.answer.engine.model)
         self._last = data
-        if self._unasked and b'"usage"' in data:
+        if at >= 0 and self._broken is None:
+            self._end = b""
+            last = data[at:]
+            data = b"".join((_without_usage(data[:at]) if self._unasked else data[:at], self._closing(), last))
+        elif self._unasked and b'"usage"' in data:
             data = _without_usage(data)
-        if self._end is not None and (at := data.rfind(self._end)) >= 0:
-            self._end = None
-            data = b"".join((data[:at], self._closing(), data[at:]))
         return data
 
     def _sound(self, data: bytes) -> bytes:
@@ -288,6 +294,17 @@ class Passage:
 
     def _closing(self) -> bytes:
         return self._carrying.comment(self)
+
+
+def _ending(data: bytes, at: int) -> tuple[int, bytes]:
+    """Where the last event of a stream begins, -1 for nowhere, and `data` up to its end.
+
+    A model may write at `at` what that event begins with, but not at the beginning of a line.
+    """
+    if at and data[at - 1] not in b"\r\n":
+        return -1, data
+    end = data.find(b"\n\n", at)
+    return at, data if end < 0 else data[: end + 2]
 
 
 def _without_usage(data: bytes) -> bytes:

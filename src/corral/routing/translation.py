@@ -18,7 +18,7 @@ from corral.kit.sse import Lines, Splitter, data_of
 from corral.routing.faults import refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from corral.dialects.canonical import Event
     from corral.dialects.form import StreamReader, StreamWriter
@@ -130,23 +130,28 @@ class Translated:
         reader, writer = self._spoken.stream_reader(), self._client.stream_writer(self._asked)
         self._writer = writer
         cutter = Splitter(_LONGEST) if self._spoken.media == b"text/event-stream" else Lines(_LONGEST)
-        rest = b""
+        written: list[bytes] = []
+        failure: UpstreamError | None = None
+        begun = False
         try:
             async for chunk in self._response:
-                ready = cutter.feed(chunk)
-                written = b"".join(self._written(ready, reader, writer)) if ready else b""
+                self._write(cutter.feed(chunk), reader, writer, written)
                 if written:
-                    yield written
-            rest = cutter.flush()
-            rest = b"".join(self._written(rest + b"\n\n", reader, writer)) if rest else b""
-        except UpstreamError:
-            if self.stop is None:  # else the model had come to its end, and only what frames it is missing
-                raise
+                    begun = True
+                    yield b"".join(written)
+                    written.clear()
+            self._write(cutter.flush() + b"\n\n", reader, writer, written)
+        except UpstreamError as error:
+            failure = error
         if self.stop is None:
-            raise UpstreamUnreachable("The engine's answer ended before its end.")
-        yield rest + writer.close(self._closing())
+            if begun and written:  # the writer believes that the client has had it
+                yield b"".join(written)
+            raise failure or UpstreamUnreachable("The engine's answer ended before its end.")
+        # Else the model had come to its end, and only what frames that is missing.
+        yield b"".join((*written, writer.close(self._closing())))
 
-    def _written(self, ready: bytes, reader: StreamReader, writer: StreamWriter) -> Iterator[bytes]:
+    def _write(self, ready: bytes, reader: StreamReader, writer: StreamWriter, written: list[bytes]) -> None:
+        """Add what the client is told of whole events to `written`, up to the first that is none."""
         for data in data_of(ready) if self._spoken.media == b"text/event-stream" else ready.splitlines():
             if not data.strip():
                 continue
@@ -155,8 +160,7 @@ class Translated:
             except (ValueError, TypeError, LookupError, AttributeError) as error:
                 raise UpstreamProtocol(f"The engine sent an event that is none: {error}.") from error
             self.pieces += len(events)
-            for event in events:
-                yield writer.feed(self._noted(event))
+            written.extend(told for event in events if (told := writer.feed(self._noted(event))))
 
     def _noted(self, event: Event) -> Event:
         """The event as the client gets it; what is in it for the receipt is kept."""
@@ -168,7 +172,7 @@ class Translated:
         elif isinstance(event, Ended):
             self.stop = event.stop
         elif isinstance(event, Failed):
-            raise refused(event.status or 500, Fault(event.message, event.code), self._model)
+            raise refused(event.status or 502, Fault(event.message, event.code), self._model)
         return event
 
 
