@@ -75,6 +75,24 @@ def test_an_answer_under_way_ends_as_it_began_and_the_next_is_by_the_new_configu
     assert (say(server, "b"), engine(server, "b")["engine"]) == kept
 
 
+def cost(server: Server, model: str) -> tuple[int, int]:
+    """What an answer cost, in nanodollars, and how many tokens it had."""
+    body = {"model": model, "messages": [{"role": "user", "content": "?"}]}
+    reply = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=60)
+    receipt = httpx.get(f"{server.url}/api/v1/receipts/{reply.headers['x-request-id']}", timeout=30).json()["receipt"]
+    return receipt["cost_nano"], receipt["usage"]["output"]
+
+
+def test_another_price_holds_for_the_next_call(server: Server) -> None:
+    assert cost(server, "a")[0] == 0
+    for dollars in (2, 5):
+        write(server, f"{CONFIG}prices:\n  a: {{input: 0, output: {dollars}}}\n")
+        assert reload(server).json()["later"] == []
+
+        paid, tokens = cost(server, "a")
+        assert paid == tokens * dollars * 1000 > 0
+
+
 def test_who_is_resident_holds_as_soon_as_the_reload_is_answered(server: Server) -> None:
     room = "engines: {memory: {cpu: 180MiB}}\n"
     big = "{runtime: fake, options: {memory_mib: 60}"

@@ -269,6 +269,8 @@ class Corral:
         self.models = {**settings.models, **registered}
         self.supervisor.rules = launching.rules(settings)
         self.supervisor.stop_grace = settings.engines.stop_grace
+        if "traffic" in self.__dict__:
+            self.traffic.prices.take_over(settings.prices)
         self.routes.renew()
 
     def source_of(self, what: str) -> ModelRef | None:

@@ -21,7 +21,19 @@ _log = logging.getLogger("corral.server")
 _WATCHED_EVERY = 1.0
 """Seconds."""
 _AT_ONCE = frozenset(
-    {"engines", "runtimes", "models", "routes", "routing", "groups", "services", "file", "origins", "warnings"}
+    {
+        "engines",
+        "runtimes",
+        "models",
+        "routes",
+        "routing",
+        "prices",
+        "groups",
+        "services",
+        "file",
+        "origins",
+        "warnings",
+    }
 )
 """What is taken over while Corral runs; anything else when it starts the next time."""
 

@@ -58,6 +58,12 @@ class Prices:
         self._clock = clock
         self._found: dict[tuple[str, str | None, str | None, bool, bool], tuple[Price, float]] = {}
 
+    def take_over(self, settings: Mapping[str, PriceSettings]) -> None:
+        """Go by other `prices` of the configuration from now on."""
+        if settings != self._settings:
+            self._settings = settings
+            self._found = {}
+
     def of(
         self, model: str, provider: str | None, upstream_model: str | None, local: bool, *, batch: bool = False
     ) -> Price:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from corral.routing.ledger import Ledger
     from corral.routing.order import Order
 
-_KEPT = 500
 _LONGEST_ANSWER = 600.0
 """Seconds of an engine's work that are held, where it costs by the time."""
 
@@ -43,20 +42,10 @@ class Purse:
         self._there = there
         self._prices = prices
         self._bound = bound
-        self._known: dict[str, Price] = {}
 
     def price(self, engine: Engine) -> Price:
-        """What the engine's answers cost."""
-        found = self._known.get(engine.id)
-        if found is None:
-            if len(self._known) >= _KEPT:  # engines come and go for as long as the server runs
-                self._known.clear()
-            found = self._known[engine.id] = self._prices(engine)
-        return found
-
-    def forget(self) -> None:
-        """Prices may have changed."""
-        self._known.clear()
+        """What the engine's answers cost now: prices change with the hour, and with the configuration."""
+        return self._prices(engine)
 
     def limit(self, order: Order) -> int:
         """The bound on what may be written, for an order under a budget."""
