@@ -9,11 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from corral.errors import CorralError, HeadTooLarge, InvalidRequest, RequestTimeout
-from corral.gateway.envelope import envelope
+from corral.gateway.inference.dialect import render
 from corral.kit.identity import request_ids
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ class Protocol(HttpToolsProtocol):
     `owed_since` is when the client began to owe us the rest of a request, on the loop's clock; None while it owes none.
     """
 
+    url = b""  # until a request has begun
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._head: int | None = 0  # bytes of a head that is not whole yet
@@ -129,7 +130,8 @@ class Protocol(HttpToolsProtocol):
         self._head = self.owed_since = None
         cycle: RequestResponseCycle | None = self.cycle
         if not self.transport.is_closing() and (cycle is None or cycle.response_complete or not cycle.response_started):
-            body = orjson.dumps(envelope(error))
+            path: bytes = self.url.partition(b"?")[0]
+            body = render(path.decode("latin-1"), error)
             self.transport.write(_REFUSAL % (error.http_status, len(body), next(_ids).encode()) + body)
         self.transport.close()
 

@@ -164,7 +164,10 @@ def prompt_of(body: dict[str, Any]) -> str:
     users = [message.get("content") for message in messages if message.get("role") == "user"]
     last = users[-1] if users else ""
     if isinstance(last, list):
-        return "".join(part.get("text", "") for part in last if isinstance(part, dict))
+        texts = [part.get("text", "") for part in last if isinstance(part, dict)]
+        if not all(isinstance(text, str) for text in texts):
+            raise RefusedError(400, "invalid_request_error", "'text' must be a text.")
+        return "".join(texts)
     return str(last or "")
 
 
