@@ -59,6 +59,33 @@ class Failing:
         return await self.database.read(work)
 
 
+class Busy(Failing):
+    """A database that somebody writes to after each reading, and within it after each statement."""
+
+    async def read(self, work):
+        async def watched(connection):
+            execute = connection.execute
+
+            class Watched:
+                dialect = connection.dialect
+
+                async def execute(self, *given):
+                    found = await execute(*given)
+                    await more()
+                    return found
+
+            return await work(Watched())
+
+        async def more():
+            self.more.record(answered(self.more.written + 1))
+            assert await self.more.flush()
+
+        self.more = books(self.database) if not hasattr(self, "more") else self.more
+        found = await self.database.read(watched)
+        await more()
+        return found
+
+
 def books(database, settings=None, **more):
     return Books(database, HandClock(), settings or UsageSettings(), **more)
 
@@ -92,6 +119,16 @@ async def test_answers_are_written_with_their_receipts_and_added_up(database):
         assert await summed(database, table, "cost") == 1203 * 5000 + 900
         assert await summed(database, table, "unpriced") == 1
     assert (await books(database).receipt("req-b"))["tries"][0]["model"] == "big"
+
+
+async def test_a_report_is_of_one_moment(database):
+    book = books(database)
+    book.record(answered("first"))
+    await book.close()
+
+    found = await books(Busy(database)).report(WEEK)
+
+    assert sum(row["requests"] for row in found["usage"]) == found["total"]["requests"] >= 1
 
 
 async def test_a_receipt_is_there_before_it_is_written_and_for_who_comes_later(database):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, ColumnElement, Row, Select, and_, cast, func, or_, select
+from sqlalchemy import text as words
 
 from corral.db.tables import keys, usage, usage_days, usage_hours
 from corral.domain.money import NANO
@@ -105,6 +106,17 @@ async def receipt(connection: AsyncConnection, request_id: str) -> dict[str, Any
     query = select(usage).where(usage.c.request_id == request_id, usage.c.receipt.is_not(None))
     row = (await connection.execute(query.order_by(usage.c.attempt.desc()).limit(1))).mappings().first()
     return None if row is None else restored(dict(row))
+
+
+async def together(
+    connection: AsyncConnection, question: Question
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The sums, and all of them together (None of nothing), as they were at one moment."""
+    if connection.dialect.name == "postgresql":  # SQLite reads what there was when it began anyway
+        await connection.execute(words("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    found = await sums(connection, question)
+    total = await sums(connection, replace(question, by=()))
+    return found, total[0] if total else None
 
 
 async def sums(connection: AsyncConnection, question: Question) -> list[dict[str, Any]]:
@@ -223,7 +235,7 @@ def _answer(row: Row[Any]) -> dict[str, Any]:
         "cost_nano": row.cost,
         "cost_usd": row.cost / NANO,
         "price": row.price,
-        "wait_ms": row.wait_ms,
-        "first_ms": row.first_ms,
-        "total_ms": row.total_ms,
+        "wait_ms": round(row.wait_ms, 3),
+        "first_ms": None if row.first_ms is None else round(row.first_ms, 3),
+        "total_ms": round(row.total_ms, 3),
     }

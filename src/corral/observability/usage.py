@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -130,8 +129,9 @@ class Books:
 
     async def report(self, question: Question) -> dict[str, Any]:
         """The same with all of it together (`total`; None of nothing), and the span that was counted (Unix seconds)."""
-        found = await self.sums(question)
-        total = await self.sums(replace(question, by=()))
+        from corral.observability.queries import together
+
+        found, total = await self._database.read(lambda connection: together(connection, question))
         start, end = question.span
         return {
             "from": start,
@@ -139,7 +139,7 @@ class Books:
             "by": list(question.by),
             "usage": found,
             "count": len(found),
-            "total": total[0] if total else None,
+            "total": total,
         }
 
     async def answers(
