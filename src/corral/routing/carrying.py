@@ -220,6 +220,7 @@ class Carrying:
         """The client went away before an answer could be relayed to it."""
         record = self._carrier.note(self.order)
         record.status, record.gone, record.attempts, record.wait_ms = 499, True, self.tries, self.wait_ms
+        record.cost = 0 if self.tries else None
         record.ended = perf_counter()
         self._note(record)
 
@@ -280,9 +281,10 @@ class Carrying:
     def _ended(self, error: CorralError) -> CorralError:
         """`error`, which is on record."""
         record = self._carrier.note(self.order)
-        status = error.status if isinstance(error, Refused) else error.http_status
+        status = error.told if isinstance(error, Refused) else error.http_status
         record.status, record.error, record.message = status, error.code, error.message
         record.attempts, record.wait_ms, record.ended = self.tries, self.wait_ms, perf_counter()
+        record.cost = 0 if self.tries else None  # beside that of the attempts
         record.drops = self._drops()
         self._note(record)
         return error

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corral.dialects.form import Fault
 
 _BUSY = frozenset((503, 529))
+_OUR_KEY = frozenset((401, 403))
 _VENDORS_OWN = frozenset((401, 402, 403, 404, 408, 429))
 """Statuses by which a server refuses whoever asks, and not what is asked."""
 
@@ -34,6 +35,11 @@ class Refused(UpstreamError):
         self.status = status
         self.fault = fault
         self.body = body
+
+    @property
+    def told(self) -> int:
+        """The status for the client. That a vendor does not accept Corral's key must not look as if it were its own."""
+        return self.error.http_status if self.status in _OUR_KEY else self.status
 
 
 def refused(status: int, fault: Fault, model: str, body: bytes = b"", retry_after: float | None = None) -> Refused:
@@ -52,6 +58,6 @@ def _error(status: int, fault: Fault, model: str, later: float | None) -> Corral
         return UpstreamOverloaded(text, "Ask again later, or name another model as its fallback.", retry_after=later)
     if 400 <= status < 500 and status not in _VENDORS_OWN:
         return InvalidRequest(text, param=fault.param)
-    if status in (401, 403):
+    if status in _OUR_KEY:
         return UpstreamError(f"{text} It does not accept Corral's key.", "Check the variable of its api_key_env.")
     return UpstreamError(text, retry_after=later)

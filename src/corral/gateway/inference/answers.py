@@ -135,11 +135,8 @@ class Answers:
 
     @staticmethod
     async def _refuse(order: Order, error: Refused, send: Send, outcome: Outcome) -> None:
-        """Hand on what an engine refused with: as it said it to clients of its dialect, in their own words to others.
-
-        That a vendor does not accept Corral's key must not look as if it were the client's.
-        """
-        if error.status in (401, 403):
+        """Hand on what an engine refused with: in its own words to clients of its dialect, else in theirs."""
+        if error.told != error.status:
             raise error.error
         body = error.body or orjson.dumps(order.form.write_fault(error.fault, error.status))
         outcome.status = error.status
