@@ -107,6 +107,19 @@ def test_the_terminal_gives_a_running_server_a_budget_and_it_holds(server: Serve
     assert corral(server, "rm", "three").returncode == 3
 
 
+def test_the_table_says_whose_a_budget_is_and_counts_in_cents(server: Server) -> None:
+    made = subprocess.run(
+        [CORRAL, "keys", "create", "editor"], env=server.env, cwd=server.home.parent, capture_output=True, check=True
+    )
+    assert made.stdout
+    said(server, "create", "mine", "1234.56789", "--key", "editor")
+
+    line = next(line for line in corral(server).stdout.splitlines() if line.startswith("mine"))
+
+    assert line.split()[1:8] == ["key", "editor", "month", "$1,234.57", "$0.00", "$0.00", "$1,234.56"]
+    said(server, "rm", "mine")
+
+
 def test_mistakes_on_the_command_line_are_said_with_what_to_type(server: Server) -> None:
     for arguments, text in (
         (("create", "x", "1", "--key", "a", "--project", "b"), "key or of a project"),

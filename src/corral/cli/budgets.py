@@ -24,6 +24,8 @@ Which = Annotated[str, typer.Argument(metavar="NAME", help="The budget's name or
 
 _BAR = 12
 _NEARLY = 0.8
+_CENT = 10_000_000
+"""Nanodollars."""
 _ALIVE = 600.0
 """Seconds since it was heard of in which a holder of another home counts as alive."""
 
@@ -200,13 +202,17 @@ async def _recover(given: Invocation, database: "Database") -> None:
 def _list(given: Invocation) -> None:
     given.here_only("budgets")
 
-    async def look(database: "Database", book: "Budgets") -> "tuple[list[Status], list[HolderStatus]]":
+    async def look(database: "Database", book: "Budgets") -> "tuple[list[Status], list[HolderStatus], dict[str, str]]":
         await _recover(given, database)
-        return await book.standing(), [each for each in await book.holders() if each.leases]
+        standing = await book.standing()
+        named = {key.id: key.wish.name for key in await Keys(database, SystemClock()).all()} if standing else {}
+        return standing, [each for each in await book.holders() if each.leases], named
 
+    from corral.kit.clock import SystemClock
     from corral.routing.budgets import describe
+    from corral.routing.keys import Keys
 
-    found, holders = asyncio.run(_opened(given, look))
+    found, holders, named = asyncio.run(_opened(given, look))
     output = given.output
 
     def show() -> None:
@@ -225,7 +231,7 @@ def _list(given: Invocation) -> None:
             Column("USED", spare=1),
             Column("RENEWED IN", spare=3),
         ]
-        output.table(columns, [_row(status, now) for status in found])
+        output.table(columns, [_row(status, named, now) for status in found])
         for status in found:
             if status.abandoned:
                 lost = status.budget.shown(status.abandoned)
@@ -254,18 +260,21 @@ def _tell_lost(given: Invocation, holders: Sequence["HolderStatus"], now: float)
             )
 
 
-def _row(status: "Status", now: float) -> list[object]:
+def _row(status: "Status", named: Mapping[str, str], now: float) -> list[object]:
+    from corral.cli.usage import money_text
+
     budget = status.budget
-    shown = budget.shown if budget.unit == "usd" else budget.figure
+    shown = money_text if budget.unit == "usd" else budget.figure
     renewal = "never" if status.renews_at is None else time_text(status.renews_at - now)
     return [
         budget.name,
-        f"{budget.subject} {budget.who}".strip(),
+        f"{budget.subject} {named.get(budget.who, budget.who)}".strip(),
         budget.period,
-        budget.shown(budget.amount),
+        shown(budget.amount) if budget.unit == "usd" else budget.shown(budget.amount),
         shown(status.spent),
         shown(status.leased),
-        shown(status.left),
+        # What is left is told in whole cents, and never more than it is.
+        shown(status.left - status.left % _CENT if budget.unit == "usd" and status.left > _CENT else status.left),
         _bar(status.spent, budget.amount),
         renewal,
     ]
