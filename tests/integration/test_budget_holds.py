@@ -165,7 +165,7 @@ async def test_a_thousand_callers_over_http_get_a_hundred_answers(
         assert round(budget["spent"] * 1e9) + 0 <= ANSWERS * CENT
         assert callers.said[200] >= ANSWERS - callers.lost
 
-        # Once all is settled the books have what the vendor would bill, and at most what was open in the kill beside it.
+        # Once all is settled the books have what the vendor would bill, and at most what was open in the kill.
         for server in servers:
             server.process.send_signal(signal.SIGTERM)
             await asyncio.to_thread(server.process.wait, 30)

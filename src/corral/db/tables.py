@@ -150,7 +150,7 @@ holders = Table(
     Column("applied", BigInteger, nullable=False),
     Column("seen_at", Double, nullable=False),
 )
-"""Processes that spend. `applied` is the offset of the holder's journal up to which it is booked in the other tables."""
+"""Processes that spend. `applied` is how far, in bytes, the journal of a holder is booked."""
 
 leases = Table(
     "leases",
