@@ -114,7 +114,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None:
-            self.scope[WHOLE] = partial(_send_whole, cycle)
+            cast("dict[str, Any]", self.scope)[WHOLE] = partial(_send_whole, cycle)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
