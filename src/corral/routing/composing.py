@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from corral.dialects.canonical import Embed, Message, Rank, Request, Role, Text, Texts, fold_system
+from corral.dialects.canonical import (
+    Embed,
+    File,
+    Image,
+    Message,
+    Rank,
+    Request,
+    Result,
+    Role,
+    Text,
+    Texts,
+    fold_system,
+)
 from corral.dialects.form import PLAIN, Form, Kind, Profile, form, native
 from corral.domain.models import Capability
 from corral.domain.ports import Endpoint
@@ -67,7 +79,7 @@ class Way:
 class Call:
     """What is sent to an engine. `asked` is the canonical request where the answer must be translated.
 
-    `unasked`: a stream's usage was asked for, which the client did not.
+    `unasked`: a stream's usage was asked for, which the client did not. `betas` go beside the body.
     """
 
     way: Way
@@ -76,6 +88,7 @@ class Call:
     asked: Any = None
     ignored: tuple[str, ...] = ()
     unasked: bool = False
+    betas: bytes = b""
 
 
 class Composer:
@@ -100,6 +113,12 @@ class Composer:
             InvalidRequest: the request is none of its form.
         """
         way = self._ways.get((engine.id, order.form.name)) or self._find(order.form, engine)
+        if not engine.remote and addressed(order):
+            raise NotSupported(
+                f"Model {engine.model!r} runs here, and nothing here fetches what a request names by its address.",
+                "Send the bytes themselves, as data:image/png;base64,…",
+                param="messages",
+            )
         try:
             call = _relayed(order, way, model, limit) if way.direct else None
             if call is None:
@@ -155,6 +174,37 @@ class Composer:
         return way
 
 
+def addressed(order: Order) -> bool:
+    """Whether an engine would have to fetch something: it could reach what the client cannot, such as this machine."""
+    asked = order.asked
+    if isinstance(asked, Request):
+        return any(_elsewhere(part) for message in asked.messages for part in message.parts)
+    messages = order.document.get("messages")
+    for message in messages if type(messages) is list else ():
+        content = message.get("content") if type(message) is dict else None
+        if type(content) is list and any(_names_address(part) for part in content):
+            return True
+    return False
+
+
+def _elsewhere(part: Any) -> bool:
+    if isinstance(part, Image | File):
+        return part.url is not None and not part.url.lower().startswith("data:")
+    return isinstance(part, Result) and any(_elsewhere(each) for each in part.parts)
+
+
+def _names_address(part: Any) -> bool:
+    """Of a part as OpenAI's clients send it, which servers take with other media than pictures, too."""
+    if type(part) is not dict:
+        return False
+    for key, value in part.items():
+        if key.endswith("_url"):
+            url = value.get("url") if type(value) is dict else value
+            if type(url) is not str or not url.lower().startswith("data:"):
+                return True
+    return False
+
+
 def _relayed(order: Order, way: Way, model: str, limit: int | None) -> Call | None:
     """The client's own bytes, changed where the engine needs it; None when they must be translated after all."""
     document, endpoint, name = order.document, way.endpoint, way.spoken.name
@@ -174,7 +224,8 @@ def _relayed(order: Order, way: Way, model: str, limit: int | None) -> Call | No
     ignored: tuple[str, ...] = ()
     if way.able is not None and Capability.TOOLS not in way.able and document.get("tools"):
         ignored = ("tools",)
-    return Call(way, _path(name, wanted, stream=order.stream) + way.suffix, body, None, ignored, unasked)
+    betas = order.betas if way.spoken.dialect == "anthropic" else b""
+    return Call(way, _path(name, wanted, stream=order.stream) + way.suffix, body, None, ignored, unasked, betas)
 
 
 def _bytes(order: Order, way: Way, changed: dict[str, Any], *, unasked: bool) -> bytes:

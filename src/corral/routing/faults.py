@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from corral.errors import (
@@ -15,8 +16,13 @@ from corral.errors import (
 from corral.routing.policies import judge
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from corral.dialects.form import Fault
 
+_CARRIES_KEY = re.compile("auth|key|token|secret", re.IGNORECASE)
+_SHORTEST_KEY = 6
+"""Characters. What is shorter is no secret, and may be a word of the message."""
 _BUSY = frozenset((503, 529))
 _OUR_KEY = frozenset((401, 403))
 _VENDORS_OWN = frozenset((401, 402, 403, 404, 408, 429))
@@ -40,6 +46,15 @@ class Refused(UpstreamError):
     def told(self) -> int:
         """The status for the client. That a vendor does not accept Corral's key must not look as if it were its own."""
         return self.error.http_status if self.status in _OUR_KEY else self.status
+
+
+def concealed(said: bytes, headers: Mapping[str, str]) -> bytes:
+    """What an engine said, without the key that it was sent in `headers`: some repeat it in their errors."""
+    for name, value in headers.items():
+        key = value.rpartition(" ")[2].encode()
+        if len(key) >= _SHORTEST_KEY and _CARRIES_KEY.search(name):
+            said = said.replace(key, b"***")
+    return said
 
 
 def refused(status: int, fault: Fault, model: str, body: bytes = b"", retry_after: float | None = None) -> Refused:

@@ -13,7 +13,7 @@ from corral.domain.money import Usage
 from corral.errors import CorralError, UpstreamError, UpstreamUnreachable
 from corral.routing.book import Amounts
 from corral.routing.dispatch import Answer, broken
-from corral.routing.faults import Refused, refused
+from corral.routing.faults import Refused, concealed, refused
 from corral.routing.labels import Labelled
 from corral.routing.policies import Verdict, judge, named_wait
 from corral.routing.priming import Primed, primed
@@ -133,7 +133,14 @@ class Passage:
             usage = replace(usage, output=pieces)  # some tell at the beginning what they have written by then
         return self._costing(usage)
 
-    def missed(self, error: UpstreamError) -> tuple[Usage | None, int | None]:
+    def abandon(self) -> None:
+        """Nobody wants the answer any more."""
+        usage, cost = self.missed(None)
+        self.calling.used, self.calling.cost = usage, cost or 0
+        self.pay(usage, cost)
+        self.close()
+
+    def missed(self, error: UpstreamError | None) -> tuple[Usage | None, int | None]:
         """What an answer used of which nothing went to the client, and what that costs: as `used`.
 
         A refusal is free, and so is an engine of this machine that broke.
@@ -180,6 +187,7 @@ class Passage:
                     break
         except UpstreamError:
             pass  # that it refuses is known by its status; no more need be
+        body = concealed(body, self.answer.engine.session.endpoint.headers)
         later = named_wait(response.headers, self._carrying.parts.clock.wall())
         try:
             document = orjson.loads(body)
