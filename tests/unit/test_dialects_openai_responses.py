@@ -7,17 +7,19 @@ from typing import Any
 
 import orjson
 import pytest
-from openai.types.responses import ResponseStreamEvent
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from corral.dialects.canonical import (
     Begun,
+    Call,
     CallBegun,
     CallDelta,
     Ended,
     Failed,
     Image,
     Message,
+    Reply,
     Result,
     Role,
     Spent,
@@ -243,3 +245,60 @@ def test_an_engine_that_sends_items_only_when_they_are_whole() -> None:
 def test_what_is_no_event_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any
         RESPONSES.stream_reader().feed(data)
+
+
+PATCH = "*** Begin Patch\n*** End Patch"
+EDITS: dict[str, Any] = {
+    **HI,
+    "tools": [
+        {
+            "type": "custom",
+            "name": "apply_patch",
+            "description": "Edits files.",
+            "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/s"},
+        },
+        {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}},
+    ],
+    "tool_choice": {"type": "custom", "name": "apply_patch"},
+}
+
+
+def test_a_tool_that_takes_text_is_a_function_to_others_and_gets_its_text() -> None:
+    request = RESPONSES.read_request(EDITS)
+    written = form("openai.chat").write_request(request, PLAIN)
+    function = written.document["tools"][0]["function"]
+
+    assert written.ignored == ("tools.format",)
+    assert written.document["tool_choice"]["function"]["name"] == "apply_patch"
+    assert (function["name"], list(function["parameters"]["properties"])) == ("apply_patch", ["input"])
+    assert function["description"].startswith("Edits files.")
+    assert "start: /.+/s" in function["description"]
+
+    calls = (Call("a", "apply_patch", orjson.dumps({"input": PATCH}).decode()), Call("b", "f", "{}"))
+    said = RESPONSES.write_reply(Reply("r", "m", calls, Stop.TOOLS), request)
+    Response.model_validate(said)
+    assert [(item["type"], item.get("input")) for item in said["output"]] == [
+        ("custom_tool_call", PATCH),
+        ("function_call", None),
+    ]
+    back = RESPONSES.read_request({**EDITS, "input": said["output"]})
+    assert back.messages[0].parts[0] == replace(calls[0], arguments=orjson.dumps({"input": PATCH}).decode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"), [('{"input":"x"}', "x"), ("{}", ""), ("x", "x"), ('{"patch":"x"}', '{"patch":"x"}')]
+)
+def test_the_text_for_a_tool_is_streamed_when_it_is_whole(arguments: str, text: str) -> None:
+    writer = RESPONSES.stream_writer(RESPONSES.read_request(EDITS))
+    events = (Begun("r"), CallBegun(0, "a", "apply_patch"), *(CallDelta(0, piece) for piece in arguments))
+    data = b"".join(writer.feed(event) for event in events) + writer.feed(Ended(Stop.TOOLS)) + writer.close()
+    sent = [orjson.loads(line[6:]) for line in data.splitlines() if line.startswith(b"data: ")]
+    for event in sent:
+        EVENT.validate_python(event)
+    kinds = [event["type"] for event in sent]
+
+    assert "response.function_call_arguments.delta" not in kinds
+    assert [event["input"] for event in sent if event["type"] == "response.custom_tool_call_input.done"] == [text]
+    assert sent[-1]["response"]["output"] == [
+        {"id": "ctc_r_0", "type": "custom_tool_call", "call_id": "a", "name": "apply_patch", "input": text}
+    ]

@@ -30,6 +30,7 @@ class NoOptions:
 @dataclass(frozen=True)
 class Sending:
     path: str = "/x"
+    betas: bytes = b""
     body: bytes = b"{}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import orjson
 
 from corral.dialects import _openai_answers as answers
+from corral.dialects._openai_custom import custom_item
 from corral.dialects._openai_items import call_item, message_item, read_made, reasoning_item
 from corral.dialects._openai_messages import arguments_of
 from corral.dialects.canonical import (
@@ -216,6 +217,7 @@ class ResponsesWriter:
         "_begun",
         "_calls",
         "_failed",
+        "_free",
         "_head",
         "_items",
         "_make",
@@ -226,9 +228,15 @@ class ResponsesWriter:
         "_usage",
     )
 
-    def __init__(self, make: Callable[[Begun, str, list[Any], Usage | None, Stop | None], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[Begun, str, list[Any], Usage | None, Stop | None], dict[str, Any]],
+        free: frozenset[str] = frozenset(),
+    ) -> None:
         self._make = make
         """What gives the response: its beginning, status, output, usage and reason to stop."""
+        self._free = free
+        """Tools that take plain text."""
         self._begun: Begun | None = None
         self._number = 0
         self._items: list[dict[str, Any] | None] = []
@@ -333,14 +341,20 @@ class ResponsesWriter:
         place = len(self._items)
         self._items.append(None)
         self._calls[event.index] = (place, event, [])
-        item = call_item(self._given("fc", place), Call(event.id, event.name, ""), "in_progress")
+        call = Call(event.id, event.name, "")
+        if event.name in self._free:
+            item = custom_item(self._given("ctc", place), call)
+        else:
+            item = call_item(self._given("fc", place), call, "in_progress")
         return out + self._event("response.output_item.added", output_index=place, item=item)
 
     def _arguments(self, event: CallDelta) -> bytes:
         if event.index not in self._calls:
             return b""
-        place, _, said = self._calls[event.index]
+        place, begun, said = self._calls[event.index]
         said.append(event.arguments)
+        if begun.name in self._free:
+            return b""  # text within JSON: it is told when it is whole
         where = {"item_id": self._given("fc", place), "output_index": place}
         return self._event("response.function_call_arguments.delta", **where, delta=event.arguments)
 
@@ -354,6 +368,9 @@ class ResponsesWriter:
         self._open = ""
         self._said.clear()
         for place, begun, said in self._calls.values():
+            if begun.name in self._free:
+                out += self._finish_custom(place, Call(begun.id, begun.name, "".join(said)))
+                continue
             given, arguments = self._given("fc", place), "".join(said)
             where = {"item_id": given, "output_index": place}
             item = self._items[place] = call_item(given, Call(begun.id, begun.name, arguments))
@@ -362,6 +379,13 @@ class ResponsesWriter:
             out += self._event("response.output_item.done", output_index=place, item=item)
         self._calls.clear()
         return out
+
+    def _finish_custom(self, place: int, call: Call) -> bytes:
+        item = self._items[place] = custom_item(self._given("ctc", place), call)
+        where = {"item_id": item["id"], "output_index": place}
+        out = self._event("response.custom_tool_call_input.delta", **where, delta=item["input"])
+        out += self._event("response.custom_tool_call_input.done", **where, input=item["input"])
+        return out + self._event("response.output_item.done", output_index=place, item=item)
 
     def _finish_message(self, text: str) -> bytes:
         place = len(self._items) - 1

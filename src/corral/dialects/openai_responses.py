@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral.dialects import _openai_answers as answers
+from corral.dialects._openai_custom import FREE, custom_item, free_tools, read_custom
 from corral.dialects._openai_fields import shorten, take, take_effort, take_model, wrong
 from corral.dialects._openai_items import (
     call_item,
@@ -103,6 +104,8 @@ class Responses:
         included = _read_include(take(document, "include", list), lost)
         likely = take(document, "top_logprobs", int)
         choice = document.get("tool_choice")
+        if type(choice) is dict and choice.get("type") == "custom":
+            choice = {**choice, "type": "function"}  # as its tool is one to others
         if text.get("verbosity"):
             lost["text.verbosity"] = None
         if document.get("truncation") not in (None, "disabled"):
@@ -182,7 +185,9 @@ class Responses:
             output.append(message_item(item_id("msg", reply.id, len(output)), text, state, reply.logprobs))
         for part in reply.parts:
             if isinstance(part, Call):
-                output.append(call_item(item_id("fc", reply.id, len(output)), part))
+                free = part.name in free_tools(request)
+                write, kind = (custom_item, "ctc") if free else (call_item, "fc")
+                output.append(write(item_id(kind, reply.id, len(output)), part))
         begun = Begun(reply.id, reply.model, None, reply.created)
         return _response(request, begun, status, output, (reply.usage, reply.stop))
 
@@ -198,7 +203,7 @@ class Responses:
         ) -> dict[str, Any]:
             return _response(request, begun, status, output, (usage, stop))
 
-        return ResponsesWriter(make)
+        return ResponsesWriter(make, free_tools(request))
 
     def meter(self) -> ResponsesMeter:
         """For one answer that is relayed."""
@@ -233,7 +238,8 @@ class ResponsesMeter(Meter):
         """Why it stopped, as a canonical Stop; None when it did not say."""
         if self._last is None or (self._stop is not None and self._stop.string is self._last):
             return super().stop
-        return Stop.TOOLS if b'"function_call"' in self._last else Stop.END
+        called = b'"function_call"' in self._last or b'"custom_tool_call"' in self._last
+        return Stop.TOOLS if called else Stop.END
 
     @property
     def failed(self) -> Fault | None:
@@ -299,6 +305,8 @@ def _write_sampling(out: dict[str, Any], request: Request) -> None:
 
 
 def _echo(tool: Tool) -> dict[str, Any]:
+    if tool.parameters == FREE:
+        return {"type": "custom", "name": tool.name, "description": tool.description or ""}
     return {
         "type": "function",
         "name": tool.name,
@@ -346,6 +354,8 @@ def _read_tools(tools: list[Any] | None, lost: dict[str, None]) -> tuple[Tool, .
             raise wrong(f"tools[{index}]", "an object")
         if tool.get("type") == "function":
             found.append(read_function(tool, f"tools[{index}].", lost))
+        elif tool.get("type") == "custom":
+            found.append(read_custom(tool, f"tools[{index}].", lost))
         else:
             lost[f"tools.{shorten(tool.get('type'))}"] = None
     return tuple(found)

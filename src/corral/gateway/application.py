@@ -131,7 +131,7 @@ class Gateway:
             if door is not None:
                 caller = await self._admit(head)
                 _allow(scope, "POST")
-                asked = Asked(request_id, caller, head.strict, model, scope["query_string"])
+                asked = Asked(request_id, caller, head.strict, model, scope["query_string"], head.betas)
                 outcome = await self._answers.answer(door, asked, head.length, receive, send, scope.get(WHOLE))
                 status = 499 if outcome.client_gone else outcome.status
             elif (question := counted(path)) is not None:

@@ -41,6 +41,8 @@ QUERY_KEYS = (b"key", b"api_key")
 """What a key is called in a query."""
 
 _RANKS = {b"authorization": 4, b"x-api-key": 3, b"api-key": 2, b"x-goog-api-key": 1}
+_NOTED = {b"content-length": "length", b"origin": "origin", b"anthropic-beta": "betas"}
+"""Headers that are noted as they are, and the names for it."""
 _NO_KEY = b"?"
 """It is nobody's, and not the same as none."""
 _REMEMBERED = 1024
@@ -52,11 +54,11 @@ NOBODY = Caller("nobody", "nobody in particular", models=("",))
 class Head:
     """What the gateway reads of a request's headers, in one pass.
 
-    `length` is the declared size of the body in bytes, `project` what `x-corral-project` says, and `strict` whether
-    `x-corral-strict` asks that nothing be less than asked for.
+    `length` is the declared size of the body in bytes, `project` what `x-corral-project` says, `betas` what
+    `anthropic-beta` does, and `strict` whether `x-corral-strict` asks that nothing be less than asked for.
     """
 
-    __slots__ = ("host", "key", "length", "origin", "project", "strict")
+    __slots__ = ("betas", "host", "key", "length", "origin", "project", "strict")
 
     def __init__(self, headers: Headers) -> None:
         self.host: bytes | None = None
@@ -65,15 +67,14 @@ class Head:
         self.length: bytes | None = None
         self.project: bytes | None = None
         self.strict = False
+        self.betas = b""
         best = 0
         for name, value in headers:
             if name == b"host":
                 # Of two, someone before us may have believed the other: what is asked for is then nobody's to say.
                 self.host = value if self.host is None else b""
-            elif name == b"content-length":
-                self.length = value
-            elif name == b"origin":
-                self.origin = value
+            elif name in _NOTED:
+                setattr(self, _NOTED[name], value)
             elif name == b"x-corral-project":
                 self.project = value if self.project is None else b""
             elif name == b"x-corral-strict":

@@ -32,11 +32,12 @@ _CANNOT_ELSEWHERE = _CANNOT | {
 }
 """The same of models elsewhere, which nothing here can load in another way."""
 
-_JSON: Block = block([(b"content-type", b"application/json")])
+_TYPE = ((b"content-type", b"application/json"),)
+_JSON: Block = block(_TYPE)
 
 
 class Sent(Protocol):
-    """What is sent to an engine: the path below its address, and the body."""
+    """What is sent to an engine: the path below its address, the body, and what `anthropic-beta` says beside it."""
 
     @property
     def path(self) -> str:
@@ -46,6 +47,11 @@ class Sent(Protocol):
     @property
     def body(self) -> bytes:
         """JSON."""
+        ...
+
+    @property
+    def betas(self) -> bytes:
+        """Empty where there are none."""
         ...
 
 
@@ -143,7 +149,7 @@ class Dispatcher:
                     engine.target,
                     "POST",
                     sent.path,
-                    headers=_JSON,
+                    headers=_JSON if not sent.betas else block([*_TYPE, (b"anthropic-beta", sent.betas)]),
                     body=sent.body,
                     timeouts=ask.timeouts or self._timeouts,
                 )

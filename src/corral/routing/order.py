@@ -19,7 +19,8 @@ class Order:
     `model` is the name it asks for. `document` is the parsed body, in which the model's name is not looked at again,
     and `body` the bytes it came as, None where they may not be passed on. `needs` is what the model must be able to do.
     `usage_wanted` is False for a stream whose client does not want to be told its usage. `context` is how many tokens
-    of context it asks for. `keep_alive` in seconds, and `priority`, are as in Ask. `started` is when the request was
+    of context it asks for. `betas` are what it says in `anthropic-beta`, for an engine that it reaches as it is.
+    `keep_alive` in seconds, and `priority`, are as in Ask. `started` is when the request was
     there, on the clock of `time.perf_counter`.
     """
 
@@ -40,6 +41,7 @@ class Order:
     context: int | None = None
     started: float = 0.0
     asked: Any = field(default=None, repr=False)
+    betas: bytes = b""
 
     @property
     def request(self) -> Any:

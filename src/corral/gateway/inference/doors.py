@@ -27,13 +27,17 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What stands beside a body: who asks, under what name, whether strictly; and the model where the path names it."""
+    """What stands beside a body: who asks, under what name, whether strictly; and the model where the path names it.
+
+    `betas` are parts of Anthropic's dialect that the client means to use.
+    """
 
     request_id: str
     caller: Caller
     strict: bool = False
     model: str | None = None
     query: bytes = b""
+    betas: bytes = b""
     started: float = field(default_factory=perf_counter)
 
 
@@ -163,6 +167,7 @@ def _understood(door: Door, document: dict[str, Any], body: bytes, asked: Asked)
         strict=asked.strict or asked.caller.strict,
         started=asked.started,
         asked=request,
+        betas=asked.betas,
     )
     if isinstance(like, Request):
         order.stream, order.max_tokens = like.stream, like.max_tokens
