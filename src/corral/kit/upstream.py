@@ -33,6 +33,14 @@ _LINE = re.compile(r"[A-Z]+ /[\x21-\x7e]*")
 _DEFAULTS = Timeouts()
 
 
+def unsent(error: UpstreamTimeout) -> bool:
+    """Whether the time passed before anything was sent: while a connection was waited for or made.
+
+    Such an error has the loop's own, or the operating system's, for its cause; one of an open connection has none.
+    """
+    return error.__cause__ is not None
+
+
 def block(headers: Iterable[Header]) -> Block:
     """The headers as they are sent.
 

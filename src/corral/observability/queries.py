@@ -235,7 +235,7 @@ def _answer(row: Row[Any]) -> dict[str, Any]:
         "cost_nano": row.cost,
         "cost_usd": row.cost / NANO,
         "price": row.price,
-        "wait_ms": round(row.wait_ms, 3),
+        "wait_ms": None if row.wait_ms is None else round(row.wait_ms, 3),  # of a failed attempt it is not known
         "first_ms": None if row.first_ms is None else round(row.first_ms, 3),
         "total_ms": round(row.total_ms, 3),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,12 @@ from corral.domain.money import Usage
 from corral.domain.ports import Counter, Report, silent
 from corral.domain.receipts import Attempt
 from corral.errors import ContextOverflow, CorralError, Degraded, UpstreamTimeout
-from corral.kit.upstream import Timeouts
+from corral.kit.upstream import Timeouts, unsent
 from corral.routing.book import Amounts
 from corral.routing.dispatch import Ask
 from corral.routing.ledger import NOTHING, Hold
 from corral.routing.passage import BYTES_A_TOKEN, Passage
-from corral.routing.policies import Verdict, classify
+from corral.routing.policies import Action, Verdict, classify
 
 if TYPE_CHECKING:
     from corral.domain.money import Price
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from corral.routing.dispatch import Answer
     from corral.routing.order import Order
     from corral.routing.plan import Candidate, Patience
+
+
+LEFT = Verdict(Action.GIVE_UP, "client_gone", "the client left before it answered")
 
 
 class Missed(Exception):
@@ -40,9 +44,12 @@ class Missed(Exception):
 
 
 class Calling:
-    """One call of `candidate`. What it counts is added to `carrying`. `engine` and `price` are whom it came to."""
+    """One call of `candidate`. What it counts is added to `carrying`. `engine` and `price` are whom it came to.
 
-    __slots__ = ("_carrying", "_held", "candidate", "degraded", "engine", "price")
+    `used` and `cost` are what is paid for it although nobody gets the answer.
+    """
+
+    __slots__ = ("_asked", "_carrying", "_held", "candidate", "cost", "degraded", "engine", "price", "used")
 
     def __init__(self, carrying: Carrying, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -51,6 +58,9 @@ class Calling:
         self.engine: Engine | None = None
         self._held: Hold | None = None
         self.price: Price | None = None
+        self.used: Usage | None = None
+        self.cost = 0
+        self._asked = False
 
     def prompt(self) -> Usage:
         """What an engine has read that never told what it used: reckoned."""
@@ -79,6 +89,10 @@ class Calling:
             answer = await parts.dispatcher.open(ask, report)
         except CorralError as failure:
             raise self._missed(failure, perf_counter() - started) from failure
+        except asyncio.CancelledError:
+            if self._asked:
+                self._pay_prompt()
+            raise
         finally:
             carrying.calls += ask.attempts
             carrying.wait_ms += ask.wait_ms
@@ -96,22 +110,36 @@ class Calling:
         attempt = attempted(self.candidate.model, verdict, answer, perf_counter() - answer.called)
         raise Missed(error, verdict, attempt, remote=answer.engine.remote)
 
+    def left(self, verdict: Verdict) -> Attempt | None:
+        """The call as it stands in the receipt when nobody waited for its answer; None: it was not made."""
+        if not self._asked:
+            return None
+        return attempted(self.candidate.model, verdict, None, 0.0, self.engine, self.used, self.cost)
+
     def _missed(self, error: CorralError, seconds: float) -> Missed:
         """A call without an answer. Where a vendor was too slow it is billed for its prompt: it may have read it."""
-        engine, verdict, usage, cost = self.engine, classify(error), None, 0
-        if isinstance(error, UpstreamTimeout) and engine is not None and engine.remote and self.price is not None:
-            usage = self.prompt()
-            cost = self.price.cost(usage)
-            held, self._held = self._held, None
-            if held is not None:
-                held.settle(Amounts(cost if self.price.known else None, usage.input))
-        attempt = attempted(self.candidate.model, verdict, None, seconds, engine, usage, cost)
+        engine, verdict = self.engine, classify(error)
+        if isinstance(error, UpstreamTimeout) and not unsent(error):
+            self._pay_prompt()
+        attempt = attempted(self.candidate.model, verdict, None, seconds, engine, self.used, self.cost)
         return Missed(error, verdict, attempt, remote=engine is None or engine.remote)
+
+    def _pay_prompt(self) -> None:
+        """A vendor has been asked, and may have read the prompt. What is asked of this machine in vain is free."""
+        engine, price = self.engine, self.price
+        if engine is None or price is None or not engine.remote:
+            return
+        self.used = self.prompt()
+        self.cost = price.cost(self.used) if price.known else 0
+        held, self._held = self._held, None
+        if held is not None:
+            held.settle(Amounts(self.cost if price.known else None, self.used.input))
 
     def _compose(self, engine: Engine) -> Call | None:
         """What the engine is sent; None when money for it must be waited for, or tokens be counted."""
         order, parts = self._carrying.order, self._carrying.parts
         self._release()
+        self._asked = False
         self.engine = engine
         self.price = price = parts.money.price(engine)
         self._held, limit = parts.money.hold(order, price)
@@ -122,6 +150,7 @@ class Calling:
         # A token stands for a byte at least: most prompts cannot be too long, and are not counted.
         if context is not None and len(call.body) + (order.max_tokens or 0) > context and counts(engine):
             return None
+        self._asked = True
         return call
 
     async def _prepare(self, engine: Engine) -> Call:
@@ -134,6 +163,7 @@ class Calling:
         call = parts.composer.compose(order, engine, self.candidate.model, limit)
         if counts(engine):
             self.degraded = await measure(engine, call, order, limit)
+        self._asked = True
         return call
 
     def _release(self) -> None:

@@ -19,6 +19,7 @@ ends with an error. Whatever was called is in the record, and what it cost is in
 
 from __future__ import annotations
 
+import asyncio
 import re
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from corral.domain.ports import Report, silent
 from corral.domain.receipts import Attempt, Fallback
 from corral.errors import CorralError, Degraded, UpstreamError
 from corral.observability.record import Record, receipt_json
-from corral.routing.calling import Calling, Missed, attempted
+from corral.routing.calling import LEFT, Calling, Missed, attempted
 from corral.routing.dispatch import broken
 from corral.routing.faults import Refused
 from corral.routing.hedging import race
@@ -131,14 +132,20 @@ class Carrying:
         Raises:
             CorralError: no candidate is left, or none would do better; it is on record.
         """
-        hedge = self.plan.hedge
+        hedge, calling = self.plan.hedge, None
         while True:
             try:
                 if hedge is not None and self._at + 1 < len(self.plan.candidates):
                     return await race(self, hedge, report)
-                return await Calling(self, self.candidate).go(report)
+                calling = Calling(self, self.candidate)
+                return await calling.go(report)
             except Missed as missed:
                 failure = missed
+            except asyncio.CancelledError:
+                attempt = None if calling is None else calling.left(LEFT)
+                if attempt is not None:
+                    self.tries = (*self.tries, attempt)
+                raise
             await self.again(failure)
 
     async def failed(self, passage: Passage, error: UpstreamError) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from corral.errors import UpstreamError
-from corral.routing.calling import Calling, Missed, attempted
+from corral.routing.calling import LEFT, Calling, Missed, attempted
 from corral.routing.passage import Passage
 from corral.routing.policies import Action, Verdict, classify
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from corral.domain.ports import Report
     from corral.routing.carrying import Carrying
 
-_LOST = "hedged"
-"""The code of a call that another was quicker than."""
+_LOST = Verdict(Action.NEXT, "hedged", "another answered first")
 
 
 async def race(carrying: Carrying, after: float, report: Report) -> Passage:
@@ -30,6 +30,7 @@ async def race(carrying: Carrying, after: float, report: Report) -> Passage:
     at = candidates.index(carrying.candidate)
     running: dict[asyncio.Task[Passage], Calling] = {}
     clock = carrying.parts.clock
+    why = _LOST
     timer: asyncio.Task[None] | None = None
     try:
         while True:
@@ -48,10 +49,13 @@ async def race(carrying: Carrying, after: float, report: Report) -> Passage:
                 carrying.miss(found)
             at += 1
             carrying.forward()
+    except asyncio.CancelledError:
+        why = LEFT
+        raise
     finally:
         if timer is not None:
             timer.cancel()
-        await _stop(carrying, running)
+        await _stop(carrying, running, why)
 
 
 async def _one_of(
@@ -89,32 +93,31 @@ async def _said(calling: Calling, report: Report) -> Passage:
         await passage.prime()
         begun = True
     except UpstreamError as error:
-        verdict = classify(error)
-        attempt = attempted(calling.candidate.model, verdict, passage.answer, 0.0)
+        usage, cost = passage.missed(error)
+        passage.pay(usage, cost)
+        verdict, seconds = classify(error), perf_counter() - passage.answer.called
+        attempt = attempted(calling.candidate.model, verdict, passage.answer, seconds, None, usage, cost or 0)
         raise Missed(error, verdict, attempt, remote=passage.answer.engine.remote) from error
     finally:
         if not begun:
-            usage = calling.prompt()
-            passage.pay(usage, passage.price.cost(usage))
-            passage.close()
+            passage.abandon()
     return passage
 
 
-async def _stop(carrying: Carrying, running: dict[asyncio.Task[Passage], Calling]) -> None:
-    """End the calls that were too slow, and note what they cost."""
+async def _stop(carrying: Carrying, running: dict[asyncio.Task[Passage], Calling], why: Verdict) -> None:
+    """End the calls that nobody waits for any more, and note what they cost."""
     for task in running:
         task.cancel()
     for task, calling in running.items():
         try:
             passage = await task
-        except (asyncio.CancelledError, Missed):
+        except asyncio.CancelledError:
             pass
+        except Missed as missed:
+            carrying.miss(missed)
+            continue
         else:  # it had answered in the same moment
-            passage.pay(calling.prompt(), passage.price.cost(calling.prompt()))
-            passage.close()
-        engine, price = calling.engine, calling.price
-        if engine is not None and price is not None:
-            verdict = Verdict(Action.NEXT, _LOST, "another answered first")
-            usage = calling.prompt()
-            attempt = attempted(calling.candidate.model, verdict, None, 0.0, engine, usage, price.cost(usage))
+            passage.abandon()
+        attempt = calling.left(why)
+        if attempt is not None:
             carrying.tries = (*carrying.tries, attempt)
