@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from pathlib import Path
 
 import pytest
@@ -146,6 +145,19 @@ async def test_the_next_process_closes_the_books_once(tmp_path: Path) -> None:
     status = await Budgets(database, clock).get("b")
     assert (status.spent, status.leased, status.abandoned) == (11, 0, 7)
     assert list((tmp_path / "ledger").iterdir()) == []
+    await database.close()
+
+
+async def test_what_is_no_file_is_nobody_s_journal(tmp_path: Path) -> None:
+    clock = HandClock()
+    _, database = await dead(tmp_path, clock)
+    folder = tmp_path / "ledger"
+    (folder / f"a{journals.SUFFIX}").mkdir()
+    (folder / f"b{journals.SUFFIX}").symlink_to("/dev/zero")
+    (folder / f"c{journals.SUFFIX}").symlink_to("nowhere")
+
+    assert len(await Ledger(database, tmp_path, clock).recover()) == 1
+    assert len(list(folder.iterdir())) == 3
     await database.close()
 
 

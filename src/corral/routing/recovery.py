@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from corral.errors import StoreError
 from corral.kit.disk import in_thread, lies_at, translated, try_lock
 from corral.routing.journal import SUFFIX
 
@@ -25,13 +26,18 @@ async def recover(folder: Path, treasury: Treasury, clock: Clock, mine: str | No
 
     Raises:
         DatabaseError: it cannot be reached; the rest is left for the next time.
-        StoreError: the folder cannot be read.
+        StoreError: a journal, or the folder, cannot be read; the others are closed.
     """
-    closed = []
+    closed: list[Recovery] = []
+    problem: StoreError | None = None
     for path in await in_thread(_journals, folder):
         if path.stem == mine:
             continue
-        taken = await in_thread(_take, path)
+        try:
+            taken = await in_thread(_take, path)
+        except StoreError as error:
+            problem = error
+            continue
         if taken is None:
             continue
         descriptor, content, changed = taken
@@ -43,6 +49,8 @@ async def recover(folder: Path, treasury: Treasury, clock: Clock, mine: str | No
                 path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+    if problem is not None:
+        raise problem
     return closed
 
 
@@ -52,13 +60,22 @@ def _journals(folder: Path) -> list[Path]:
 
 
 def _take(path: Path) -> tuple[int, bytes, float] | None:
-    """The journal's lock, its content, and when it was written last; None when its process lives, or it is gone."""
+    """The journal's lock, its content, and when it was written last.
+
+    None when its process lives, when it is gone, or when it is no file and so nobody's journal.
+    """
     with translated("reading", path):
+        if not path.is_file() or path.is_symlink():
+            return None
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        if not (try_lock(descriptor) and lies_at(descriptor, path)):
+        try:
+            if try_lock(descriptor) and lies_at(descriptor, path):
+                return descriptor, path.read_bytes(), path.stat().st_mtime
+        except BaseException:
             os.close(descriptor)
-            return None
-        return descriptor, path.read_bytes(), path.stat().st_mtime
+            raise
+        os.close(descriptor)
+        return None
