@@ -155,6 +155,34 @@ def test_a_clients_key_is_shown_once(server: Server) -> None:
     assert [row["key_name"] for row in mine["usage"]] in ([], ["bob"])
 
 
+def test_whatever_door_it_comes_through_a_key_is_for_its_models_and_within_its_limits(server: Server) -> None:
+    wish = {"name": "cy", "models": ["robot"], "requests": 4}
+    key = json.loads(ask(server, "/api/v1/keys", wish)[2])["secret"]
+    for stream in (False, True):
+        for model, status in (("robot", 200), ("echo", 403)):
+            body = {"model_name": model, "prompt": "hi", "stream": stream}
+            found, headers, _ = ask(server, "/api/v1/runtime/generate", body, key=key)
+            assert found == status
+            assert ask(server, f"/api/v1/receipts/{headers['x-request-id']}", key=key)[0] == 200, "it is its own"
+    for stream in (False, True):
+        body = {"model_name": "robot", "prompt": "hi", "stream": stream}
+        assert ask(server, "/api/v1/runtime/generate", body, key=key)[0] == 429
+
+
+def test_what_a_client_makes_up_is_written_down_in_few_words(server: Server) -> None:
+    turn = {"messages": TURN, "max_tokens": 5}
+    status, _, answer = ask(server, "/v1/chat/completions", {"model": "x" * 1_000_000, **turn})
+    assert (status, len(answer) < 1000) == (400, True)
+    fields = {f"field{number}" + "y" * 1000: 1 for number in range(1000)}
+    for stream in (False, True):
+        status, headers, answer = ask(server, "/v1/messages", {"model": "robot", "stream": stream, **turn, **fields})
+        assert status == 200
+        assert len(answer) < 20_000
+        receipt = ask(server, f"/api/v1/receipts/{headers['x-request-id']}")[2]
+        assert len(receipt) < 20_000
+        assert json.loads(receipt)["receipt"]["ignored"][-1].endswith(" more")
+
+
 def test_nothing_here_fetches_what_a_request_names(server: Server) -> None:
     part = {"type": "video_url", "video_url": {"url": "http://127.0.0.1:9/inside"}}
     asked = {"model": "robot", "messages": [{"role": "user", "content": [part]}]}

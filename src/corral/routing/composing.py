@@ -262,6 +262,8 @@ def too_deep() -> InvalidRequest:
     return InvalidRequest("The request is nested too deeply, or holds what JSON has no words for.", "Send it flatter.")
 
 
+_MOST_TOLD = 50
+_LONGEST_TOLD = 100
 _LIMITS = {
     "openai.chat": "max_tokens",
     "openai.completions": "max_tokens",
@@ -278,10 +280,17 @@ def _translated(order: Order, way: Way, model: str, limit: int | None) -> Call:
     document = written.document
     if way.endpoint.adapt is not None:
         way.endpoint.adapt(written.path, document)
-    ignored = written.ignored
+    ignored = _told(written.ignored)
     if way.able is not None and Capability.TOOLS not in way.able and getattr(asked, "tools", None):
         ignored = (*ignored, "tools")
     return Call(way, written.path + way.suffix, _dumped(document), asked, ignored)
+
+
+def _told(ignored: tuple[str, ...]) -> tuple[str, ...]:
+    """What is ignored, as far as it is told and written down: a client makes such names up, and as many as it likes."""
+    if len(ignored) > _MOST_TOLD:
+        ignored = (*ignored[:_MOST_TOLD], f"{len(ignored) - _MOST_TOLD} more")
+    return tuple(name if len(name) <= _LONGEST_TOLD else f"{name[:_LONGEST_TOLD]}…" for name in ignored)
 
 
 def _for_engine(asked: Any, model: str, limit: int | None, way: Way) -> Any:

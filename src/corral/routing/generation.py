@@ -123,6 +123,7 @@ class Generator:
             name,
             document,
             caller=caller,
+            strict=caller.strict,
             needs=_NEEDS,
             max_tokens=limit if isinstance(limit, int) else None,
             started=perf_counter(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from corral.app import Corral, launching
 from corral.app.registration import Registrations
 from corral.config import duration
+from corral.domain.callers import LOCAL, Caller
 from corral.domain.generation import GenerationConfig, ModelConfig
 from corral.errors import CorralError, InvalidRequest, NotFound
 from corral.gateway import described
@@ -38,6 +39,7 @@ from corral.gateway.envelope import envelope
 from corral.gateway.feed import Feed
 from corral.kit.relay import Clients
 from corral.routing.generation import Generator, Stream
+from corral.routing.limits import Limits
 
 ModelName = Annotated[str, Query(description="The model's name", examples=["smollm2"])]
 KeepAlive = Annotated[str | None, Query(description="How long it may be unused from now on: `10m`, 0, `never`")]
@@ -147,10 +149,12 @@ def _add_generating(routes: APIRouter, corral: Corral) -> None:
         """Ask a model, loading it where needed; with `stream`, the answer comes as server-sent events."""
         config = _config(wanted)
         name = request.scope.get("corral.request_id")
+        caller: Caller = request.scope.get("corral.caller", LOCAL)
         if wanted.stream:
-            return Streaming(_generated(generator, wanted.model_name, config, name))
-        with clients.watch(request.receive):
-            found = await generator.whole(wanted.model_name, config, name)
+            pieces = _generated(generator, wanted.model_name, config, name, caller)
+            return Streaming(_limited(corral.traffic.limits, caller, pieces))
+        with _entered(corral.traffic.limits, caller), clients.watch(request.receive):
+            found = await generator.whole(wanted.model_name, config, name, caller)
             answer = {"success": True, "text": found.text, "tokens": found.tokens, "model": found.receipt.model}
             return reply({**answer, "finish_reason": found.receipt.finish_reason, "receipt": asdict(found.receipt)})
         return Response(status_code=_CLIENT_LEFT)  # nobody is there to read it
@@ -213,11 +217,29 @@ async def _told(feed: Feed) -> AsyncGenerator[bytes, None]:
             yield b": still here\n\n" if message is None else _event(message)
 
 
+@contextmanager
+def _entered(limits: Limits, caller: Caller) -> Iterator[None]:
+    """The caller has a request under way, as through any other door."""
+    limits.enter(caller)
+    try:
+        yield
+    finally:
+        limits.leave(caller)
+
+
+async def _limited(limits: Limits, caller: Caller, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    with _entered(limits, caller):
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+
 async def _generated(
-    generator: Generator, model: str, config: GenerationConfig, request_id: str | None
+    generator: Generator, model: str, config: GenerationConfig, request_id: str | None, caller: Caller
 ) -> AsyncGenerator[bytes, None]:
     """The answer as events: each piece, and at the end the facts of it, or why there is no more."""
-    stream = await generator.open(config.body(model, stream=True), request_id, keep_alive=config.keep_alive)
+    body = config.body(model, stream=True)
+    stream = await generator.open(body, request_id, keep_alive=config.keep_alive, caller=caller)
     try:
         yield b""  # the head is sent now: whatever could not be had would have been told by a status
         async with aclosing(stream.texts()) as texts:

@@ -22,8 +22,6 @@ from corral.routing.order import Order
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LONGEST_NAME = 200
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -9,7 +9,7 @@ import orjson
 
 from corral.config import duration
 from corral.domain.models import Capability
-from corral.errors import InvalidRequest
+from corral.errors import InvalidName, InvalidRequest
 from corral.routing.composing import too_deep
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _PRIORITIES = 100
 """The highest priority of a request: others catch up with it after so many times the patience, and not never."""
 _SIGHT = frozenset((Capability.CHAT, Capability.VISION))
 
+_LONGEST_NAME = 200
 _FLAT = 200
 """What has fewer objects and lists than this cannot be nested too deeply."""
 _GZIP = b"\x1f\x8b"
@@ -130,6 +131,8 @@ def check_name(document: Mapping[str, Any]) -> None:
     model = document.get("model")
     if type(model) is not str or not model:
         raise InvalidRequest("`model` is missing or not a string.", "Name a model: see GET /v1/models.", param="model")
+    if len(model) > _LONGEST_NAME:  # no model is called so, and what is asked for is written down
+        raise InvalidName(f"{model[:80]!r}… cannot name a model.", "Name a model: see GET /v1/models.", param="model")
 
 
 def take_wishes(document: dict[str, Any]) -> tuple[float | None, int | None] | None:
