@@ -174,6 +174,10 @@ def test_what_is_made_of_a_model_talks_as_it_was_told(server, model_store, tmp_p
         assert (there.model, there.context_length) == ("luigi:latest", 256)
         again = client.create("mario", from_="mario", system="You are Mario still.")
         assert again.status == "success"
+        with httpx.Client(base_url=first.url) as http:
+            noted = [entry["action"] for entry in http.get("/api/v1/audit").json()["entries"]]
+        assert {"POST /api/create", "POST /api/copy"} <= set(noted)
+        assert "POST /api/show" not in noted
     # They are kept.
     with corral_server(home, CONFIG, models_dir=model_store) as second, ollama.Client(second.url) as client:
         assert "You are Mario still." in client.show("mario").modelfile

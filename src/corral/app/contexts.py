@@ -63,17 +63,26 @@ class Contexts:
         asked, model = order.context, self._corral.canonical(name)
         if asked is None:
             return 0.0
+        if self._suffices(model, asked):
+            _follow(order)
+            return 0.0
         started = self._corral.clock.now()
         needed = await self._needed(model, asked)
         if needed is None:
             return 0.0
         if self._lacks(model, needed):
             await self._grow(model, needed)
-        engine, _ = self._corral.supervisor.outlook(model)
-        held = None if engine is None else engine.session.facts.context
-        if held is None or held >= asked:
+        if self._suffices(model, asked):
             _follow(order)
         return (self._corral.clock.now() - started) * 1000
+
+    def _suffices(self, model: str, asked: int) -> bool:
+        """Whether there is an engine here that is known to hold so much."""
+        engine, _ = self._corral.supervisor.outlook(model)
+        if engine is None or engine.remote or engine.gone.is_set():
+            return False
+        held = engine.session.facts.context
+        return held is not None and held >= asked
 
     async def _needed(self, model: str, asked: int) -> int | None:
         """Tokens that an engine may be given for so many; None where its runtime cannot be told."""
