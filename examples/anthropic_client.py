@@ -8,8 +8,9 @@ python examples/anthropic_client.py
 import os
 
 from anthropic import Anthropic
+from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
 
-WEATHER = {
+WEATHER: ToolParam = {
     "name": "get_weather",
     "description": "The weather in a city",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
@@ -21,7 +22,7 @@ def main() -> None:
         base_url=os.environ.get("ANTHROPIC_BASE_URL", "http://127.0.0.1:7860"),
         api_key=os.environ.get("CORRAL_API_KEY", "none"),
     )
-    question = {"role": "user", "content": "What is the weather in Paris?"}
+    question: MessageParam = {"role": "user", "content": "What is the weather in Paris?"}
     print("Tokens of the question:", client.messages.count_tokens(model="smollm2", messages=[question]).input_tokens)
 
     with client.messages.stream(
@@ -44,7 +45,11 @@ def main() -> None:
     call = next(block for block in asked.content if block.type == "tool_use")
     print(f"It calls {call.name} with {call.input}")
 
-    result = {"type": "tool_result", "tool_use_id": call.id, "content": "17 degrees, and it rains."}
+    result: ToolResultBlockParam = {
+        "type": "tool_result",
+        "tool_use_id": call.id,
+        "content": "17 degrees, and it rains.",
+    }
     answer = client.messages.create(
         model="smollm2",
         messages=[question, {"role": "assistant", "content": asked.content}, {"role": "user", "content": [result]}],

@@ -77,19 +77,19 @@ def _responses(got: Received, body: dict[str, Any]) -> Received:
     names: dict[str, str] = {}
     got.system = body.get("instructions") or ""
     for item in body["input"]:
-        if item.get("type") == "function_call":
+        if item.get("type") in ("function_call", "custom_tool_call"):
             names[item["call_id"]] = item["name"]
-            got.calls.append((item["name"], json.loads(item["arguments"])))
-        elif item.get("type") == "function_call_output":
+            got.calls.append((item["name"], item["input"] if "input" in item else json.loads(item["arguments"])))
+        elif item.get("type") in ("function_call_output", "custom_tool_call_output"):
             got.results.append((names[item["call_id"]], item["output"]))
-        else:
+        elif "role" in item:
             texts, images = _openai_parts(item["content"])
             if item["role"] == "user":
                 got.user += texts
                 got.images += images
             elif item["role"] in ("system", "developer"):
                 got.system += texts
-    got.tools = [(tool["name"], tool["parameters"]) for tool in body.get("tools") or ()]
+    got.tools = [(tool.get("name", ""), tool.get("parameters")) for tool in body.get("tools") or ()]
     choice = body.get("tool_choice")
     got.forced = choice["name"] if isinstance(choice, dict) else None
     got.schema = (body.get("text") or {}).get("format", {}).get("schema")

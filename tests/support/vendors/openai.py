@@ -22,6 +22,7 @@ KINDS = {401: "invalid_request_error", 429: "rate_limit_error", 500: "server_err
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 404: "model_not_found"}
 LIMIT = 100_000
 """Characters of a prompt that a model holds."""
+_FUNCTION = {"strict": None, "parameters": None}
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -135,7 +136,8 @@ class OpenAI(Vendor):
 
     def _said(self, body: dict[str, Any], script: Script) -> tuple[str | None, list[tuple[str, str, Any]]]:
         """The answer, and its calls: their ids, functions and arguments."""
-        tools = [tool.get("function", tool)["name"] for tool in body.get("tools") or []]
+        functions = [tool.get("function", tool) for tool in body.get("tools") or []]
+        tools = [function["name"] for function in functions if "name" in function]  # its own tools have none
         count = script.number("tools", 1 if "tool" in script else 0) if tools else 0
         if count and "say" not in script:
             said = None
@@ -178,7 +180,7 @@ class OpenAI(Vendor):
             "parallel_tool_calls": True,
             "temperature": 1.0,
             "tool_choice": "auto",
-            "tools": [{"strict": None, "parameters": None, **tool} for tool in body.get("tools") or []],
+            "tools": [_FUNCTION | tool if tool["type"] == "function" else tool for tool in body.get("tools") or []],
             "top_p": 1.0,
             "usage": _response_usage(body, script),
         }
