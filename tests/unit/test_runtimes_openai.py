@@ -2,6 +2,8 @@
 
 import pytest
 
+from corral.dialects.canonical import Message, Request, Role, Text, Thought
+from corral.dialects.form import form
 from corral.domain.options import parse_options
 from corral.domain.ports import LaunchSpec, silent
 from corral.errors import InvalidRequest, RuntimeUnavailable, UnknownOption
@@ -167,3 +169,16 @@ def test_an_unknown_vendor_is_told_the_nearest():
 def test_a_vendor_without_an_address_needs_one():
     with pytest.raises(InvalidRequest, match="base_url"):
         OpenAIOptions(vendor="azure")
+
+
+@pytest.mark.parametrize("vendor", ["openai", "azure", "groq", "mistral"])
+def test_what_a_strict_vendor_refuses_is_left_out_and_said(vendor):
+    options = OpenAIOptions(vendor=vendor, base_url="https://a.example/v1").filled()
+    turns = (Message(Role.USER, (Text("Hi"),)), Message(Role.ASSISTANT, (Thought("Hm."), Text("Yes."))))
+    asked = Request("m", (*turns, turns[0]), top_k=4, min_p=0.1, repeat_penalty=1.1)
+
+    written = form("openai.chat").write_request(asked, options.profile())
+
+    assert written.document.keys() <= {"model", "messages"}
+    assert written.document["messages"][1].keys() == {"role", "content"}
+    assert set(written.ignored) == {"top_k", "min_p", "repeat_penalty", "thought"}
