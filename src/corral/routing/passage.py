@@ -204,11 +204,13 @@ class Passage:
         """A whole answer, which may be a stream of which all was there at once."""
         if self._media is not None:
             body = self.passing(body, first=True)
-            return body + self.over(None)
+            after = self.over(None)
+            return b"".join((body, b"" if not after or body.endswith(b"\n\n") else b"\n\n", after))
         meter = self.meter
         self.first = perf_counter()
         if isinstance(meter, Translated):
             return body
+        self._pieces = len(body) // BYTES_A_TOKEN
         document = parsed_whole(body)
         if document is not None and type(meter) is PlainMeter:
             meter.take(document)
@@ -217,7 +219,6 @@ class Passage:
         fault = meter.failed
         if fault is not None:
             raise refused(502, fault, self.answer.engine.model)
-        self._pieces = len(body) // BYTES_A_TOKEN
         if meter.stop is None:
             check_whole(body, document, self.answer.sent.way.spoken)
         return body
