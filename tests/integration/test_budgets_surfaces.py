@@ -120,6 +120,21 @@ def test_the_table_says_whose_a_budget_is_and_counts_in_cents(server: Server) ->
     said(server, "rm", "mine")
 
 
+@pytest.mark.parametrize("wish", [{"max_tokens": -1}, {"max_tokens": -(10**6)}, {"max_completion_tokens": -9}])
+def test_less_than_no_tokens_are_no_way_past_a_budget(server: Server, wish: dict[str, int]) -> None:
+    said(server, "create", "few", "300", "--unit", "tokens", "--per", "total")
+    try:
+        for _ in range(2):
+            body = {"model": "robot", "messages": [{"role": "user", "content": "Hello"}], **wish}
+            refused = ask(server, "POST", "/v1/chat/completions", body)
+            assert (refused.status, refused.code) == (402, "budget_exceeded")
+        body["max_tokens"] = body["max_completion_tokens"] = 20
+        assert ask(server, "POST", "/v1/chat/completions", body).status == 200
+        assert said(server)["budgets"][0]["spent"] >= 0
+    finally:
+        said(server, "rm", "few")
+
+
 def test_mistakes_on_the_command_line_are_said_with_what_to_type(server: Server) -> None:
     for arguments, text in (
         (("create", "x", "1", "--key", "a", "--project", "b"), "key or of a project"),

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.config.traffic import PriceSettings
+from corral.dialects.form import form
 from corral.domain.money import FREE, MOST_TOKENS, NANO, UNKNOWN, Price, Tier, Usage
 from corral.routing.book import money_text
 from corral.routing.bounds import IMAGE, input_upper, worst_case
+from corral.routing.order import Order
 from corral.routing.periods import PERIODS, period_end, period_key
 from corral.routing.prices import Prices
+from corral.routing.purse import worst
 from support.clocks import HandClock
 
 
@@ -171,6 +174,25 @@ def test_what_an_engine_says_is_believed_within_reason(seconds: float) -> None:
     assert lied == Usage(MOST_TOKENS, 0, cache_write=MOST_TOKENS, reasoning=3)
     assert Usage(5, 6, cached=-9) == Usage(5, 6)
     assert 0 <= Price((Tier(10**12, 10**12),), second=5).cost(lied) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("wish", "answers"),
+    [
+        ({}, 1),
+        ({"n": 3}, 3),
+        ({"n": 2, "best_of": 7}, 7),
+        ({"n": -4, "best_of": "9"}, 1),
+        ({"generationConfig": {"candidateCount": 5}}, 5),
+    ],
+)
+def test_each_answer_that_is_written_is_reserved(wish: dict[str, object], answers: int) -> None:
+    def most(limit: int) -> int:
+        asked = Order("r", form("openai.completions"), "m", {"model": "m", **wish}, body=b"{}")
+        return worst(asked, Price((Tier(0, 1_000_000),)), limit).nano or 0
+
+    assert most(10) == 10 * answers
+    assert most(-10) == 0
 
 
 def test_an_upper_bound_counts_bytes_messages_and_pictures() -> None:

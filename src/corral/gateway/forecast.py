@@ -95,7 +95,7 @@ async def forecast(corral: Corral, order: Order) -> dict[str, Any]:
 
 async def _candidate(corral: Corral, order: Order, facts: Facts, candidate: Candidate) -> dict[str, Any]:
     known = corral.routes.priced(candidate.model)
-    limit = order.max_tokens or corral.settings.ledger.max_tokens
+    limit = corral.traffic.purse.limit(order)
     price, cost, at_most = known.price, None, None
     if price is not None and price.known:
         cost = dollars(price.cost(Usage(input=facts.prompt or 0, output=limit)))

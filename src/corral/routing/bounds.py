@@ -37,6 +37,7 @@ def worst_case(price: Price, input_upper: int, max_tokens: int, *, images: int =
         images: pictures that may be made.
         seconds: how long the engine may work, where it costs by the time.
     """
+    max_tokens = max(max_tokens, 0)  # a reservation of less than nothing would be a gift
     tokens = input_upper + max_tokens
     if not price.known:
         return Amounts(None, tokens)

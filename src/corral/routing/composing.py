@@ -214,13 +214,17 @@ def _relayed(order: Order, way: Way, model: str, limit: int | None) -> Call | No
     wanted = endpoint.model or model
     if wanted != order.model or (endpoint.model is not None and endpoint.model != document.get("model")):
         changed["model"] = wanted
-    if limit is not None and order.max_tokens is None:
+    if limit is not None:
         field = _LIMITS.get(name)
-        if field is None:
-            return None
-        changed[way.profile.max_tokens if field == "max_tokens" else field] = limit
+        if order.max_tokens is None or order.max_tokens < 1:
+            if field is None:
+                return None
+            changed[way.profile.max_tokens if field == "max_tokens" else field] = limit
+        # A client may say it twice, and nobody knows which of them the engine goes by.
+        changed |= {each: limit for each in _BOUNDS if each in document and _beyond(document[each], limit)}
     unasked = order.stream and not order.usage_wanted and way.profile.usage and name in _TELLS_USAGE
-    body = _bytes(order, way, changed, unasked=unasked)
+    # Of a field that is there twice the engine may believe the other: what money is held for is what is sent.
+    body = _bytes(order, way, changed, None if limit is not None else order.body, unasked=unasked)
     ignored: tuple[str, ...] = ()
     if way.able is not None and Capability.TOOLS not in way.able and document.get("tools"):
         ignored = ("tools",)
@@ -228,9 +232,9 @@ def _relayed(order: Order, way: Way, model: str, limit: int | None) -> Call | No
     return Call(way, _path(name, wanted, stream=order.stream) + way.suffix, body, None, ignored, unasked, betas)
 
 
-def _bytes(order: Order, way: Way, changed: dict[str, Any], *, unasked: bool) -> bytes:
-    """The body for the engine: the client's own where nothing has to change."""
-    document, body, adapt = order.document, order.body, way.endpoint.adapt
+def _bytes(order: Order, way: Way, changed: dict[str, Any], body: bytes | None, *, unasked: bool) -> bytes:
+    """The body for the engine: the client's own, `body`, where it may be and nothing has to change."""
+    document, adapt = order.document, way.endpoint.adapt
     if unasked:
         if not changed and adapt is None and body is not None and "stream_options" not in document:
             return body.rstrip()[:-1] + _ASKS_FOR_USAGE
@@ -264,6 +268,7 @@ def too_deep() -> InvalidRequest:
 
 _MOST_TOLD = 50
 _LONGEST_TOLD = 100
+_BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _LIMITS = {
     "openai.chat": "max_tokens",
     "openai.completions": "max_tokens",
@@ -271,6 +276,10 @@ _LIMITS = {
     "anthropic.messages": "max_tokens",
 }
 """Where a form that is relayed has the bound of what may be written."""
+
+
+def _beyond(value: object, limit: int) -> bool:
+    return type(value) is int and not 0 <= value <= limit
 
 
 def _translated(order: Order, way: Way, model: str, limit: int | None) -> Call:
@@ -309,7 +318,7 @@ def _for_engine(asked: Any, model: str, limit: int | None, way: Way) -> Any:
 
 
 def _renamed(request: Request, model: str, limit: int | None) -> Request:
-    if limit is not None and request.max_tokens is None:
+    if limit is not None and (request.max_tokens or 0) < 1:
         return _with(request, model=model, max_tokens=limit)
     return _with(request, model=model) if request.model != model else request
 

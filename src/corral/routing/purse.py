@@ -10,7 +10,8 @@ from corral.routing.bounds import input_upper, worst_case
 from corral.routing.ledger import NOTHING, Amounts, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from corral.domain.money import Price
     from corral.lifecycle.engines import Engine
@@ -48,8 +49,9 @@ class Purse:
         return self._prices(engine)
 
     def limit(self, order: Order) -> int:
-        """The bound on what may be written, for an order under a budget."""
-        return order.max_tokens or self._bound()
+        """The bound on what may be written, for an order under a budget; some clients say -1 for none."""
+        wanted = order.max_tokens
+        return wanted if wanted is not None and wanted > 0 else self._bound()
 
     def hold(self, order: Order, price: Price) -> tuple[Hold | None, int | None]:
         """Money for one call, and the bound on what may be written; (None, _) where it must be waited for.
@@ -86,13 +88,26 @@ def worst(order: Order, price: Price, limit: int) -> Amounts:
     if images:
         # Their bytes are no text: what a picture can count for at most stands in their place.
         size, images = _text_size(document), _pictures(document)
-    choices = document.get("n") if isinstance(document.get("n"), int) else 1
     return worst_case(
         price,
         input_upper(size, max(count, 1), images),
-        limit * max(choices or 1, 1),
+        limit * _choices(document),
         seconds=_LONGEST_ANSWER if price is not FREE and price.second else 0.0,
     )
+
+
+def _choices(document: Mapping[str, Any]) -> int:
+    """How many answers a request can be billed for, in any form."""
+    most = 1
+    more = document.get("generationConfig")
+    for value in (
+        document.get("n"),
+        document.get("best_of"),
+        more.get("candidateCount") if isinstance(more, dict) else None,
+    ):
+        if type(value) is int and value > most:
+            most = value
+    return most
 
 
 _DATA = frozenset(("data", "url", "image_url", "images"))
