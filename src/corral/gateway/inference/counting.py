@@ -66,7 +66,14 @@ class Counting:
             CorralError: it is none, or the model cannot be had.
             ClientLeft: the client went away.
         """
-        body = await read_body(receive, declared, self._limit)
+        limits = self._corral.traffic.limits
+        limits.enter(asked.caller)
+        try:
+            return await self._answer(spoken, asked, await read_body(receive, declared, self._limit), receive, send)
+        finally:
+            limits.leave(asked.caller)
+
+    async def _answer(self, spoken: str, asked: Asked, body: bytes, receive: Receive, send: Send) -> Outcome:
         document = openai.loaded(body)
         if asked.model is not None:
             document["model"] = asked.model

@@ -136,8 +136,9 @@ def _relayable(door: Door, call: openai.Call, body: bytes, asked: Asked) -> Orde
         order.stream = True
         options = document.get("stream_options")
         order.usage_wanted = bool(options and options.get("include_usage"))
-    limit = document.get("max_completion_tokens") or document.get("max_tokens")
-    if limit:
+    # Of both, engines differ in which they believe: money is held for the larger.
+    limit = max(document.get("max_completion_tokens") or 0, document.get("max_tokens") or 0)
+    if limit > 0:
         order.max_tokens = limit
     if wishes is not None:
         order.body = None  # the engine gets the document without them
