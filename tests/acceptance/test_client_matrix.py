@@ -313,7 +313,8 @@ def image(case: Case) -> str:
 
 def stop(case: Case) -> str:
     """Stop sequences."""
-    said = case.ask(text=HELLO, stop=("END", "e"), limit=64)
+    story = "Tell me a long story. Once upon a time there was a horse who"
+    said = case.ask(text=HELLO if case.engine.vendor else story, stop=("END", "e"), limit=64)
     assert said.stop == "end"
     if case.engine.name == "llama.cpp":
         assert "e" not in said.text
@@ -324,7 +325,7 @@ def stop(case: Case) -> str:
 
 def limit(case: Case) -> str:
     """A bound of the answer, and that it was met."""
-    text = f"{HELLO} #stop={case.engine.length} and so on for ever and ever"
+    text = f"{HELLO} #stop={case.engine.length} Tell me a long story. Once upon a time there was a horse who"
     said = case.ask(text=text, limit=3)
     assert said.stop == "length"
     if case.engine.vendor:
