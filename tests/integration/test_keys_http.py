@@ -165,6 +165,14 @@ def test_a_key_that_cannot_be_is_refused(server: Server) -> None:
     assert ask(server, "GET", "/api/v1/keys").json["count"] == 0
 
 
+@pytest.mark.parametrize("time", ["-5m", "-1", "soon"])
+def test_the_terminal_makes_no_key_for_a_time_that_is_over(server: Server, time: str) -> None:
+    assert corral(server, "keys", "create", "late", "--expires", time)[0] == 2
+    assert corral(server, "keys", "create", "ci")[0] == 0
+    assert corral(server, "keys", "rotate", "ci", "--grace", time)[0] == 2
+    assert corral(server, "keys", "list")[1]["count"] == 1
+
+
 def test_a_key_sees_and_uses_the_models_it_may(server: Server) -> None:
     secret = ask(server, "POST", "/api/v1/keys", {"name": "ci", "models": ["rob*"]}).json["secret"]
     assert [model["id"] for model in ask(server, "GET", "/v1/models", **bearer(secret)).json["data"]] == ["robot"]

@@ -373,9 +373,12 @@ def _seconds(text: str, what: str) -> float:
     from corral.config import duration
 
     try:
-        return duration(text)
+        length = duration(text)
     except ValueError as error:
         raise InvalidRequest(f"{what} is {error}.", f"For example: {what} 30d") from error
+    if text.strip().startswith("-"):  # elsewhere that is a word for never
+        raise InvalidRequest(f"{what} is a time that is to come.", f"For example: {what} 30d")
+    return length
 
 
 def _end(expires: str | None) -> float | None:

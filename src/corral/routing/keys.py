@@ -339,7 +339,7 @@ def _meant(what: str, known: list[Key]) -> Key:
     if len(found) == 1:
         return found[0]
     if found:
-        ids = f"{found[0].id}, {found[1].id}, …"
+        ids = f"{found[0].id}, {found[1].id}{', …' if len(found) > 2 else ''}"
         raise KeyNotFound(f"{len(found)} keys are meant by {what[:100]!r}.", f"Name one by its id: {ids}")
     raise KeyNotFound(f"There is no key {what[:100]!r}.", "See them: corral keys list")
 
