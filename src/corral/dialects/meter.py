@@ -89,7 +89,8 @@ class Meter:
         if (at := chunk.find(keys.stop_key)) >= 0 and (found := _said(chunk, at, keys.stop_key, keys.stop_at)):
             self._stop = found
         if self._error is None and (at := chunk.find(keys.error_key)) >= 0 and keys.error_at.search(chunk, at):
-            self._error = chunk
+            # A call's arguments, or what a client had noted beside its request, may have a field of that name.
+            self._error = chunk if _reported(chunk, keys.error) is not None else None
 
     @property
     def usage(self) -> Usage | None:
@@ -141,9 +142,7 @@ class Meter:
             return self._keys.read_fault(error) if error and isinstance(error, dict | str) else None
         if self._error is None:
             return None
-        for value in _values(self._error, self._keys.error_at):
-            return self._keys.read_fault(value)
-        return self._keys.read_fault(None)
+        return self._keys.read_fault(_reported(self._error, self._keys.error))
 
 
 def _reason(document: Mapping[str, Any], key: str) -> str | None:
@@ -155,6 +154,25 @@ def _reason(document: Mapping[str, Any], key: str) -> str | None:
     if type(choices) is list:
         for choice in reversed(choices):
             if type(choice) is dict and type(found := choice.get(key)) is str and found:
+                return found
+    return None
+
+
+def _reported(chunk: bytes, key: str) -> Any:
+    """The error at the top of a document in `chunk`, or of the response in it; None where there is none.
+
+    Bytes that cannot be read are an error without words.
+    """
+    lines = [line[5:] for line in chunk.splitlines() if line.startswith(b"data:")]
+    for content in lines or [chunk]:
+        if key.encode() not in content:
+            continue
+        try:
+            document = orjson.loads(content.strip().strip(b",[]") or b"{}")
+        except orjson.JSONDecodeError:
+            return {}
+        for each in (document, document.get("response")) if type(document) is dict else ():
+            if type(each) is dict and isinstance(found := each.get(key), dict | str) and found:
                 return found
     return None
 
