@@ -107,17 +107,22 @@ def test_the_terminal_gives_a_running_server_a_budget_and_it_holds(server: Serve
     assert corral(server, "rm", "three").returncode == 3
 
 
-def test_the_table_says_whose_a_budget_is_and_counts_in_cents(server: Server) -> None:
-    made = subprocess.run(
-        [CORRAL, "keys", "create", "editor"], env=server.env, cwd=server.home.parent, capture_output=True, check=True
+def keys(server: Server, *arguments: str) -> None:
+    done = subprocess.run(
+        [CORRAL, "keys", *arguments], env=server.env, cwd=server.home.parent, capture_output=True, check=True
     )
-    assert made.stdout
+    assert done.stdout
+
+
+def test_the_table_says_whose_a_budget_is_and_counts_in_cents(server: Server) -> None:
+    keys(server, "create", "editor")
     said(server, "create", "mine", "1234.56789", "--key", "editor")
 
     line = next(line for line in corral(server).stdout.splitlines() if line.startswith("mine"))
 
     assert line.split()[1:8] == ["key", "editor", "month", "$1,234.57", "$0.00", "$0.00", "$1,234.56"]
     said(server, "rm", "mine")
+    keys(server, "rm", "editor")  # once there is one, whoever asks needs one
 
 
 @pytest.mark.parametrize("wish", [{"max_tokens": -1}, {"max_tokens": -(10**6)}, {"max_completion_tokens": -9}])
