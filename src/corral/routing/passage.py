@@ -237,7 +237,8 @@ class Passage:
             at, data = _ending(data, at)
         events = data.count(b"\n\n")
         # What does not end as a JSON object does, once for each event, is looked at more closely.
-        if not data.endswith(b"}\n\n") or data.count(b"}\n\n") != events or self._broken is not None:
+        several = events != 1 and data.count(b"}\n\n") != events
+        if several or not data.endswith(b"}\n\n") or self._broken is not None:
             data = self._sound(data)
         self._pieces += events or 1
         meter.feed(data)
