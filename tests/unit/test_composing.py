@@ -20,9 +20,8 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 def engine(able=None):
     facts = SessionFacts(4096, 1, "cpu", able)
-    return SimpleNamespace(
-        id="e-1", model="m", session=SimpleNamespace(endpoint=Endpoint("http://engine"), facts=facts)
-    )
+    session = SimpleNamespace(endpoint=Endpoint("http://engine"), facts=facts)
+    return SimpleNamespace(id="e-1", model="m", remote=False, session=session)
 
 
 def order(*, strict, **more):
