@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from corral.observability.record import restored
 from support.servers import corral_server
 
 CONFIG = """\
@@ -61,9 +62,10 @@ def test_what_was_answered_is_written_down(tmp_path):
     }
     assert counted == {"ok": 6}
     with sqlite3.connect(server.home / "corral.db") as database:
-        kept = dict(database.execute("SELECT request_id, receipt FROM usage").fetchall())
+        database.row_factory = sqlite3.Row
+        kept = [restored(dict(row)) for row in database.execute("SELECT * FROM usage ORDER BY number")]
     database.close()
-    assert {name: json.loads(text) for name, text in kept.items()} == dict(zip(names, receipts, strict=True))
+    assert {each["request_id"]: each for each in kept} == dict(zip(names, receipts, strict=True))
 
 
 def test_who_is_turned_away_at_the_door_is_counted(tmp_path):
