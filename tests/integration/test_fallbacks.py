@@ -158,6 +158,8 @@ def test_a_local_model_that_fails_leads_to_a_vendor_and_is_paid(setting: Setting
 
     assert words(reply) == "Hello from gpt."
     assert [each["model"] for each in told["tries"]] == ["sick", "sick", "gpt"]
+    counted = reply.json["usage"]  # by the vendor
+    assert (told["usage"]["input"], told["usage"]["output"]) == (counted["prompt_tokens"], counted["completion_tokens"])
     assert told["cost_nano"] == told["usage"]["input"] * 2000 + told["usage"]["output"] * 8000 > 0
 
 
