@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from corral.app import ahead
 from corral.kit.disk import in_thread
 from corral.observability.logs import tell
 from corral.observability.tracing import tracing
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from corral.lifecycle.engines import Engine
     from corral.observability.record import Record
     from corral.routing.order import Order
+
+_LOOK = 0.5
+"""Seconds between two looks whether the database is needed yet."""
 
 
 class Traffic:
@@ -190,7 +194,13 @@ class Traffic:
     # Its time
 
     async def run(self) -> None:
-        """Write down, give back what is idle, notice changes; until cancelled."""
+        """Write down, give back what is idle, notice changes; until cancelled.
+
+        The database's library is a third of an idle server's memory: it waits for something to write or to read.
+        """
+        while not (self._there() or self.books.waiting):
+            await self._corral.clock.sleep(_LOOK)
+        await ahead.books()
         await asyncio.gather(self.books.run(), self.ledger.run())
 
     async def close(self) -> None:

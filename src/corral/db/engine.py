@@ -1,5 +1,7 @@
 """One database, reached asynchronously: `corral.db` in the home (SQLite, WAL), or PostgreSQL.
 
+Its library is imported when the database is opened: it is a third of the memory of a server that has none yet.
+
 Work on it is a function of a connection. It runs in one transaction, and once begun it is brought to its end even when
 whoever waits for it is cancelled: no driver is left with half a statement. Time limits bound that.
 """
@@ -13,12 +15,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-
-from corral.db.migrations import HEAD, migrate, stored
 from corral.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 T = TypeVar("T")
@@ -134,6 +131,8 @@ class Database:
         return engine
 
     async def _prepare(self, engine: AsyncEngine) -> None:
+        from corral.db.migrations import HEAD, migrate, stored
+
         have = await self._transact(engine, lambda connection: connection.run_sync(stored), reading=True)
         if have == HEAD:
             return
@@ -178,6 +177,10 @@ class Database:
                     return await work(connection)
 
     def _sqlite(self, file: Path) -> AsyncEngine:
+        from sqlalchemy import event
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         engine = create_async_engine(
             make_url("sqlite+aiosqlite://").set(database=str(file)),
             connect_args={"timeout": self._patience},
@@ -190,6 +193,8 @@ class Database:
         return engine
 
     def _postgresql(self, url: str, connect: Callable[..., Awaitable[Any]]) -> AsyncEngine:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         limits = {"timeout": self._patience, "command_timeout": self._patience}
 
         async def connection() -> Any:
@@ -211,6 +216,8 @@ class Database:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
             yield
         except (SQLAlchemyError, OSError, TimeoutError) as error:
@@ -261,6 +268,9 @@ async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 def _parsed(url: str) -> URL:
     """The parts of an address of PostgreSQL."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -276,6 +286,8 @@ def _parsed(url: str) -> URL:
 def _shown(url: URL | None) -> str:
     if url is None:
         return ""
+    from sqlalchemy.engine import URL
+
     host = {"host": url.query["host"]} if "host" in url.query else {}
     bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, host)
     return bare.render_as_string()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -21,13 +22,11 @@ from corral.errors import CorralError, DatabaseError, StoreError
 from corral.kit.disk import in_thread
 from corral.operations.leases import home_id
 from corral.routing.book import NEVER, Account, Amounts, Budget, Group
-from corral.routing.budgets import Budgets
 from corral.routing.holding import NOTHING, Hold
 from corral.routing.journal import Journal, naming
 from corral.routing.periods import period_end, period_key
 from corral.routing.recovery import recover
 from corral.routing.shortfalls import refusal, unpriced
-from corral.routing.treasury import Exchange, Recovery, Standing, Treasury
 from corral.routing.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -37,7 +36,9 @@ if TYPE_CHECKING:
     from corral.db.engine import Database
     from corral.domain.callers import Caller
     from corral.domain.ports import Clock
+    from corral.routing.budgets import Budgets
     from corral.routing.journal import Key
+    from corral.routing.treasury import Exchange, Recovery, Standing, Treasury
     from corral.routing.waiters import Waiter
 
 _log = logging.getLogger("corral.ledger")
@@ -83,8 +84,6 @@ class Ledger:
         """Exchanges with the database that failed."""
         self.recovered: deque[Recovery] = deque(maxlen=100)
         """The dead processes whose books were closed here, newest last."""
-        self._budgets = Budgets(database, clock)
-        self._treasury = Treasury(database)
         self._database = database
         self._home = home
         self._name = ""
@@ -107,6 +106,20 @@ class Ledger:
         self._rest_until = -inf
         self._said_at = -inf
         self._stamp: object = None
+
+    # The library of the database is imported when it is first needed.
+
+    @cached_property
+    def _budgets(self) -> Budgets:
+        from corral.routing.budgets import Budgets
+
+        return Budgets(self._database, self._clock)
+
+    @cached_property
+    def _treasury(self) -> Treasury:
+        from corral.routing.treasury import Treasury
+
+        return Treasury(self._database)
 
     @property
     def awake(self) -> bool:
@@ -413,6 +426,8 @@ class Ledger:
 
     def _order(self, journal: Journal, home: str) -> Exchange:
         """What to say to the database. What is given back cannot be spent from here on."""
+        from corral.routing.treasury import Exchange
+
         gives: dict[Key, int] = {}
         wants: dict[Key, int] = {}
         for account in self._live:
@@ -437,6 +452,8 @@ class Ledger:
 
     def _heard(self, order: Exchange, found: dict[Key, Standing]) -> None:
         """Take over what the database said, and serve those that wait, in turn."""
+        from corral.routing.treasury import Standing
+
         for account in self._live:
             standing = found[account.key] if account.key in found else Standing(0)
             before = account.free
@@ -456,6 +473,8 @@ class Ledger:
             self._serve(waiter, found)
 
     def _serve(self, waiter: Waiter, found: dict[Key, Standing]) -> None:
+        from corral.routing.treasury import Standing
+
         short = waiter.group.short(waiter.amounts)
         try:
             if short is None:
