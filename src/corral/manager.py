@@ -17,7 +17,7 @@ from corral.errors import Conflict, CorralError, ModelNotFound
 from corral.routing.generation import Generator, first_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping
     from types import TracebackType
 
     from corral.domain.models import Installed
