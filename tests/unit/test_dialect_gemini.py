@@ -197,8 +197,18 @@ SHOWN = {"includeThoughts": True}
     [
         (Thinking("high"), Profile(thinking="budget"), {"thinkingBudget": 24576, **SHOWN}, ()),
         (Thinking("none"), Profile(thinking="budget", thinking_range=(128, 9)), {"thinkingBudget": 9}, ("thinking",)),
-        (Thinking(budget=64), Profile(thinking="budget", thinking_range=(128, 999)), {"thinkingBudget": 128, **SHOWN}, 0),
-        (Thinking(budget=-1), Profile(thinking="budget", thinking_range=(128, 999)), {"thinkingBudget": -1, **SHOWN}, ()),
+        (
+            Thinking(budget=64),
+            Profile(thinking="budget", thinking_range=(128, 999)),
+            {"thinkingBudget": 128, **SHOWN},
+            0,
+        ),
+        (
+            Thinking(budget=-1),
+            Profile(thinking="budget", thinking_range=(128, 999)),
+            {"thinkingBudget": -1, **SHOWN},
+            (),
+        ),
         (Thinking(budget=9000), Profile(thinking="level"), {"thinkingLevel": "HIGH", **SHOWN}, ("thinking.budget",)),
         (Thinking("none"), Profile(thinking="level"), {"thinkingLevel": "MINIMAL"}, ("thinking",)),
         (Thinking("low"), Profile(thinking="none"), None, ("thinking",)),
