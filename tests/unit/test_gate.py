@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from corral.config import Settings, load
 from corral.config.traffic import AuthSettings
 from corral.db.engine import Database
-from corral.domain.callers import LOCAL, SERVER
+from corral.domain.callers import LOCAL, SERVER, Scope
 from corral.domain.keys import KeyWish
 from corral.errors import DatabaseError, Forbidden, HostRefused, InvalidRequest, Unauthorized, UnsafeBind
 from corral.gateway.auth import NOBODY, Gate, Head, check_exposure, offered, queried, redacted
@@ -180,8 +180,27 @@ async def test_a_request_names_its_project(settings: Settings, keys: Keys) -> No
     same = [gate.admit(Head([HOST, (b"x-api-key", bound.encode()), (b"x-corral-project", b"docs")])) for _ in range(2)]
     assert same[0] is same[1]
     for number in range(3000):
-        ask(free, b"p%d" % number)
+        ask(TOKEN, b"p%d" % number)
     assert len(gate._projects) <= 1024
+
+
+async def test_the_projects_that_a_key_makes_up_have_an_end(settings: Settings, keys: Keys) -> None:
+    gate = Gate(settings, keys, TOKEN)
+    _, free = await keys.create(KeyWish("free"), TERMINAL)
+    _, other = await keys.create(KeyWish("other"), TERMINAL)
+    _, manager = await keys.create(KeyWish("manager", scope=Scope.MANAGE), TERMINAL)
+
+    def ask(secret: str, project: bytes) -> None:
+        gate.admit(Head([HOST, (b"x-api-key", secret.encode()), (b"x-corral-project", project)]))
+
+    for number in range(100):
+        ask(free, b"p%d" % number)
+    with pytest.raises(Forbidden, match="100 projects"):
+        ask(free, b"one-more")
+    ask(free, b"p7")
+    ask(other, b"one-more")
+    for number in range(200):
+        ask(manager, b"p%d" % number)
 
 
 STYLES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -235,3 +236,40 @@ async def test_a_translated_stream_without_an_end_is_not_whole():
     assert b"message_stop" not in heard
     assert isinstance(failure, UpstreamUnreachable)
     assert isinstance((await all_of(Answer(ROLE, ERROR)))[1], Refused)
+
+
+@pytest.mark.parametrize(
+    ("usage", "billed"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}, Usage(3, 5)),
+        ({"prompt_tokens": 0, "completion_tokens": 5, "total_tokens": 5}, Usage(0, 5)),
+        ({}, None),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None),
+        ({"prompt_tokens": 3, "completion_tokens": -5, "total_tokens": 8}, None),
+        ({"total_tokens": 8}, None),
+        ({"prompt_tokens": 3, "completion_tokens": "many"}, None),
+    ],
+)
+def test_words_cost_something_whatever_the_vendor_says_of_them(usage, billed):
+    passage, _ = passing(Answer(), stream=False)
+    choice = {"index": 0, "message": {"role": "assistant", "content": "words"}, "finish_reason": "stop"}
+
+    passage.whole(json.dumps({"choices": [choice], "usage": usage}).encode())
+    used, cost = passage.used(None)
+
+    if billed is not None:
+        assert used == billed
+    else:
+        assert used.input == 10  # reckoned
+        assert used.output > 0
+    assert cost == PRICE.cost(used) > 0
+
+
+def test_an_answer_that_the_vendor_kept_back_may_cost_nothing():
+    passage, _ = passing(Answer(), stream=False)
+    choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+
+    passage.whole(json.dumps({"choices": [choice], "usage": usage}).encode())
+
+    assert passage.used(None)[0] == Usage(3, 0)

@@ -26,7 +26,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from corral.domain.callers import LOCAL, SERVER, Caller
+from corral.domain.callers import LOCAL, SERVER, Caller, Scope
 from corral.errors import Forbidden, HostRefused, InvalidRequest, Unauthorized, UnsafeBind
 from corral.routing.keys import PREFIX, PROJECT, Keys
 
@@ -46,6 +46,8 @@ _NOTED = {b"content-length": "length", b"origin": "origin", b"anthropic-beta": "
 _NO_KEY = b"?"
 """It is nobody's, and not the same as none."""
 _REMEMBERED = 1024
+_MOST_PROJECTS = 100
+"""Projects that a key without a list of them may name, for as long as the server runs."""
 
 NOBODY = Caller("nobody", "nobody in particular", models=("",))
 """Who asks on a public route, where nobody's key is looked at."""
@@ -165,6 +167,7 @@ class Gate:
         self._names = {"localhost", host, *(name.lower() for name in settings.server.allowed_hosts)}
         self._known: set[bytes] = set()
         self._projects: dict[tuple[Caller, bytes], Caller] = {}
+        self._named: dict[str, set[str]] = {}
 
     @property
     def closed(self) -> bool:
@@ -249,6 +252,16 @@ class Gate:
                 f"It is for: {', '.join(caller.projects)}.",
                 param="x-corral-project",
             )
+        if not caller.projects and not caller.may(Scope.MANAGE):
+            # Each name is a row of every hour: those that a key makes up must have an end.
+            named = self._named.setdefault(caller.id, set())
+            if name not in named and len(named) >= _MOST_PROJECTS:
+                raise Forbidden(
+                    f"The key {caller.name!r} has named {_MOST_PROJECTS} projects already.",
+                    "Give it a list of its projects: corral keys create NAME --project PROJECT",
+                    param="x-corral-project",
+                )
+            named.add(name)
         found = caller if name == caller.project else replace(caller, project=name)
         if len(self._projects) >= _REMEMBERED:
             self._projects.clear()

@@ -281,9 +281,11 @@ class Carrying:
         if len(missed) == 1 and not self.plan.dropped:
             return last
         plain = first.error if isinstance(first, Refused) else first
-        rest = [f"In its place {each.model!r} was asked: {each.message}" for each in list(missed.values())[1:]]
-        rest += [f"{each.model!r} was not asked: {each.reason}." for each in self.plan.dropped]
-        return type(plain)(" ".join((plain.message, *rest)), plain.hint, retry_after=plain.retry_after)
+        said = [plain.message]
+        said += [f"In its place {each.model!r} was asked: {each.message}" for each in list(missed.values())[1:]]
+        said += [f"{each.model!r} was not asked: {each.reason}" for each in self.plan.dropped]
+        words = " ".join(f"{each.rstrip().rstrip('.')}." for each in said)
+        return type(plain)(words, plain.hint, retry_after=plain.retry_after)
 
     def _ended(self, error: CorralError) -> CorralError:
         """`error`, which is on record."""
@@ -291,7 +293,9 @@ class Carrying:
         status = error.told if isinstance(error, Refused) else error.http_status
         record.status, record.error, record.message = status, error.code, error.message
         record.attempts, record.wait_ms, record.ended = self.tries, self.wait_ms, perf_counter()
-        record.cost = 0 if self.tries else None  # beside that of the attempts
+        if self.tries:
+            record.model = self.tries[-1].model
+            record.cost = 0  # beside that of the attempts
         record.drops = self._drops()
         self._note(record)
         return error

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from corral.db.engine import Database
     from corral.domain.callers import Caller
     from corral.domain.ports import Clock
@@ -274,6 +276,9 @@ class Ledger:
             ended = self._current.get(account.budget.id) is not account
             account.recalled = account.recalled or ended or now - account.idle_since >= IDLE
             idle = idle or (account.recalled and account.free > 0) or (ended and account.done)
+        if idle:
+            # What is offered back cannot be spent until the database has answered: it must be there to take it.
+            await self._database.read(_look)
         if idle or any(account.settled != account.booked for account in self._live) or self._silent(now):
             await self._exchange()
 
@@ -488,3 +493,8 @@ class Ledger:
     def _shorten(self, journal: Journal, applied: int) -> None:
         names: Sequence[bytes] = [naming(account.number, *account.key) for account in self._live]
         journal.shorten(applied, names, [hold.line() for hold in self._holds.values()])
+
+
+async def _look(connection: AsyncConnection) -> None:
+    """Ask for nothing."""
+    await connection.exec_driver_sql("SELECT 1")

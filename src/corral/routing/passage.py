@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from corral.dialects.canonical import Stop
+from corral.dialects.form import Kind
 from corral.dialects.meter import Meter as PlainMeter
 from corral.domain.money import Usage
 from corral.errors import CorralError, UpstreamError, UpstreamUnreachable
@@ -126,12 +128,19 @@ class Passage:
         to its end; a vendor has read the prompt of one of which nothing went, too.
         """
         usage, pieces = self.meter.usage, self._heard
+        if usage is not None and not usage.output and not self.price.free and self._wrote():
+            usage = None  # it tells nonsense: words cost something, whatever it says
         if usage is None:
             if pieces or (outcome is not None and (outcome.bytes or self.answer.engine.remote)):
                 usage = Usage(self.calling.prompt().input, pieces)
         elif outcome is not None and usage.output < pieces and self.meter.stop is None:
             usage = replace(usage, output=pieces)  # some tell at the beginning what they have written by then
         return self._costing(usage)
+
+    def _wrote(self) -> bool:
+        """Whether the answer has words in it, as far as its kind and its end tell."""
+        kind = self.answer.sent.way.spoken.kind
+        return bool(self._heard) and kind in {Kind.CHAT, Kind.TEXT} and self.meter.stop not in {Stop.FILTER, None}
 
     def abandon(self) -> None:
         """Nobody wants the answer any more."""
