@@ -9,8 +9,9 @@ import pytest
 
 from corral.domain.callers import LOCAL
 from corral.domain.money import Price, Tier
+from corral.errors import DatabaseError
 from corral.gateway.inference.doors import DOORS, Asked, read
-from corral.routing.purse import worst
+from corral.routing.purse import Purse, worst
 
 PRICE = Price((Tier(input=0, output=1_000_000),))
 """A nanodollar for each token of answer, nothing for the prompt."""
@@ -58,3 +59,22 @@ def test_a_prompt_counts_for_each_of_its_bytes_and_a_picture_for_the_most_that_o
     assert None not in (text, longer, seen)
     assert longer - text >= 2000  # type: ignore[operator]
     assert 10_000 < seen < 100_000  # type: ignore[operator]
+
+
+async def test_who_only_asks_is_not_told_where_the_database_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Away:
+        awake = True
+
+        def accounts(self, *_: str) -> tuple[str, ...]:
+            return ("b-1",)
+
+        async def reserve(self, *_: Any) -> None:
+            raise DatabaseError("The database postgresql://owner@db.example/books failed.")
+
+    purse = Purse(Away(), lambda _: PRICE, lambda: 4096)  # type: ignore[arg-type] # all that is asked of it
+
+    with pytest.raises(DatabaseError, match="The budget cannot be looked up") as refused:
+        await purse.reserve(order(max_tokens=7), PRICE, "m")
+
+    assert "db.example" not in str(refused.value)
+    assert "db.example" in caplog.text

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from corral.domain.models import Capability
 from corral.domain.money import FREE
+from corral.errors import DatabaseError
 from corral.routing.bounds import input_upper, worst_case
 from corral.routing.ledger import NOTHING, Amounts, Hold
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from corral.lifecycle.engines import Engine
     from corral.routing.ledger import Ledger
     from corral.routing.order import Order
+
+_log = logging.getLogger("corral.ledger")
 
 _LONGEST_ANSWER = 600.0
 """Seconds of an engine's work that are held, where it costs by the time."""
@@ -73,7 +76,14 @@ class Purse:
             DatabaseError: whether there is enough cannot be told.
         """
         limit = self.limit(order)
-        found = await self.ledger.reserve(order.caller, worst(order, price, limit), model)
+        try:
+            found = await self.ledger.reserve(order.caller, worst(order, price, limit), model)
+        except DatabaseError as error:
+            # Where the database is, and whose, is nothing for those who only ask.
+            _log.warning("a request of %s is refused: %s", order.caller.id, error)
+            raise DatabaseError(
+                "The budget cannot be looked up: the database is away.", "Try again. The server's log says more."
+            ) from error
         return found, limit if found is not NOTHING else None
 
 
