@@ -566,9 +566,10 @@ def test_what_serve_prints_can_be_typed(tmp_path: Path) -> None:
 def test_a_key_is_asked_for_and_given(tmp_path: Path) -> None:
     keyed = Yard(tmp_path, {"CORRAL_API_KEY": "a-key-of-some-length"})
     keyed.configure(CONFIG)
-    with keyed.serving():
+    with keyed.serving() as url:
         assert keyed.run("run", "parrot", "hi").stdout == "hi\n"
-        done = Yard(tmp_path).run("ps", "--json", code=1)
+        Yard(tmp_path).run("ps")  # the terminal of the server's own home needs none
+        done = Yard(tmp_path).run("ps", "--json", "--url", url, code=1)
         assert json.loads(done.stderr)["error"]["code"] == "unauthorized"
         wrong = Yard(tmp_path, {"CORRAL_API_KEY": "another"}).run("run", "parrot", "hi", code=1)
         assert wrong.stderr.startswith("error: ")

@@ -15,7 +15,6 @@ them.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -51,22 +50,32 @@ _LESS = settings(max_examples=20, deadline=None, suppress_health_check=list(Heal
 _MORE = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def existing(name: str) -> bool:
-    return importlib.util.find_spec(f"corral.dialects.{forms._WHERE[name]}") is not None
+def of_kind(*kinds: Kind) -> list[str]:
+    """The names of the forms of these kinds."""
+    return [name for name in forms.names() if forms.form(name).kind in kinds]
 
 
 @pytest.fixture(params=forms.names())
 def form(request) -> Form:
-    if not existing(request.param):
-        pytest.skip(f"there is no module for {request.param} yet")
     return forms.form(request.param)
 
 
-@pytest.fixture
-def chatty(form: Form) -> Form:
-    if form.kind not in CHATTY:
-        pytest.skip("this form has no streams")
-    return form
+@pytest.fixture(params=of_kind(*CHATTY))
+def chatty(request) -> Form:
+    """A form that has streams."""
+    return forms.form(request.param)
+
+
+@pytest.fixture(params=of_kind(Kind.EMBEDDINGS))
+def embedding(request) -> Form:
+    """A form for vectors."""
+    return forms.form(request.param)
+
+
+@pytest.fixture(params=of_kind(Kind.RERANK))
+def ranking_form(request) -> Form:
+    """A form for rankings."""
+    return forms.form(request.param)
 
 
 def examples(form: Form, suffix: str) -> dict[str, Any]:
@@ -269,10 +278,9 @@ def test_a_stream_comes_back(chatty: Form, data: st.DataObject) -> None:
 
 @_LESS
 @given(data=st.data())
-def test_vectors_come_back(form: Form, data: st.DataObject) -> None:
+def test_vectors_come_back(embedding: Form, data: st.DataObject) -> None:
     """As many as there were inputs: some forms take one at a time."""
-    if form.kind is not Kind.EMBEDDINGS:
-        pytest.skip("this form has no vectors")
+    form = embedding
     request = asked(form)
     count = len(request.inputs)
     vector = st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=2)
@@ -282,9 +290,8 @@ def test_vectors_come_back(form: Form, data: st.DataObject) -> None:
     assert [list(each) for each in again.vectors] == numbers
 
 
-def test_a_ranking_comes_back(form: Form) -> None:
-    if form.kind is not Kind.RERANK:
-        pytest.skip("this form has no rankings")
+def test_a_ranking_comes_back(ranking_form: Form) -> None:
+    form = ranking_form
     request = asked(form)
     ranking = Ranking("model", ((1, 0.75), (0, 0.25)), Usage(5))
     assert form.read_reply(form.write_reply(ranking, request)).scores == ranking.scores
