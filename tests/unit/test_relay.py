@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from corral.kit.relay import Clients, respond
+from corral.kit.relay import Clients, relay, respond
 
 
 class Wire:
@@ -104,3 +104,56 @@ async def test_respond_sends_a_head_and_one_body():
         (b"x-request-id", b"r1"),
     ]
     assert body == {"type": "http.response.body", "body": b'{"a":1}'}
+
+
+class Events:
+    """A stream of an engine that said beforehand how long it will be, and comes in two pieces."""
+
+    status = 200
+    framed = whole = False
+    pieces = (b'data: {"a": 1}\n\n', b"data: [DONE]\n\n")
+
+    def __init__(self):
+        self.content_length = sum(map(len, self.pieces))
+        self.headers = [(b"content-type", b"text/event-stream")]
+
+    def header(self, name):
+        return dict(self.headers).get(name)
+
+    async def read(self):
+        return b"".join(self.pieces)
+
+    async def __aiter__(self):
+        for piece in self.pieces:
+            yield piece
+
+    def close(self):
+        pass
+
+
+class Adding:
+    """An onlooker that adds a comment to every piece."""
+
+    def whole(self, body):
+        return body
+
+    def passing(self, data, *, first):
+        return b": hi\n\n" + data
+
+    def tail(self, data):
+        pass
+
+    def over(self, error):
+        return b""
+
+
+async def test_a_stream_that_is_added_to_is_not_said_to_be_as_long_as_before():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await relay(Events(), send, lambda _: b"", onlooker=Adding())
+
+    assert b"content-length" not in dict(sent[0]["headers"])
+    assert b"".join(message.get("body", b"") for message in sent[1:]).count(b": hi") == 2

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from corral.domain.callers import LOCAL
 from corral.domain.generation import GenerationConfig
 from corral.gateway.api import runtime
 from corral.gateway.api.streaming import Streaming
@@ -45,7 +46,7 @@ async def never() -> MutableMapping[str, Any]:
 
 async def test_a_client_that_left_before_the_head_could_be_sent_does_not_keep_the_engine_busy() -> None:
     generator: Any = Generator()
-    answer = Streaming(runtime._generated(generator, "m", GenerationConfig("x"), None))
+    answer = Streaming(runtime._generated(generator, "m", GenerationConfig("x"), None, LOCAL))
 
     async def send(_: MutableMapping[str, Any]) -> None:
         raise OSError("the client is gone")

@@ -275,10 +275,10 @@ async def _send_arriving(
     if kind.startswith(_STREAMED):
         headers = [h for h in headers if h[0] != b"cache-control"]
         headers.extend(_UNBUFFERED)
-    if response.content_length is not None:
+    plain = response.framed or (kind.startswith(_STREAMED) and response.header(b"content-encoding") is None)
+    if response.content_length is not None and not plain:  # an onlooker may add to events, and take away
         headers.append((b"content-length", b"%d" % response.content_length))
     start: Message = {"type": "http.response.start", "status": outcome.status, "headers": headers}
-    plain = response.framed or (kind.startswith(_STREAMED) and response.header(b"content-encoding") is None)
     if plain:
         splitter = Whole() if response.framed else Splitter() if kind.startswith(_EVENTS) else Lines()
         await _send_events(response, splitter, send, render, start, outcome, onlooker)
