@@ -57,6 +57,30 @@ class ImportPlan:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
+def yaml_mapping(path: Path) -> Mapping[str, Any]:
+    """What a YAML file of another program holds; empty where that is no mapping. Blocks.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_TEXT + 1)
+        content = yaml.safe_load(data) if len(data) <= _MOST_TEXT else None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not YAML.", "Check the file.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value` where it is a mapping; else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
 def plan_ollama(folder: Path) -> ImportPlan:
     """Install every whole model of Ollama's `folder` under the name that it has there, from the files that lie there.
 

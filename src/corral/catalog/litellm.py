@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from corral.catalog._litellm_models import Deployment, UnfitError, deployment
-from corral.catalog.imports import ImportPlan
+from corral.catalog.imports import ImportPlan, mapping, yaml_mapping
 from corral.domain.models import check_name
 from corral.errors import ConfigError, InvalidName
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-_MOST_TEXT = 1 << 20
 _POLICIES: Mapping[str, str] = {
     "simple-shuffle": "weighted",
     "least-busy": "least_busy",
@@ -108,8 +105,8 @@ class _Planning:
     def __init__(self, content: Mapping[str, Any], env: Mapping[str, str]) -> None:
         self._content = content
         self._env = env
-        self._router = _mapping(content.get("router_settings"))
-        self._own = _mapping(content.get("litellm_settings"))
+        self._router = mapping(content.get("router_settings"))
+        self._own = mapping(content.get("litellm_settings"))
         self._skipped: list[tuple[str, str]] = []
         self._groups: dict[str, _Group] = {}
         self._models: dict[str, dict[str, Any]] = {}
@@ -137,8 +134,8 @@ class _Planning:
 
     def _read(self) -> None:
         credentials = {
-            str(item.get("credential_name")): _mapping(item.get("credential_values"))
-            for item in map(_mapping, _list(self._content.get("credential_list")))
+            str(item.get("credential_name")): mapping(item.get("credential_values"))
+            for item in map(mapping, _list(self._content.get("credential_list")))
         }
         for number, item in enumerate(self._content["model_list"], 1):
             name = item.get("model_name") if isinstance(item, dict) else None
@@ -258,7 +255,7 @@ class _Planning:
         return bounds
 
     def _alias(self) -> None:
-        for name, target in _mapping(self._router.get("model_group_alias")).items():
+        for name, target in mapping(self._router.get("model_group_alias")).items():
             alias = str(name)
             meant = str(target.get("model") if isinstance(target, dict) else target)
             if meant not in self._groups:
@@ -304,7 +301,7 @@ class _Planning:
             self._skipped += [
                 (key, _instead(key)) for key in sorted(map(str, section.keys() - known)) if section.get(key)
             ]
-        general = _mapping(self._content.get("general_settings"))
+        general = mapping(self._content.get("general_settings"))
         self._skipped += [(key, _instead(key)) for key in sorted(map(str, general))]
         rest = sorted(map(str, self._content.keys() - _SECTIONS))
         self._skipped += [(key, _instead(key)) for key in rest]
@@ -317,25 +314,14 @@ def _instead(key: str) -> str:
 def _pairs(value: object) -> list[tuple[str, list[Any]]]:
     """A list of mappings `{name: [others]}`, or one such mapping."""
     items = [value] if isinstance(value, dict) else _list(value)
-    return [(str(name), _list(others)) for item in items for name, others in _mapping(item).items()]
+    return [(str(name), _list(others)) for item in items for name, others in mapping(item).items()]
 
 
 def _content(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_TEXT + 1)
-        content = yaml.safe_load(data) if len(data) <= _MOST_TEXT else None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML.", "Check the file.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model_list"), list):
+    content = yaml_mapping(path)
+    if not isinstance(content.get("model_list"), list):
         raise ConfigError(f"{path} has no list `model_list`.", "It should be a config.yaml of LiteLLM's proxy.")
     return content
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _list(value: object) -> list[Any]:

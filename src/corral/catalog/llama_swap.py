@@ -13,9 +13,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from corral.catalog.imports import ImportPlan
+from corral.catalog.imports import ImportPlan, mapping, yaml_mapping
 from corral.domain.models import check_name
 from corral.errors import ConfigError, InvalidName
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_MOST_TEXT = 1 << 20
 _ENV = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
 _LEFT = re.compile(r"\$\{(?!PORT\}|PID\})([^}]*)\}")
 _LOOPBACK = re.compile(r"https?://(localhost|127\.0\.0\.1):\$\{PORT\}/?")
@@ -69,12 +66,12 @@ def plan_llama_swap(path: Path, env: Mapping[str, str]) -> ImportPlan:
     content = _content(path)
     skipped: list[tuple[str, str]] = []
     models: dict[str, Mapping[str, Any]] = {}
-    macros, preload = _mapping(content.get("macros")), _preloaded(content)
-    for key, item in _mapping(content.get("models")).items():
+    macros, preload = mapping(content.get("macros")), _preloaded(content)
+    for key, item in mapping(content.get("models")).items():
         name = str(key)
         try:
             check_name(name)
-            entry = _Entry(name, _mapping(item), {**macros, **_mapping(_mapping(item).get("macros"))}, env)
+            entry = _Entry(name, mapping(item), {**macros, **mapping(mapping(item).get("macros"))}, env)
             made, aliases = entry.made(content.get("globalTTL"))
         except InvalidName as error:
             skipped.append((name[:200], error.message))
@@ -198,12 +195,12 @@ class _Entry:
             self.reasons.append("A line of `env` is not NAME=value.")
 
     def _filters(self, options: dict[str, Any]) -> None:
-        filters = _mapping(self._item.get("filters"))
+        filters = mapping(self._item.get("filters"))
         stripped = self._filled(_text(filters.get("stripParams") or filters.get("strip_params")), self._macros)
         names = sorted({name.strip() for name in stripped.split(",")} - {"", "model"})
         if names:
             options["strip"] = names
-        given = {str(name): value for name, value in _mapping(filters.get("setParams")).items() if name != "model"}
+        given = {str(name): value for name, value in mapping(filters.get("setParams")).items() if name != "model"}
         if given:
             options["set"] = json.loads(self._filled(json.dumps(given), self._macros))
         strange = sorted(map(str, filters.keys() - {"stripParams", "strip_params", "setParams"}))
@@ -230,8 +227,8 @@ def _groups(
     """The groups, and for all models that are in none llama-swap's own rule: one at a time, alone."""
     groups: dict[str, Mapping[str, Any]] = {}
     grouped: set[str] = set()
-    for key, item in _mapping(content.get("groups")).items():
-        group = _mapping(item)
+    for key, item in mapping(content.get("groups")).items():
+        group = mapping(item)
         listed = group.get("members")
         members = [str(member) for member in listed] if isinstance(listed, list) else []
         known = [member for member in members if member in models]
@@ -257,8 +254,8 @@ def _peers(
 ) -> dict[str, dict[str, Any]]:
     """Models of servers elsewhere. One that is here as well is asked here, as llama-swap does."""
     found: dict[str, dict[str, Any]] = {}
-    for key, item in _mapping(content.get("peers")).items():
-        peer, where = _mapping(item), f"peers.{key}"[:200]
+    for key, item in mapping(content.get("peers")).items():
+        peer, where = mapping(item), f"peers.{key}"[:200]
         proxy = _text(peer.get("proxy")).rstrip("/")
         if not proxy.startswith(("http://", "https://")) or set(proxy) & set("?#@${} "):
             skipped.append((where, "Its `proxy` is no address, or has more in it than one."))
@@ -303,10 +300,10 @@ def _peers_key(
 
 
 def _peers_filters(where: str, peer: Mapping[str, Any], skipped: list[tuple[str, str]]) -> dict[str, Any]:
-    filters = _mapping(peer.get("filters"))
+    filters = mapping(peer.get("filters"))
     stripped = {name.strip() for name in _text(filters.get("stripParams")).split(",")} - {"", "model"}
     found: dict[str, Any] = {"drop": sorted(stripped)} if stripped else {}
-    given = {str(name): value for name, value in _mapping(filters.get("setParams")).items() if name != "model"}
+    given = {str(name): value for name, value in mapping(filters.get("setParams")).items() if name != "model"}
     if given:
         found["extra"] = given
         skipped.append((where, "`setParams` fills in what a request does not say; what it says is not overridden."))
@@ -317,26 +314,15 @@ def _peers_filters(where: str, peer: Mapping[str, Any], skipped: list[tuple[str,
 
 
 def _preloaded(content: Mapping[str, Any]) -> set[str]:
-    listed = _mapping(_mapping(content.get("hooks")).get("on_startup")).get("preload")
+    listed = mapping(mapping(content.get("hooks")).get("on_startup")).get("preload")
     return {str(item) for item in listed} if isinstance(listed, list) else set()
 
 
 def _content(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_TEXT + 1)
-        content = yaml.safe_load(data) if len(data) <= _MOST_TEXT else None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML.", "Check the file.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
+    content = yaml_mapping(path)
+    if not isinstance(content.get("models"), dict):
         raise ConfigError(f"{path} has no mapping `models`.", "It should be a config.yaml of llama-swap.")
     return content
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str:

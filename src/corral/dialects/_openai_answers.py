@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from corral.dialects.canonical import Failed, Stop
 from corral.dialects.form import Fault
 from corral.domain.money import Usage
 
 if TYPE_CHECKING:
+    from corral.dialects.canonical import Begun, Reply
     from corral.errors import CorralError
 
 OVERFLOW = "context_length_exceeded"
@@ -234,3 +237,45 @@ def failed_of(value: Any, status: int | None = None) -> Failed:
 def call_id(reply_id: str, index: int) -> str:
     """An id for the call with this number in an answer of an engine that gives none."""
     return f"call_{reply_id[-40:]}_{index}" if reply_id else f"call_{index}"
+
+
+class Errors:
+    """Errors, which all calls of the dialect share."""
+
+    dialect = "openai"
+
+    def write_error(self, error: CorralError) -> dict[str, Any]:
+        """An error in OpenAI's envelope."""
+        return write_error(error)
+
+    def read_error(self, status: int, document: Any) -> Fault:
+        """An engine's error; the code of one for want of context is `context_length_exceeded`."""
+        return read_fault(status, document)
+
+    def write_fault(self, fault: Fault, status: int) -> dict[str, Any]:
+        """A vendor's refusal in OpenAI's envelope."""
+        return write_fault(fault, status)
+
+
+def completion(kind: str, reply: Reply, choice: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole answer with one choice; `kind` is what it calls itself."""
+    document: dict[str, Any] = {
+        "id": reply.id,
+        "object": kind,
+        "created": reply.created,
+        "model": reply.model,
+        "choices": [choice],
+    }
+    if reply.usage is not None:
+        document["usage"] = write_usage(reply.usage)
+    return document
+
+
+def chunk_head(kind: bytes, begun: Begun) -> bytes:
+    """How every chunk of a stream begins, up to its choices."""
+    return b'data: {"id":%s,"object":"%b","created":%d,"model":%s,"choices":' % (
+        orjson.dumps(begun.id),
+        kind,
+        begun.created,
+        orjson.dumps(begun.model),
+    )

@@ -236,12 +236,7 @@ class ChatWriter:
         return b""
 
     def _start(self, begun: Begun | None = None) -> bytes:
-        begun = begun or Begun()
-        self._head = b'data: {"id":%s,"object":"chat.completion.chunk","created":%d,"model":%s,"choices":' % (
-            orjson.dumps(begun.id),
-            begun.created,
-            orjson.dumps(begun.model),
-        )
+        self._head = answers.chunk_head(b"chat.completion.chunk", begun or Begun())
         self._head += b'[{"index":0,"delta":'
         return self._head
 

@@ -128,12 +128,7 @@ class TextWriter:
         return b""
 
     def _start(self, begun: Begun | None = None) -> bytes:
-        begun = begun or Begun()
-        self._head = b'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,"choices":' % (
-            orjson.dumps(begun.id),
-            begun.created,
-            orjson.dumps(begun.model),
-        )
+        self._head = answers.chunk_head(b"text_completion", begun or Begun())
         return self._head
 
     def _chunk(self, text: bytes, probs: bytes, reason: bytes) -> bytes:

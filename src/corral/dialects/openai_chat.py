@@ -42,7 +42,7 @@ from corral.dialects.canonical import (
     Thought,
     unsaid,
 )
-from corral.dialects.form import Fault, Kind, Profile, Written
+from corral.dialects.form import Kind, Profile, Written
 from corral.dialects.meter import Keys, Meter
 from corral.errors import InvalidRequest
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from corral.domain.money import Usage
-    from corral.errors import CorralError
 
 NAME = "openai.chat"
 METERED = Keys(
@@ -87,11 +86,10 @@ _MEANS_NOTHING: dict[str, tuple[Any, ...]] = {"store": (False,), "modalities": (
 _EFFORTS = ((1024, "minimal"), (4096, "low"), (16384, "medium"))
 
 
-class Chat:
+class Chat(answers.Errors):
     """`/chat/completions`."""
 
     name = NAME
-    dialect = "openai"
     kind = Kind.CHAT
     media = b"text/event-stream"
 
@@ -214,16 +212,7 @@ class Chat:
             "logprobs": None if reply.logprobs is None else {"content": reply.logprobs, "refusal": None},
             "finish_reason": answers.REASONS[reply.stop],
         }
-        document = {
-            "id": reply.id,
-            "object": "chat.completion",
-            "created": reply.created,
-            "model": reply.model,
-            "choices": [choice],
-        }
-        if reply.usage is not None:
-            document["usage"] = answers.write_usage(reply.usage)
-        return document
+        return answers.completion("chat.completion", reply, choice)
 
     def stream_reader(self) -> ChatReader:
         """For one stream of an engine."""
@@ -236,18 +225,6 @@ class Chat:
     def meter(self) -> Meter:
         """For one answer that is relayed."""
         return Meter(METERED)
-
-    def write_error(self, error: CorralError) -> dict[str, Any]:
-        """An error in OpenAI's envelope."""
-        return answers.write_error(error)
-
-    def read_error(self, status: int, document: Any) -> Fault:
-        """An engine's error; the code of one for want of context is `context_length_exceeded`."""
-        return answers.read_fault(status, document)
-
-    def write_fault(self, fault: Fault, status: int) -> dict[str, Any]:
-        """A vendor's refusal in OpenAI's envelope."""
-        return answers.write_fault(fault, status)
 
 
 def extra_of(document: Mapping[str, Any], said: frozenset[str]) -> dict[str, Any]:

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from corral.domain.money import Usage
-    from corral.errors import CorralError
 
 NAME = "openai.responses"
 _METERED = Keys(
@@ -77,11 +76,10 @@ _KEPT_ELSEWHERE = {
 }
 
 
-class Responses:
+class Responses(answers.Errors):
     """`/responses`."""
 
     name = NAME
-    dialect = "openai"
     kind = Kind.CHAT
     media = b"text/event-stream"
 
@@ -208,18 +206,6 @@ class Responses:
     def meter(self) -> ResponsesMeter:
         """For one answer that is relayed."""
         return ResponsesMeter(_METERED)
-
-    def write_error(self, error: CorralError) -> dict[str, Any]:
-        """An error in OpenAI's envelope."""
-        return answers.write_error(error)
-
-    def read_error(self, status: int, document: Any) -> Fault:
-        """An engine's error; the code of one for want of context is `context_length_exceeded`."""
-        return answers.read_fault(status, document)
-
-    def write_fault(self, fault: Fault, status: int) -> dict[str, Any]:
-        """A vendor's refusal in OpenAI's envelope."""
-        return answers.write_fault(fault, status)
 
 
 class ResponsesMeter(Meter):

@@ -31,7 +31,7 @@ from corral.dialects.canonical import (
     Vectors,
     unsaid,
 )
-from corral.dialects.form import Fault, Kind, Profile, Written
+from corral.dialects.form import Kind, Profile, Written
 from corral.dialects.meter import Meter
 from corral.dialects.openai_chat import (
     METERED,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from corral.dialects.form import StreamReader, StreamWriter
     from corral.domain.money import Usage
-    from corral.errors import CorralError
 
 COMPLETIONS, EMBEDDINGS, RERANK = "openai.completions", "openai.embeddings", "openai.rerank"
 _CAN = frozenset(
@@ -63,29 +62,15 @@ _RANK_CAN = frozenset(("top", "documents_wanted"))
 _RANK_SAID = frozenset(("model", "query", "documents", "top_n", "return_documents"))
 
 
-class _Errors:
-    """Errors and the meter, which all calls of the dialect share."""
-
-    dialect = "openai"
+class _Metered(answers.Errors):
+    """Errors, and the meter of chat."""
 
     def meter(self) -> Meter:
         """For one answer that is relayed."""
         return Meter(METERED)
 
-    def write_error(self, error: CorralError) -> dict[str, Any]:
-        """An error in OpenAI's envelope."""
-        return answers.write_error(error)
 
-    def read_error(self, status: int, document: Any) -> Fault:
-        """An engine's error; the code of one for want of context is `context_length_exceeded`."""
-        return answers.read_fault(status, document)
-
-    def write_fault(self, fault: Fault, status: int) -> dict[str, Any]:
-        """A vendor's refusal in OpenAI's envelope."""
-        return answers.write_fault(fault, status)
-
-
-class _Whole(_Errors):
+class _Whole(_Metered):
     """A call whose answer always comes whole."""
 
     media: bytes | None = None
@@ -99,7 +84,7 @@ class _Whole(_Errors):
         raise NotSupported("This call has no streams.", param="stream")
 
 
-class Completions(_Errors):
+class Completions(_Metered):
     """`/completions`."""
 
     name = COMPLETIONS
@@ -187,16 +172,7 @@ class Completions(_Errors):
             "logprobs": _write_probs(reply.logprobs),
             "finish_reason": answers.TEXT_REASONS[reply.stop],
         }
-        document = {
-            "id": reply.id,
-            "object": "text_completion",
-            "created": reply.created,
-            "model": reply.model,
-            "choices": [choice],
-        }
-        if reply.usage is not None:
-            document["usage"] = answers.write_usage(reply.usage)
-        return document
+        return answers.completion("text_completion", reply, choice)
 
     def stream_reader(self) -> TextReader:
         """For one stream of an engine."""

@@ -16,7 +16,8 @@ from corral.kit.upstream import Timeouts, unsent
 from corral.routing.book import Amounts
 from corral.routing.dispatch import Ask
 from corral.routing.ledger import NOTHING, Hold
-from corral.routing.passage import BYTES_A_TOKEN, Passage
+from corral.routing.order import BYTES_A_TOKEN
+from corral.routing.passage import Passage
 from corral.routing.policies import Action, Verdict, classify
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from corral.dialects.form import Form
 from corral.domain.callers import LOCAL, Caller
 from corral.domain.models import Capability
 
+BYTES_A_TOKEN = 4
+"""Bytes of a request or an answer that are taken for a token where nobody counted."""
 _NOTHING: frozenset[Capability] = frozenset()
 
 

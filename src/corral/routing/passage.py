@@ -17,6 +17,7 @@ from corral.routing.book import Amounts
 from corral.routing.dispatch import Answer, broken
 from corral.routing.faults import Refused, concealed, refused
 from corral.routing.labels import Labelled
+from corral.routing.order import BYTES_A_TOKEN
 from corral.routing.policies import Verdict, judge, named_wait
 from corral.routing.priming import Primed, primed
 from corral.routing.soundness import check_whole, parsed_whole, sound_events, sound_lines
@@ -45,8 +46,6 @@ _LAST_EVENTS = {
 }
 _EVENTS = b"text/event-stream"
 _JSON = b"application/json"
-BYTES_A_TOKEN = 4
-"""Bytes of a request, or of a whole answer, that are taken for a token where nobody counted."""
 
 
 class Passage:

@@ -16,6 +16,7 @@ from corral.dialects.form import Fault
 from corral.errors import CorralError, UpstreamError, UpstreamProtocol, UpstreamUnreachable
 from corral.kit.sse import Lines, Splitter, data_of
 from corral.routing.faults import refused
+from corral.routing.order import BYTES_A_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,7 +32,6 @@ _OF_THE_BODY = frozenset((b"content-type", b"content-length", b"content-encoding
 _JSON = (b"content-type", b"application/json")
 _LONGEST = 32 * 1024 * 1024
 """Bytes of one event: more than any picture in one."""
-_BYTES_A_TOKEN = 4
 
 
 class Translated:
@@ -105,7 +105,7 @@ class Translated:
             UpstreamError: it broke, or is not what the engine's form may say, or reports an error.
         """
         body = await self._response.read()
-        self.pieces = len(body) // _BYTES_A_TOKEN
+        self.pieces = len(body) // BYTES_A_TOKEN
         document = parsed(body)
         try:
             if isinstance(document, dict) and document.get("error"):

@@ -16,9 +16,10 @@ from corral.domain.ports import Counter
 from corral.errors import CorralError
 from corral.gateway.body import read_body
 from corral.gateway.inference import openai
+from corral.gateway.inference.doors import named
 from corral.kit.relay import Clients, Outcome, Receive, Send, respond
 from corral.routing.composing import too_deep
-from corral.routing.order import Order
+from corral.routing.order import BYTES_A_TOKEN, Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,22 +30,17 @@ if TYPE_CHECKING:
     from corral.kit.http1 import Header
     from corral.lifecycle.engines import Engine
 
-_BYTES_A_TOKEN = 4
 _CHAT = frozenset((Capability.CHAT,))
 PATH = "/v1/messages/count_tokens"
 GEMINI_PATH = "/v1beta/models/{id}:countTokens"
-_ROOTS = ("/v1beta/models/", "/v1/models/", "/v1alpha/models/")
 
 
 def counted(path: str) -> tuple[str, str | None] | None:
     """The form that a counting path speaks, and the model where the path names it; None: it is no such path."""
     if path == PATH:
         return "anthropic.messages", None
-    if path.endswith(":countTokens"):
-        root = next((root for root in _ROOTS if path.startswith(root)), None)
-        if root is not None:
-            return "gemini.generate", path.removeprefix(root).removesuffix(":countTokens")
-    return None
+    model, method = named(path)
+    return ("gemini.generate", model) if method == "countTokens" else None
 
 
 class Counting:
@@ -101,7 +97,7 @@ class Counting:
                 found = await self._count(order, engine)
             headers: list[Header] = [(b"x-request-id", order.request_id.encode())]
             if found is None:
-                found = len(body) // _BYTES_A_TOKEN + 1
+                found = len(body) // BYTES_A_TOKEN + 1
                 headers.append((b"x-corral-estimated", b"true"))
             await respond(send, 200, orjson.dumps(write(found)), headers)
         outcome.client_gone = client.gone

@@ -87,12 +87,16 @@ GEMINI_PATHS = tuple(f"/v1beta/models/{{id}}:{method}" for method in _GEMINI)
 
 def gemini(path: str) -> tuple[Door, str] | None:
     """The door of one of Gemini's paths, `/v1beta/models/MODEL:METHOD`, with the model; None: it is none."""
-    root = next((root for root in _ROOTS if path.startswith(root)), None)
-    if root is None:
-        return None
-    model, _, method = path.removeprefix(root).rpartition(":")
+    model, method = named(path)
     door = _GEMINI.get(method)
     return None if door is None or not model else (door, model)
+
+
+def named(path: str) -> tuple[str, str]:
+    """Model and method of a path of Gemini's; empty where it is none."""
+    root = next((root for root in _ROOTS if path.startswith(root)), None)
+    model, _, method = path.removeprefix(root or path).rpartition(":")
+    return model, method
 
 
 def read(door: Door, body: bytes, asked: Asked) -> Order:
