@@ -19,7 +19,6 @@ PATIENCE = 1500  # vLLM takes 80 s to start on a machine that does nothing else,
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
-MIB = 1024**2
 NAMES = ("on-llamacpp", "on-transformers", "on-vllm")
 
 
@@ -28,7 +27,11 @@ def models(transformers_environment: Path, vllm_environment: Path) -> dict[str, 
     """The three of them in the words of the configuration."""
     small = {"context": 512, "slots": 2}
     return {
-        "on-llamacpp": {"runtime": "llamacpp", "source": "smollm2", "options": {**small, "threads": 1}},
+        "on-llamacpp": {
+            "runtime": "llamacpp",
+            "source": "smollm2",
+            "options": {"context": 8192, "slots": 2, "threads": 1},
+        },
         "on-transformers": {
             "runtime": "transformers",
             "source": "smollm2-hf",
@@ -89,6 +92,11 @@ def resident(server: Server) -> set[str]:
     return {name for name in NAMES if state(server, name)["state"] == "ready"}
 
 
+def unload(server: Server, model: str) -> None:
+    address = f"{server.url}/api/v1/runtime/models/unload?model_name={model}&force=true"
+    assert httpx.post(address, timeout=120).status_code == 200
+
+
 def held(server: Server) -> int:
     """Bytes of main memory that engines count for, once each of them has been measured."""
     deadline = time.monotonic() + 120
@@ -109,8 +117,12 @@ def test_three_engines_take_turns_in_memory_for_two(server: Server, models: dict
     started = ask(server, "on-vllm")
     assert started.headers["x-corral-engine"].startswith("vllm")
     ask(server, "on-transformers")
+    ask(server, "on-llamacpp")
+    everything = held(server)
+    unload(server, "on-llamacpp")
     assert resident(server) == {"on-vllm", "on-transformers"}
-    budget = held(server) + 100 * MIB  # and not a third one, however small
+    # Engines grow while they work: there is room for that, and not for a third one, however small.
+    budget = everything - (everything - held(server)) // 2
 
     configure(server, configured(models, budget=budget))
     ask(server, "on-llamacpp")
@@ -142,8 +154,7 @@ def test_afterwards_no_process_of_any_is_left(server: Server) -> None:
     assert engines
     ports = {c.laddr.port for engine in engines for c in engine.net_connections("tcp") if c.status == "LISTEN"}
     for name in NAMES:
-        unload = f"{server.url}/api/v1/runtime/models/unload?model_name={name}&force=true"
-        assert httpx.post(unload, timeout=120).status_code == 200
+        unload(server, name)
     assert ended(engines)
     assert not [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port in ports]
     assert held(server) == 0

@@ -93,6 +93,8 @@ class Callers:
         self.urls = urls
         self.said: Counter[int] = Counter()
         self.lost = 0
+        self.first = asyncio.Event()
+        """Set once somebody has been given an answer."""
         self._headers = {"authorization": f"Bearer {key}"}
         self._there = asyncio.Event()
         self._there.set()
@@ -117,6 +119,8 @@ class Callers:
                 async with client.post(f"{url}/v1/chat/completions", json=body) as answer:
                     await answer.read()
                     self.said[answer.status] += 1
+                    if answer.status == 200:
+                        self.first.set()
                     return
             except aiohttp.ClientError:
                 self.lost += 1
@@ -148,6 +152,7 @@ async def test_a_thousand_callers_over_http_get_a_hundred_answers(
         crowd = asyncio.create_task(callers.run())
 
         await vendor.enough.wait()
+        await callers.first.wait()  # a slow server may have had all of them billed and none of them sent on
         callers.away()
         servers[0].process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(servers[0].process.wait)

@@ -10,7 +10,7 @@ PICTURE = (
 )
 SCHEMA = {
     "type": "object",
-    "properties": {"said": {"type": "string", "maxLength": 40}},
+    "properties": {"said": {"type": "string", "enum": ["yes", "no"]}},
     "required": ["said"],
     "additionalProperties": False,
 }
