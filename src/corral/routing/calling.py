@@ -11,14 +11,15 @@ import orjson
 from corral.domain.money import Usage
 from corral.domain.ports import Counter, Report, silent
 from corral.domain.receipts import Attempt
-from corral.errors import ContextOverflow, CorralError, Degraded, UpstreamTimeout
+from corral.errors import ContextOverflow, CorralError, Degraded, UpstreamError, UpstreamTimeout
 from corral.kit.upstream import Timeouts, unsent
 from corral.routing.book import Amounts
 from corral.routing.dispatch import Ask
+from corral.routing.faults import Refused
 from corral.routing.ledger import NOTHING, Hold
 from corral.routing.order import BYTES_A_TOKEN
 from corral.routing.passage import Passage
-from corral.routing.policies import Action, Verdict, classify
+from corral.routing.policies import Action, Verdict, classify, judge
 
 if TYPE_CHECKING:
     from corral.domain.money import Price
@@ -47,10 +48,10 @@ class Missed(Exception):
 class Calling:
     """One call of `candidate`. What it counts is added to `carrying`. `engine` and `price` are whom it came to.
 
-    `used` and `cost` are what is paid for it although nobody gets the answer.
+    `used` and `cost` are what is paid for it although nobody gets the answer, `sent` the bytes of what it was asked.
     """
 
-    __slots__ = ("_asked", "_carrying", "_held", "candidate", "cost", "degraded", "engine", "price", "used")
+    __slots__ = ("_asked", "_carrying", "_held", "candidate", "cost", "degraded", "engine", "price", "sent", "used")
 
     def __init__(self, carrying: Carrying, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -60,12 +61,13 @@ class Calling:
         self._held: Hold | None = None
         self.price: Price | None = None
         self.used: Usage | None = None
-        self.cost = 0
+        self.cost = self.sent = 0
         self._asked = False
 
     def prompt(self) -> Usage:
         """What an engine has read that never told what it used: reckoned."""
-        return Usage(len(self._carrying.order.body or b"") // BYTES_A_TOKEN)
+        body = self._carrying.order.body
+        return Usage((self.sent if body is None else len(body)) // BYTES_A_TOKEN)
 
     async def go(self, report: Report = silent) -> Passage:
         """The answer, whose head is no refusal.
@@ -151,7 +153,7 @@ class Calling:
         # A token stands for a byte at least: most prompts cannot be too long, and are not counted.
         if context is not None and len(call.body) + (order.max_tokens or 0) > context and counts(engine):
             return None
-        self._asked = True
+        self._asked, self.sent = True, len(call.body)
         return call
 
     async def _prepare(self, engine: Engine) -> Call:
@@ -164,7 +166,7 @@ class Calling:
         call = parts.composer.compose(order, engine, self.candidate.model, limit)
         if counts(engine):
             self.degraded = await measure(engine, call, order, limit)
-        self._asked = True
+        self._asked, self.sent = True, len(call.body)
         return call
 
     def _release(self) -> None:
@@ -196,6 +198,16 @@ def attempted(
         seconds,
         billed=usage is not None,
     )
+
+
+def spoilt(passage: Passage, error: UpstreamError, failure: CorralError) -> Missed:
+    """An answer that broke before any of it had reached the client, by `error`, which means `failure`. Settles it."""
+    usage, cost = passage.missed(error)
+    passage.pay(usage, cost)
+    answer, model = passage.answer, passage.calling.candidate.model
+    verdict = judge(error.status, error.fault, error.retry_after) if isinstance(error, Refused) else classify(failure)
+    attempt = attempted(model, verdict, answer, perf_counter() - answer.called, None, usage, cost or 0)
+    return Missed(failure, verdict, attempt, remote=answer.engine.remote)
 
 
 def counts(engine: Engine) -> bool:

@@ -29,11 +29,11 @@ from corral.domain.ports import Report, silent
 from corral.domain.receipts import Attempt, Fallback
 from corral.errors import CorralError, Degraded, UpstreamError
 from corral.observability.record import Record, receipt_json
-from corral.routing.calling import LEFT, Calling, Missed, attempted
+from corral.routing.calling import LEFT, Calling, Missed, spoilt
 from corral.routing.dispatch import broken
 from corral.routing.faults import Refused
 from corral.routing.hedging import race
-from corral.routing.policies import Action, backoff, classify, judge
+from corral.routing.policies import Action, backoff, classify
 
 if TYPE_CHECKING:
     from corral.kit.http1 import Header
@@ -154,16 +154,14 @@ class Carrying:
         Raises:
             CorralError: none may; it is on record.
         """
-        answer, dispatcher = passage.answer, self.parts.dispatcher
-        failure: CorralError = await dispatcher.explain(answer.engine, error)
-        dispatcher.doubt(answer.engine, error)
-        verdict = judge(error.status, error.fault, error.retry_after) if isinstance(error, Refused) else None
-        verdict = verdict or classify(failure)
-        usage, cost = passage.missed(error)
-        passage.pay(usage, cost)
-        seconds = perf_counter() - answer.called
-        attempt = attempted(passage.calling.candidate.model, verdict, answer, seconds, None, usage, cost or 0)
-        await self.again(Missed(failure, verdict, attempt, remote=answer.engine.remote))
+        engine, dispatcher = passage.answer.engine, self.parts.dispatcher
+        try:
+            failure = await dispatcher.explain(engine, error)
+        except asyncio.CancelledError:
+            self.miss(spoilt(passage, error, error))
+            raise
+        dispatcher.doubt(engine, error)
+        await self.again(spoilt(passage, error, failure))
 
     def finish(self, passage: Passage, outcome: Outcome) -> Record:
         """The answer has been carried, to its end or as far as it went. Settles what it cost, and notes it; once."""

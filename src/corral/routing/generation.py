@@ -6,6 +6,7 @@ nothing of an answer has come, and all of it stands in the receipt.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -86,10 +87,7 @@ class Generator:
         order = self._order(name, config.body(name, stream=False), request_id, caller)
         order.keep_alive = config.keep_alive
         carrying = self._carrier.begin(order)
-        try:
-            found, record = await _whole(carrying)
-        except Refused as error:
-            raise error.error from error
+        found, record = await _carried(carrying, _whole)
         return _reply(found, receipt(record))
 
     async def open(
@@ -109,11 +107,7 @@ class Generator:
         """
         order = self._order(str(body["model"]), dict(body), request_id, caller)
         order.stream, order.keep_alive = True, keep_alive
-        carrying = self._carrier.begin(order)
-        try:
-            return await _begun(carrying)
-        except Refused as error:
-            raise error.error from error
+        return await _carried(self._carrier.begin(order), _begun)
 
     def _order(self, name: str, document: dict[str, Any], request_id: str | None, caller: Caller) -> Order:
         limit = document.get("max_tokens")
@@ -128,6 +122,22 @@ class Generator:
             max_tokens=limit if isinstance(limit, int) else None,
             started=perf_counter(),
         )
+
+
+async def _carried(carrying: Carrying, asking: Callable[[Carrying], Awaitable[T]]) -> T:
+    """What `asking` gives. Whoever leaves before it does is on record.
+
+    Raises:
+        CorralError: as `Generator.whole`.
+    """
+    try:
+        return await asking(carrying)
+    except Refused as error:
+        raise error.error from error
+    except asyncio.CancelledError:
+        if carrying.settled is None:
+            carrying.gone()
+        raise
 
 
 async def _begun(carrying: Carrying) -> Stream:
@@ -151,11 +161,15 @@ async def _whole(carrying: Carrying) -> tuple[dict[str, Any], Record]:
         outcome = Outcome(status=passage.response.status)
         try:
             body = passage.whole(await passage.response.read())
-            found = document(body)
+            found = document(body) if passage.document is None else _with_choices(passage.document)
             outcome.bytes, outcome.chunks, outcome.first_byte_at = len(body), 1, passage.first
             return found, carrying.finish(passage, outcome)
         except UpstreamError as error:
             failure = error
+        except asyncio.CancelledError:
+            outcome.client_gone = True
+            carrying.finish(passage, outcome)
+            raise
         finally:
             passage.close()
         await carrying.failed(passage, failure)
@@ -192,6 +206,9 @@ class Stream:
         try:
             self._first = await anext(self._coming, None)
             begun = True
+        except asyncio.CancelledError:
+            self._leave()
+            raise
         finally:
             if not begun:
                 await self._shut()
@@ -227,11 +244,16 @@ class Stream:
     async def close(self) -> None:
         """Have the engine stop if it is still writing. Idempotent."""
         await self._shut()
-        self._finish()
+        self._leave()
 
     async def _shut(self) -> None:
         self._passage.close()  # first: whoever is cancelled does not get further than this
         await self._coming.aclose()
+
+    def _leave(self) -> None:
+        """Nobody wants what may still come."""
+        self._outcome.client_gone = self._outcome.error is None
+        self._finish()
 
     def _finish(self) -> None:
         if self._record is None:
@@ -281,6 +303,10 @@ def document(body: bytes) -> dict[str, Any]:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise UpstreamProtocol("The engine answered with something that is not JSON.") from error
+    return _with_choices(found)
+
+
+def _with_choices(found: Any) -> dict[str, Any]:
     choices = found.get("choices") if isinstance(found, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise UpstreamProtocol("The engine's answer holds no choices.")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from corral.errors import UpstreamError
-from corral.routing.calling import LEFT, Calling, Missed, attempted
+from corral.routing.calling import LEFT, Calling, Missed, spoilt
 from corral.routing.passage import Passage
-from corral.routing.policies import Action, Verdict, classify
+from corral.routing.policies import Action, Verdict
 
 if TYPE_CHECKING:
     from corral.domain.ports import Report
@@ -93,11 +92,7 @@ async def _said(calling: Calling, report: Report) -> Passage:
         await passage.prime()
         begun = True
     except UpstreamError as error:
-        usage, cost = passage.missed(error)
-        passage.pay(usage, cost)
-        verdict, seconds = classify(error), perf_counter() - passage.answer.called
-        attempt = attempted(calling.candidate.model, verdict, passage.answer, seconds, None, usage, cost or 0)
-        raise Missed(error, verdict, attempt, remote=passage.answer.engine.remote) from error
+        raise spoilt(passage, error, error) from error
     finally:
         if not begun:
             passage.abandon()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -49,7 +49,10 @@ _JSON = b"application/json"
 
 
 class Passage:
-    """One answer on its way past: `response` is it, in the client's form. Looks on (`kit.relay.Onlooker`)."""
+    """One answer on its way past: `response` is it, in the client's form. Looks on (`kit.relay.Onlooker`).
+
+    `document` is what a whole answer says, where that had to be known.
+    """
 
     __slots__ = (
         "_broken",
@@ -62,6 +65,7 @@ class Passage:
         "_unasked",
         "answer",
         "calling",
+        "document",
         "first",
         "meter",
         "price",
@@ -74,6 +78,7 @@ class Passage:
         call, order = answer.sent, carrying.order
         self.answer = answer
         self.calling = calling
+        self.document: dict[str, Any] | None = None
         self.first = 0.0
         self.price = price or carrying.parts.money.price(answer.engine)
         self.response: Response | Labelled | Translated | Primed = answer.response
@@ -219,7 +224,7 @@ class Passage:
         if isinstance(meter, Translated):
             return body
         self._pieces = len(body) // BYTES_A_TOKEN
-        document = parsed_whole(body)
+        document = self.document = parsed_whole(body)
         if document is not None and type(meter) is PlainMeter:
             meter.take(document)
         else:
