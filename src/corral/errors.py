@@ -22,12 +22,15 @@
     │   ├── OperationNotFound        operation_missing  404
     │   ├── UnknownPlugin            unknown_plugin     404
     │   ├── ServiceNotFound          service_missing    404
+    │   ├── ContainerNotFound        container_missing  404
+    │   ├── ImageNotFound            image_missing      404
     │   ├── KeyNotFound              key_missing        404
     │   ├── BudgetNotFound           budget_missing     404
     │   └── ReceiptNotFound          receipt_missing    404
     ├── Conflict                     conflict           409
     │   ├── ModelBusy                model_busy         409
-    │   └── ModelPinned              model_pinned       409
+    │   ├── ModelPinned              model_pinned       409
+    │   └── PortTaken                port_taken         409
     ├── ConfigError                  config_error       500
     ├── StoreError                   store_error        500
     │   ├── DiskFull                 disk_full          507
@@ -58,6 +61,9 @@
     │   └── CircuitOpen              circuit_open       503
     ├── ServiceError                 service_error      500
     │   └── ServiceUnavailable       service_missing_os 501
+    ├── ContainerError               container_error    502
+    │   ├── DockerUnavailable        docker_missing     503
+    │   └── ContainerUnhealthy       container_sick     503
     └── ServerError                  server_error       500
         ├── AddressInUse             address_in_use     500
         ├── UnsafeBind               unsafe_bind        500
@@ -269,6 +275,18 @@ class ServiceNotFound(NotFound):
     code = "service_missing"
 
 
+class ContainerNotFound(NotFound):
+    """No container of that name is in the configuration or on the Docker engine."""
+
+    code = "container_missing"
+
+
+class ImageNotFound(NotFound):
+    """The image is not here, and cannot be pulled."""
+
+    code = "image_missing"
+
+
 class KeyNotFound(NotFound):
     """There is no such key."""
 
@@ -304,6 +322,12 @@ class ModelPinned(Conflict):
     """The model is held at its revision, or against removal."""
 
     code = "model_pinned"
+
+
+class PortTaken(Conflict):
+    """Somebody else has the port; says who."""
+
+    code = "port_taken"
 
 
 class ConfigError(CorralError):
@@ -507,6 +531,27 @@ class ServiceUnavailable(ServiceError):
 
     code = "service_missing_os"
     http_status = 501
+
+
+class ContainerError(CorralError):
+    """The Docker engine refused, or a container did not do what it should."""
+
+    code = "container_error"
+    http_status = 502
+
+
+class DockerUnavailable(ContainerError):
+    """No Docker engine answers, or it may not be asked."""
+
+    code = "docker_missing"
+    http_status = 503
+
+
+class ContainerUnhealthy(ContainerError):
+    """The container runs, and the model's API in it does not answer as it should."""
+
+    code = "container_sick"
+    http_status = 503
 
 
 class ServerError(CorralError):

@@ -54,6 +54,7 @@ def _expected(default: Any, home: Path) -> Any:
         ("What a model costs: `prices.NAME`", config.PriceSettings),
         ("Models that may not stand together: `groups.NAME`", config.GroupSettings),
         ("A long-lived server: `services.NAME`", config.ServiceSettings),
+        ("A model server in a container: `containers.NAME`", config.ContainerSettings),
     ],
 )
 def test_the_keys_of_an_entry_are_documented(heading: str, kind: type[Any]) -> None:

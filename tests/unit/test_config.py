@@ -170,6 +170,8 @@ def test_every_key_can_be_given_by_its_variable(tmp_path: Path) -> None:
         "log.format": "json",
         "log.prompts": "on",
         "auth.required": "always",
+        "docker.keep": "off",
+        "docker.orphans": "remove",
         "store.models_dir": "/m",
         "store.quotas": "hf=20GB",
         "engines.memory": "cpu=4GB",

@@ -19,18 +19,22 @@
     prices.NAME.*            what a model costs
     groups.NAME.*            models that may not be in memory together
     services.NAME.*          long-lived servers
+    containers.NAME.*        model servers in containers
 
 `corral.yaml` (JSON is accepted as YAML) holds the same tree; the environment variable of `server.port` is
 `CORRAL_SERVER_PORT`, and so on; the maps can only be given in the file. Keys of vendors and of this server come
 from the environment and are never written down. Reading blocks, once, at start.
 """
 
+from corral.config.containers import ContainerSettings, DockerSettings
 from corral.config.loading import home, load, model_settings, variable
 from corral.config.settings import GroupSettings, LogSettings, ModelSettings, ServiceSettings, Settings, reference
 from corral.config.traffic import PriceSettings, RouteSettings
 from corral.config.values import duration, size
 
 __all__ = [
+    "ContainerSettings",
+    "DockerSettings",
     "GroupSettings",
     "LogSettings",
     "ModelSettings",

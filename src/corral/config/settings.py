@@ -8,6 +8,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from corral.config.containers import ContainerSettings, DockerSettings
 from corral.config.items import setting
 from corral.config.traffic import (
     AuthSettings,
@@ -212,6 +213,7 @@ class Settings:
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
+    docker: DockerSettings = field(default_factory=DockerSettings)
     log: LogSettings = field(default_factory=LogSettings)
     runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
@@ -219,6 +221,7 @@ class Settings:
     prices: Mapping[str, PriceSettings] = field(default_factory=dict)
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)
     services: Mapping[str, ServiceSettings] = field(default_factory=dict)
+    containers: Mapping[str, ContainerSettings] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
     file: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -283,6 +286,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "ledger": LedgerSettings,
     "usage": UsageSettings,
     "auth": AuthSettings,
+    "docker": DockerSettings,
     "log": LogSettings,
 }
 
@@ -293,6 +297,7 @@ ENTRIES: Mapping[str, type[Any]] = {
     "prices": PriceSettings,
     "groups": GroupSettings,
     "services": ServiceSettings,
+    "containers": ContainerSettings,
 }
 """Maps of the file whose entries have names of the user's choosing."""
 

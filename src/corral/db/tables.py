@@ -223,3 +223,81 @@ usage_hours = _sums("usage_hours")
 `unpriced` counts the answers whose cost nobody knows, which is not in `cost`, `firsts` those with a first byte."""
 usage_days = _sums("usage_days")
 """The same by the day."""
+
+containers = Table(
+    "containers",
+    metadata,
+    Column("yard", String(40), nullable=False),
+    Column("name", String(48), nullable=False),
+    Column("container_name", Text, nullable=False),
+    Column("container_id", String(64)),
+    Column("kind", String(20), nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("port", Integer),
+    Column("image", Text, nullable=False),
+    Column("image_id", Text),
+    Column("installed_version", Text),
+    Column("spec", String(12)),
+    Column("status", String(10), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("wanted", Boolean, nullable=False),
+    Column("exit_code", Integer),
+    Column("restarts", Integer, nullable=False),
+    Column("since", Double),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("checked_at", Double),
+    Column("previous", Text),
+    Column("created_at", Double, nullable=False),
+    Column("last_updated", Double, nullable=False),
+    PrimaryKeyConstraint("yard", "name", name="containers_key"),
+)
+"""Containers as they were last seen, one row each. `yard` is whose they are; `wanted` whether they shall run, which is
+what somebody last said, by hand or through Corral. `status` is `active` while its models can be asked."""
+
+container_models = Table(
+    "container_models",
+    metadata,
+    Column("yard", String(40), nullable=False),
+    Column("container", String(48), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("digest", Text),
+    Column("size", BigInteger),
+    Column("loaded", Boolean, nullable=False),
+    Column("last_updated", Double, nullable=False),
+    PrimaryKeyConstraint("yard", "container", "name", name="container_models_key"),
+)
+"""The models in each container, as its server last told."""
+
+container_versions = Table(
+    "container_versions",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("yard", String(40), nullable=False),
+    Column("container", String(48), nullable=False),
+    Column("model", Text),
+    Column("version", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("container_versions_of", "yard", "container", "number"),
+)
+"""What a container's image, or a `model` in it, was at which time: `current`, `previous`, or `failed` and undone."""
+
+container_history = Table(
+    "container_history",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("yard", String(40), nullable=False),
+    Column("container", String(48), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("what", String(40), nullable=False),
+    Column("before", String(20)),
+    Column("after", String(20)),
+    Column("reason", Text, nullable=False),
+    Column("detail", JSON(none_as_null=True)),
+    Index("container_history_of", "yard", "container", "number"),
+)
+"""What happened to each container: by Corral, by hand, or by itself."""

@@ -1,0 +1,1 @@
+"""The Docker engine by its API, behind the port `domain.containers.ContainerEngine`."""
