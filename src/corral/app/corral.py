@@ -37,9 +37,11 @@ from corral.routing.dispatch import Dispatcher
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from corral.app.fleet import Fleet
     from corral.app.services import Services
     from corral.app.traffic import Traffic
     from corral.db.engine import Database
+    from corral.domain.containers import ContainerEngine
     from corral.domain.hardware import Machine
     from corral.hardware.sampler import Sampler
     from corral.observability.metrics import Metrics
@@ -84,7 +86,13 @@ class Corral:
         self.env = os.environ if env is None else env
         self.settings = settings or load(self.env)
         self.clock = clock or SystemClock()
-        ports = {"clock": self.clock, "env": self.env, "home": self.settings.home, "settings": self.settings}
+        ports = {
+            "clock": self.clock,
+            "env": self.env,
+            "home": self.settings.home,
+            "settings": self.settings,
+            "containers": _Containers(self),
+        }
         self.runtimes: Plugins[Runtime] = runtimes(ports)
         self.sources: Plugins[Source] = sources(ports)
         self.registry = self._registry()
@@ -145,6 +153,31 @@ class Corral:
         from corral.app.services import Services
 
         return Services(self)
+
+    @cached_property
+    def yard(self) -> str:
+        """The id of this home, by which its containers are told from those of others. Blocks for one small file.
+
+        Raises:
+            StoreError: it can be neither read nor made.
+        """
+        from corral.kit.identity import yard
+
+        return yard(self.settings.home)
+
+    @cached_property
+    def docker(self) -> ContainerEngine:
+        """The Docker engine; its library is imported when this is first used, and connects when it is asked."""
+        from corral.containers.docker import Docker
+
+        return Docker(self.settings.docker, self.env)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """The containers of this configuration."""
+        from corral.app.fleet import Fleet
+
+        return Fleet(self)
 
     @cached_property
     def database(self) -> Database:
@@ -420,6 +453,21 @@ class Corral:
         advice, _ = sifted(installed.revision.defaults)
         known = {f.name for f in fields(self.runtimes[kind].options)}
         return {key: value for key, value in advice.items() if key in known}
+
+
+class _Containers:
+    """The Docker engine for plugins: nothing of it is imported before one asks."""
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+
+    @property
+    def engine(self) -> ContainerEngine:
+        return self._corral.docker
+
+    @property
+    def yard(self) -> str:
+        return self._corral.yard
 
 
 def _seen(folder: Path) -> Machine:

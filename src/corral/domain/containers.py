@@ -581,6 +581,29 @@ class ContainerEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class Containers(Protocol):
+    """The Docker engine of this Corral, and who it is on it. Neither is looked for before it is asked for.
+
+    What `yard` labels is the fleet's: a container that is nobody's entry in the configuration is an orphan to it, and
+    may be removed. Whoever makes containers for another purpose labels them otherwise, such as `YARD.engines`.
+    """
+
+    @property
+    def engine(self) -> ContainerEngine:
+        """The Docker engine. Connects when it is used."""
+        ...
+
+    @property
+    def yard(self) -> str:
+        """The id of this Corral's home.
+
+        Raises:
+            StoreError: it can be neither read nor made.
+        """
+        ...
+
+
 def check_container(name: str) -> str:
     """`name`, when it can name a container of the configuration.
 
