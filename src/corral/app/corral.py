@@ -161,9 +161,9 @@ class Corral:
         Raises:
             StoreError: it can be neither read nor made.
         """
-        from corral.kit.identity import yard
+        from corral.operations.leases import home_id
 
-        return yard(self.settings.home)
+        return home_id(self.settings.home)
 
     @cached_property
     def docker(self) -> ContainerEngine:
