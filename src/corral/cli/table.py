@@ -86,18 +86,25 @@ def table_lines(
     """The lines of a table, at most `width` cells wide; None is as wide as it likes."""
     heads = [Cell(column.title, "bold") for column in columns]
     stacks = [list(stack) for stack in zip(heads, *rows, strict=True)]
-    widths = [max(map(cells, (cell.text for cell in stack))) for stack in stacks]
-    if width is not None:
-        kept = _kept(widths, columns, width)
-        stacks, widths = [stacks[index] for index in kept], [widths[index] for index in kept]
-        columns = [columns[index] for index in kept]
-        widths = _squeezed(widths, columns, width)
+    kept, widths = arranged(columns, stacks, width)
+    stacks, columns = [stacks[index] for index in kept], [columns[index] for index in kept]
     shown = starmap(
         _column,
         ((stack, wide, column.right, paint) for stack, wide, column in zip(stacks, widths, columns, strict=True)),
     )
     for row in zip(*shown, strict=True):
         yield _GAP.join(row).rstrip()
+
+
+def arranged(
+    columns: Sequence[Column], stacks: Sequence[Sequence[Cell]], width: int | None
+) -> tuple[list[int], list[int]]:
+    """Which of the columns are shown, by their places, and how wide each of these is; `stacks` are their cells."""
+    widths = [max(map(cells, (cell.text for cell in stack))) for stack in stacks]
+    if width is None:
+        return list(range(len(columns))), widths
+    kept = _kept(widths, columns, width)
+    return kept, _squeezed([widths[index] for index in kept], [columns[index] for index in kept], width)
 
 
 def _column(stack: Sequence[Cell], width: int, right: bool, paint: Callable[[str, str], str]) -> list[str]:
