@@ -94,6 +94,10 @@ class Anthropic:
         """Always usable: it needs nothing installed."""
         return Availability(usable=True)
 
+    def secrets(self, options: AnthropicOptions) -> tuple[str, ...]:
+        """The variables of the environment of which one must hold a key."""
+        return () if options.api_key_env is None else (options.api_key_env,)
+
     def demand(self, spec: LaunchSpec) -> None:
         """None: what it takes, it takes elsewhere."""
 

@@ -189,6 +189,10 @@ class Gemini:
         """Always usable: it needs nothing installed."""
         return Availability(usable=True)
 
+    def secrets(self, options: GeminiOptions) -> tuple[str, ...]:
+        """The variables of the environment of which one must hold a key."""
+        return _KEYS if options.api_key_env is None else (options.api_key_env,)
+
     def demand(self, spec: LaunchSpec) -> None:
         """None: what it takes, it takes elsewhere."""
 

@@ -30,8 +30,8 @@ from corral.errors import (
     RuntimeUnavailable,
 )
 from corral.kit import process, program
+from corral.kit.ollama_api import CALL_TIMEOUT, OllamaApi
 from corral.kit.session import ChildSession
-from corral.runtimes._ollama.daemon import CALL_TIMEOUT, Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,12 +174,12 @@ class Ollama:
             served = True
         if not served:
             report(Progress("load", detail=f"ollama at {address}"))
-            return await _opened(Daemon(address), None, spec, report)
+            return await _opened(OllamaApi(address), None, spec, report)
         what = self._program(spec)
         report(Progress("load", detail="ollama serve"))
         child = await program.start(what, spec.load_timeout)
         try:
-            return await _opened(Daemon(child.facts["address"]), child, spec, report)
+            return await _opened(OllamaApi(child.facts["address"]), child, spec, report)
         except (CorralError, asyncio.CancelledError):
             await child.stop(0)
             raise
@@ -215,7 +215,7 @@ class Ollama:
 class _Loaded:
     """A model that is loaded on an Ollama, and what was made for it."""
 
-    def __init__(self, daemon: Daemon, model: str, own: bool) -> None:
+    def __init__(self, daemon: OllamaApi, model: str, own: bool) -> None:
         self.daemon = daemon
         self.model = model
         self._own = own
@@ -291,7 +291,7 @@ class DaemonSession:
 
 
 async def _opened(
-    daemon: Daemon, child: process.Child | None, spec: LaunchSpec, report: Report
+    daemon: OllamaApi, child: process.Child | None, spec: LaunchSpec, report: Report
 ) -> ChildSession | DaemonSession:
     """The session of a model that this Ollama has, pulls or is given."""
     options: OllamaOptions = spec.options
@@ -318,7 +318,7 @@ async def _opened(
     return ChildSession(child, endpoint, facts, health=f"{daemon.address}/api/version")
 
 
-async def _provided(daemon: Daemon, spec: LaunchSpec, report: Report) -> tuple[str, bool]:
+async def _provided(daemon: OllamaApi, spec: LaunchSpec, report: Report) -> tuple[str, bool]:
     """Ollama's name of the model, and whether it was made for this engine alone."""
     options: OllamaOptions = spec.options
     if options.model is None and "model" in spec.files:
@@ -340,7 +340,7 @@ async def _provided(daemon: Daemon, spec: LaunchSpec, report: Report) -> tuple[s
     return name, True
 
 
-async def _given(daemon: Daemon, spec: LaunchSpec, report: Report) -> str:
+async def _given(daemon: OllamaApi, spec: LaunchSpec, report: Report) -> str:
     """The name of a model made of the installed files; they are sent unless Ollama has them."""
     known = {} if spec.revision is None else {file.role: file.sha256 or "" for file in spec.revision.files}
     files: dict[str, str] = {}
@@ -395,10 +395,9 @@ def diagnose(title: str, reason: str, log: Sequence[str]) -> EngineStartFailed:
 async def _version(address: str, timeout: float) -> str | None:
     """The version of the Ollama that answers; None when none does."""
     try:
-        said = await Daemon(address).call("GET", "/api/version", timeout=timeout) or {}
+        return await OllamaApi(address).version(timeout)
     except EngineError:
         return None
-    return str(said["version"]) if "version" in said else None
 
 
 def _digest(path: Path) -> str:

@@ -131,6 +131,11 @@ class OpenAI:
         """Always usable: it needs nothing installed."""
         return Availability(usable=True)
 
+    def secrets(self, options: OpenAIOptions) -> tuple[str, ...]:
+        """The variables of the environment of which one must hold a key."""
+        variable = options.filled().api_key_env
+        return () if variable is None else (variable,)
+
     def demand(self, spec: LaunchSpec) -> None:
         """None: what it takes, it takes elsewhere."""
 
