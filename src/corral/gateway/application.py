@@ -122,6 +122,7 @@ class Gateway:
         request_id = next(self._ids)
         path: str = scope["path"]
         door = DOORS.get(path)
+        quick = scope.pop(WHOLE, None)  # left there, scope and connection would hold each other
         model, status = None, 0
         try:
             head = Head(scope["headers"])
@@ -132,7 +133,7 @@ class Gateway:
                 caller = await self._admit(head)
                 _allow(scope, "POST")
                 asked = Asked(request_id, caller, head.strict, model, scope["query_string"], head.betas)
-                outcome = await self._answers.answer(door, asked, head.length, receive, send, scope.get(WHOLE))
+                outcome = await self._answers.answer(door, asked, head.length, receive, send, quick)
                 status = 499 if outcome.client_gone else outcome.status
             elif (question := counted(path)) is not None:
                 caller = await self._admit(queried(head, scope["query_string"]))
