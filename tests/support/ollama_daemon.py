@@ -27,6 +27,7 @@ FIELDS = {
     | {"raw", "keep_alive", "context", "think"},
     "/api/embed": {"model", "input", "truncate", "options", "keep_alive", "dimensions"},
     "/api/delete": {"model"},
+    "/api/copy": {"source", "destination"},
 }
 NUMBERS = {"num_ctx", "num_gpu", "num_thread", "temperature", "seed", "top_k", "top_p", "num_predict"}
 REGISTRY = {"tiny:1b": ["completion", "tools"], "embedder:latest": ["embedding"]}
@@ -53,9 +54,11 @@ class Daemon:
         self.seen: list[tuple[str, str, Any]] = []
         self.graphics = 0.0
         self.address = ""
+        self.pulled = 0
 
     def add(self, name: str, capabilities: list[str], **parameters: Any) -> None:
-        self.models[full(name)] = {"capabilities": capabilities, "parameters": parameters}
+        digest = hashlib.sha256(f"{name} {self.pulled}".encode()).hexdigest()
+        self.models[full(name)] = {"capabilities": capabilities, "parameters": parameters, "digest": digest}
 
     def model(self, body: dict[str, Any]) -> str:
         name = full(body.get("model", ""))
@@ -72,6 +75,7 @@ class Daemon:
         name = full(body["model"])
         if name not in REGISTRY:
             return [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
+        self.pulled += 1  # each time the registry has something newer
         self.add(name, REGISTRY[name])
         layer = {"status": "pulling 0a1b", "digest": "sha256:0a1b", "total": 100}
         return [{"status": "pulling manifest"}, layer, {**layer, "completed": 100}, {"status": "success"}]
@@ -106,15 +110,26 @@ class Daemon:
     def generate(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         if "completion" not in self.models[self.model(body)]["capabilities"]:
             raise Refusal(400, f'"{body["model"]}" does not support generate')
-        return self.load(body)
+        (said,) = self.load(body)
+        if body.get("prompt"):
+            said |= {"response": "Hi", "done_reason": "length", "eval_count": 1, "load_duration": 2_000_000}
+        return [said]
 
     def embed(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         self.load(body)
-        return [{"model": body["model"], "embeddings": []}]
+        return [{"model": body["model"], "embeddings": [[0.1, 0.2]] if body.get("input") else []}]
+
+    def copy(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        self.models[full(body["destination"])] = self.models[self.model({"model": body["source"]})]
+        return []
 
     def delete(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         del self.models[self.model(body)]
         return []
+
+    def tags(self) -> dict[str, Any]:
+        models = self.models.items()
+        return {"models": [{"name": name, "size": SIZE, "digest": model["digest"]} for name, model in models]}
 
     def running(self) -> dict[str, Any]:
         return {
@@ -152,6 +167,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.daemon.seen.append(("GET", self.path, None))
         if self.path == "/api/version":
             self.answer(200, b'{"version":"0.99.0"}')
+        elif self.path == "/api/tags":
+            self.answer(200, json.dumps(self.daemon.tags()).encode())
         elif self.path == "/api/ps":
             self.answer(200, json.dumps(self.daemon.running()).encode())
         else:

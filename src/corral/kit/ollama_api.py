@@ -52,6 +52,7 @@ class OllamaApi:
     ) -> dict[str, Any] | None:
         """The last object of the answer, `each` having been told of all; None to a 404. One with an error raises it."""
         import aiohttp
+        from aiohttp.http_exceptions import HttpProcessingError  # a line without an end is one, and no ClientError
 
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CALL_TIMEOUT, sock_read=self._silence)
         given: dict[str, Any] = {"json": body} if isinstance(body, dict) else {"data": body}
@@ -71,6 +72,8 @@ class OllamaApi:
                         each(said)
         except TimeoutError:
             raise EngineTimeout(f"Ollama at {self.address} did not answer {path} in time.") from None
+        except HttpProcessingError as error:
+            raise EngineError(f"Ollama at {self.address} did not answer {path} as it should.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise EngineError(f"Ollama at {self.address} did not answer {path}: {reason}.") from error
