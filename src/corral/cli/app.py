@@ -13,7 +13,7 @@
     budgets [create|change|rm|release]          budgets.py
     usage [show|recompute]                      usage.py
     runtimes [install|rm]                       runtimes.py
-    doctor, config [path|reload]                doctor.py, configuration.py
+    doctor, config [path|reload], man           doctor.py, configuration.py, manual.py
 
 Importing this module imports Typer and little else. A command's module is imported when the command is on the command
 line, and all of them only where all are shown; what a command needs it imports when it runs.
@@ -76,6 +76,7 @@ _PANELS: dict[str, dict[str, str]] = {
         "runtimes": "runtimes:app",
         "doctor": "doctor:doctor",
         "config": "configuration:app",
+        "man": "manual:manual",
     },
 }
 """Each command's module and function, in the order of the help."""
