@@ -63,3 +63,14 @@ def test_the_chat_s_commands_are_documented() -> None:
     table = {row[0].split("`")[1].split()[0]: row[1] for row in PAGE.table("The chat")}
 
     assert table == {f"/{command.name}": command.does for command in COMMANDS}
+
+
+def test_every_command_shows_an_example_of_itself() -> None:
+    commands = {(name,): command for name, command in ROOT.commands.items() if name not in ALIASES}
+    for (name,), command in list(commands.items()):
+        commands |= {(name, inner): one for inner, one in getattr(command, "commands", {}).items()}
+
+    for path, command in commands.items():
+        example = re.search(r"For example: (.*)", " ".join((command.help or "").split()))
+        assert example is not None, path
+        assert f"corral {' '.join(path)}" in example[1], path

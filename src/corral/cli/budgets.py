@@ -33,7 +33,10 @@ _ALIVE = 600.0
 @app.callback()
 @group
 def budgets(context: typer.Context) -> None:
-    """Show and change what keys, projects and all together may spend."""
+    """Show and change what keys, projects and all together may spend.
+
+    For example: corral budgets
+    """
     if context.invoked_subcommand is None:
         _list(invocation(context, {}))
 
@@ -41,7 +44,10 @@ def budgets(context: typer.Context) -> None:
 @app.command("list", add_help_option=False)
 @command
 def list_budgets(given: Invocation) -> None:
-    """Show every budget, what of it is used in its present period, and when it is renewed."""
+    """Show every budget, what of it is used in its present period, and when it is renewed.
+
+    For example: corral budgets list --json
+    """
     _list(given)
 
 
@@ -82,7 +88,10 @@ def change(
     amount: Annotated[float | None, typer.Option(metavar="AMOUNT", help="Another amount; what is spent stays.")] = None,
     rename: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Another name.")] = None,
 ) -> None:
-    """Change the amount or the name of a budget."""
+    """Change the amount or the name of a budget.
+
+    For example: corral budgets change team --amount 20
+    """
     if amount is None and rename is None:
         raise InvalidRequest("There is nothing to change.", "Give --amount or --name.")
 
@@ -100,7 +109,10 @@ def change(
 @app.command("rm", add_help_option=False)
 @command
 def remove(given: Invocation, name: Which) -> None:
-    """Remove a budget, and what is written down of it."""
+    """Remove a budget, and what is written down of it.
+
+    For example: corral budgets rm team
+    """
 
     async def drop(book: "Budgets") -> str:
         from corral.routing.audit import TERMINAL
@@ -123,7 +135,10 @@ def release(
     ] = False,
     force: Annotated[bool, flag("--force", help="Even though it was heard of lately.")] = False,
 ) -> None:
-    """End what a process has leased that will never come back, such as one of a machine that is gone."""
+    """End what a process has leased that will never come back, such as one of a machine that is gone.
+
+    For example: corral budgets release HOLDER --unspent
+    """
     given.here_only("budgets")
 
     async def end(database: "Database", book: "Budgets") -> dict[str, int]:

@@ -14,7 +14,10 @@ app = typer.Typer(invoke_without_command=True, add_help_option=False)
 @app.callback()
 @group
 def config(context: typer.Context) -> None:
-    """Show each setting and where its value came from."""
+    """Show each setting and where its value came from.
+
+    For example: corral config
+    """
     if context.invoked_subcommand is None:
         _values(invocation(context, {}))
 
@@ -52,7 +55,10 @@ def _origin(origin: str) -> Painted:
 @app.command("path", add_help_option=False)
 @command
 def path(given: Invocation) -> None:
-    """Show which configuration file is read, and where one would be."""
+    """Show which configuration file is read, and where one would be.
+
+    For example: corral config path
+    """
     settings = given.settings()
     output = given.output
     candidates = ["--config FILE", "$CORRAL_CONFIG", "./corral.yaml", str(settings.home / "corral.yaml")]
@@ -72,7 +78,10 @@ def path(given: Invocation) -> None:
 @app.command("reload", add_help_option=False)
 @command
 def reload(given: Invocation) -> None:
-    """Have the running server read its configuration again. Answers under way are not cut short."""
+    """Have the running server read its configuration again. Answers under way are not cut short.
+
+    For example: corral config reload
+    """
     done = given.ask(lambda server: server.reload())
     output = given.output
 

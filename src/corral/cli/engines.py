@@ -26,7 +26,10 @@ _TELLING = ("queued", "failed", "sleeping", "stopping")
 
 @command
 def ps(invocation: Invocation) -> None:
-    """Show the models in memory, and those that wait for room."""
+    """Show the models in memory, and those that wait for room.
+
+    For example: corral ps --json
+    """
     models = [model for model in invocation.ask(lambda server: server.models()) if model.get("state") != "cold"]
     loaded = [model for model in models if model.get("state") in _IN_MEMORY]
     output = invocation.output
@@ -103,7 +106,10 @@ def load(
         bool, flag("--prefetch", help="Only say that it will soon be asked for: it is loaded if there is room.")
     ] = False,
 ) -> None:
-    """Bring a model into the server's memory."""
+    """Bring a model into the server's memory.
+
+    For example: corral load smollm2 --keep-alive 1h
+    """
     output = invocation.output
     if prefetch:
         found = invocation.ask(lambda server: server.load(model, keep_alive=keep_alive, wait=False))
@@ -126,7 +132,10 @@ def unload(
         typer.Option("--drain", metavar="SECONDS", min=0, help="How long answers under way may still take."),
     ] = None,
 ) -> None:
-    """Take a model out of the server's memory."""
+    """Take a model out of the server's memory.
+
+    For example: corral unload smollm2
+    """
     output = invocation.output
     with output.busy(f"Unloading {model} …"):
         found = invocation.ask(lambda server: server.unload(model, force=force, drain=drain))
@@ -147,7 +156,10 @@ def explain(
     ] = "openai",
     strict: Annotated[bool, flag("--strict", help="--request is strict: nothing less than what it asks for.")] = False,
 ) -> None:
-    """Say what would happen to a request for a model now, and why."""
+    """Say what would happen to a request for a model now, and why.
+
+    For example: corral explain smollm2
+    """
     if request is not None:
         routing.explain(invocation, request, dialect, model, strict=strict)
         return
@@ -197,7 +209,10 @@ def _candidate(other: Mapping[str, Any]) -> list[object]:
 
 @command
 def events(invocation: Invocation) -> None:
-    """Show what happens in memory as it happens, until Ctrl-C."""
+    """Show what happens in memory as it happens, until Ctrl-C.
+
+    For example: corral events --json
+    """
     output = invocation.output
 
     async def follow(server: "Server") -> None:
@@ -233,7 +248,10 @@ def logs(
     model: Model,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
 ) -> None:
-    """Show the last lines of a model's engine."""
+    """Show the last lines of a model's engine.
+
+    For example: corral logs smollm2 -n 20
+    """
     found = invocation.ask(lambda server: server.log(model))[-lines:]
     output = invocation.output
 

@@ -167,7 +167,10 @@ def _path(which: str) -> str:
 @app.callback()
 @group
 def keys(context: typer.Context) -> None:
-    """Show and manage the keys of clients: who may ask, and for what."""
+    """Show and manage the keys of clients: who may ask, and for what.
+
+    For example: corral keys
+    """
     if context.invoked_subcommand is None:
         _list(invocation(context, {}))
 
@@ -175,7 +178,10 @@ def keys(context: typer.Context) -> None:
 @app.command("list", add_help_option=False)
 @command
 def list_keys(given: Invocation) -> None:
-    """Show every key, without what opens anything."""
+    """Show every key, without what opens anything.
+
+    For example: corral keys list --json
+    """
     _list(given)
 
 
@@ -219,7 +225,10 @@ def create(  # noqa: PLR0913, PLR0917 — the command's options
 @app.command(add_help_option=False)
 @command
 def show(given: Invocation, key: Which) -> None:
-    """Show one key: what it may do, and how it stands."""
+    """Show one key: what it may do, and how it stands.
+
+    For example: corral keys show editor
+    """
     found = _with(given, lambda book: book.get(key))
     output = given.output
 
@@ -257,7 +266,10 @@ def rotate(
         str | None, typer.Option(metavar="TIME", help="How long the old one still counts. Default: 24h.")
     ] = None,
 ) -> None:
-    """Make another secret for a key and show it, once; its budgets and limits stay."""
+    """Make another secret for a key and show it, once; its budgets and limits stay.
+
+    For example: corral keys rotate editor --grace 1h
+    """
     length = None if grace is None else _seconds(grace, "--grace")
     made, secret = _with(given, lambda book: book.rotate(key, length))
     ahead = _ahead(made["previous_until"], time.time())
@@ -267,7 +279,10 @@ def rotate(
 @app.command(add_help_option=False)
 @command
 def revoke(given: Invocation, key: Which) -> None:
-    """Let a key open nothing any more; it stays in the list."""
+    """Let a key open nothing any more; it stays in the list.
+
+    For example: corral keys revoke editor
+    """
     found = _with(given, lambda book: book.revoke(key))
     given.output.result(found, lambda: given.output.say(f"{found['name']} is revoked."), [found["id"]])
 
@@ -275,7 +290,10 @@ def revoke(given: Invocation, key: Which) -> None:
 @app.command("rm", add_help_option=False)
 @command
 def remove(given: Invocation, key: Which) -> None:
-    """Forget a key; what it used stays in the books."""
+    """Forget a key; what it used stays in the books.
+
+    For example: corral keys rm editor
+    """
     found = _with(given, lambda book: book.delete(key))
     given.output.result(found, lambda: given.output.say(f"{found['name']} is forgotten."), [found["id"]])
 
@@ -286,7 +304,10 @@ def audit(
     given: Invocation,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the last entries.")] = 50,
 ) -> None:
-    """Show what was managed, and by whom: the newest first."""
+    """Show what was managed, and by whom: the newest first.
+
+    For example: corral keys audit -n 20
+    """
     found = _with(given, lambda book: book.entries(lines))
     output = given.output
 

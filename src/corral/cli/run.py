@@ -32,6 +32,8 @@ def run(
     """Ask a model once, or chat with it in the terminal.
 
     What is piped in is the prompt, or stands before the PROMPT that is given. A library model is pulled first.
+
+    For example: corral run smollm2 "What is a corral?"; git diff | corral run smollm2 "Write a commit message."
     """
     chosen = dict(_setting(text) for text in settings or ())
     question = _question(prompt)

@@ -27,7 +27,10 @@ _Kind = Annotated[str, typer.Argument(metavar="KIND", help="The runtime's name: 
 @app.callback()
 @group
 def runtimes(context: typer.Context) -> None:
-    """Show what can run models here, and what installs the rest."""
+    """Show what can run models here, and what installs the rest.
+
+    For example: corral runtimes
+    """
     if context.invoked_subcommand is None:
         _list(invocation(context, {}))
 
@@ -149,7 +152,10 @@ def _telling(given: Invocation) -> "Callable[[Progress], None]":
 def remove(
     given: Invocation, kind: _Kind, yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
-    """Remove the environment of a runtime; models stay."""
+    """Remove the environment of a runtime; models stay.
+
+    For example: corral runtimes rm vllm
+    """
     from corral.kit import environments
 
     given.here_only("runtimes rm")

@@ -31,7 +31,10 @@ def serve(
         typer.Option("--idle-timeout", metavar="TIME", help="30s, 5m, never: when an unused model leaves memory."),
     ] = None,
 ) -> None:
-    """Serve the models at one address, until Ctrl-C."""
+    """Serve the models at one address, until Ctrl-C.
+
+    For example: corral serve --port 8080
+    """
     invocation.here_only("serve")
     flags = {
         "server.host": host,

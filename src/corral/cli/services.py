@@ -34,7 +34,10 @@ _STYLES = {
 @app.callback()
 @group
 def services(context: typer.Context) -> None:
-    """Show and control long-lived servers, such as Ollama and vLLM."""
+    """Show and control long-lived servers, such as Ollama and vLLM.
+
+    For example: corral services
+    """
     if context.invoked_subcommand is None:
         _list(invocation(context, {}))
 
@@ -42,14 +45,20 @@ def services(context: typer.Context) -> None:
 @app.command("list", add_help_option=False)
 @command
 def list_services(given: Invocation) -> None:
-    """Show every service of the configuration and how it stands."""
+    """Show every service of the configuration and how it stands.
+
+    For example: corral services list
+    """
     _list(given)
 
 
 @app.command(add_help_option=False)
 @command
 def start(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
-    """Start a service, and wait until it is healthy."""
+    """Start a service, and wait until it is healthy.
+
+    For example: corral services start ollama
+    """
     with given.output.busy(f"Starting {name} …"):
         found = _ask(given, "start", name, wait=not no_wait)
     _said(given, found, "starts" if no_wait else "is running")
@@ -58,7 +67,10 @@ def start(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
 @app.command(add_help_option=False)
 @command
 def stop(given: Invocation, name: Name) -> None:
-    """Stop a service and all of its processes, politely at first."""
+    """Stop a service and all of its processes, politely at first.
+
+    For example: corral services stop ollama
+    """
     with given.output.busy(f"Stopping {name} …"):
         found = _ask(given, "stop", name)
     _said(given, found, "is stopped")
@@ -67,7 +79,10 @@ def stop(given: Invocation, name: Name) -> None:
 @app.command(add_help_option=False)
 @command
 def restart(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
-    """Stop a service and start it as it is configured now."""
+    """Stop a service and start it as it is configured now.
+
+    For example: corral services restart ollama
+    """
     with given.output.busy(f"Restarting {name} …"):
         found = _ask(given, "restart", name, wait=not no_wait)
     _said(given, found, "starts" if no_wait else "is running")
@@ -76,7 +91,10 @@ def restart(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
 @app.command(add_help_option=False)
 @command
 def status(given: Invocation, name: Name) -> None:
-    """Show how a service stands; the exit code is 0 when it runs."""
+    """Show how a service stands; the exit code is 0 when it runs.
+
+    For example: corral services status ollama
+    """
     found = _ask(given, "status", name)
     output = given.output
 
@@ -111,7 +129,10 @@ def logs(
     name: Name,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many of the last lines.")] = 100,
 ) -> None:
-    """Show the last lines that a service printed."""
+    """Show the last lines that a service printed.
+
+    For example: corral services logs ollama -n 20
+    """
     if given.url:
         found = given.ask(lambda server: server.service_log(name, lines))
     else:
@@ -128,7 +149,10 @@ def logs(
 @app.command(add_help_option=False)
 @command
 def install(given: Invocation, name: Name) -> None:
-    """Let a service start with the machine, or with your login (systemd)."""
+    """Let a service start with the machine, or with your login (systemd).
+
+    For example: corral services install ollama
+    """
     found = _ask(given, "install", name)
     _said(given, found, "starts with the machine now" if found["manager"] == "systemd" else "starts with you now")
 
@@ -136,7 +160,10 @@ def install(given: Invocation, name: Name) -> None:
 @app.command(add_help_option=False)
 @command
 def uninstall(given: Invocation, name: Name) -> None:
-    """Stop a service and remove what was written for it, but its log."""
+    """Stop a service and remove what was written for it, but its log.
+
+    For example: corral services uninstall ollama
+    """
     _said(given, _ask(given, "uninstall", name), "is removed; its log and its settings stay")
 
 

@@ -107,7 +107,10 @@ def usage(
     key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Only of the key with this id.")] = None,
     project: Annotated[str | None, typer.Option("--project", metavar="PROJECT", help="Only of this project.")] = None,
 ) -> None:
-    """Show what was used and what it cost, as a table and a plot."""
+    """Show what was used and what it cost, as a table and a plot.
+
+    For example: corral usage --since 7d --by model
+    """
     if context.invoked_subcommand is not None:
         return
     asked = {"from": since, "to": until, "by": by, "model": model, "key": key, "project": project}
@@ -121,7 +124,10 @@ def show(
     given: Invocation,
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="What the answer says in x-request-id.")],
 ) -> None:
-    """Show the receipt of one answer: what was done for it, and what it cost."""
+    """Show the receipt of one answer: what was done for it, and what it cost.
+
+    For example: corral usage show req-1a2b3c-1
+    """
     _show_receipt(given, _with(given, lambda book: book.receipt(request_id)))
 
 
@@ -134,7 +140,10 @@ def recompute(
     model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only of this model.")] = None,
     dry_run: Annotated[bool, flag("--dry-run", help="Only say what would change.")] = False,
 ) -> None:
-    """Compute costs anew, after a price was wrong; sums and budgets follow."""
+    """Compute costs anew, after a price was wrong; sums and budgets follow.
+
+    For example: corral usage recompute --since 30d --dry-run
+    """
     if given.url:
         raise NotSupported("Costs are computed anew where the database is.", "Do it on the server's machine.")
     corral = given.corral()
