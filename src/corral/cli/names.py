@@ -59,3 +59,24 @@ Whats = Annotated[
         autocompletion=_completion(pullable),
     ),
 ]
+
+
+def kept() -> list[str]:
+    """Every container of the configuration."""
+    try:
+        return sorted(load().containers)
+    except (CorralError, OSError):
+        return []
+
+
+_CONTAINER = "The container, as the configuration calls it."
+
+Container = Annotated[str, typer.Argument(metavar="NAME", help=_CONTAINER, autocompletion=_completion(kept))]
+Containers = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...",
+        help="Containers, as the configuration calls them; none are all.",
+        autocompletion=_completion(kept),
+    ),
+]

@@ -267,8 +267,11 @@ class Output:
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
         """Rows under headings. On a terminal they fit its width; elsewhere nothing is shortened."""
-        shown = [[_cell(value) for value in row] for row in rows]
-        self._lines(table_lines(columns, shown, self.width(self.stdout), self._painter()))
+        self._lines(self._table(columns, rows))
+
+    def lines(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> list[str]:
+        """The lines that `table` would write, for whoever writes them in another way."""
+        return list(self._table(columns, rows))
 
     def fields(self, pairs: Sequence[tuple[str, object]]) -> None:
         """Names and values under each other; a long value goes on below itself."""
@@ -335,6 +338,10 @@ class Output:
         if not self.coloured(self.stdout):
             return lambda text, _: text
         return lambda text, style: self.paint(text, style, self.stdout)
+
+    def _table(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+        shown = [[_cell(value) for value in row] for row in rows]
+        return table_lines(columns, shown, self.width(self.stdout), self._painter())
 
     def _lines(self, lines: Iterator[str]) -> None:
         self._write(self.stdout, "".join(f"{text}\n" for text in lines))

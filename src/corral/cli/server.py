@@ -150,14 +150,21 @@ class Server:
         query = {"dialect": dialect, "strict": str(strict).lower()} | ({} if model is None else {"model": model})
         return dict(await self._call("POST", f"{_RUNTIME}/route?{urlencode(query)}", "plan", document))
 
-    async def happenings(self) -> AsyncGenerator[dict[str, Any], None]:
+    def happenings(self) -> AsyncGenerator[dict[str, Any], None]:
         """How it stands in memory, and then each change, until the server leaves."""
-        response = await self._ask("GET", f"{_RUNTIME}/events")
+        return self.told(f"{_RUNTIME}/events")
+
+    async def told(self, path: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Each event of a stream of the management API, until it ends; what it says went wrong is raised."""
+        response = await self._ask("GET", path)
         try:
             if response.status >= 400:
                 raise self._refusal(await self._document(response))
             async for data in self._events(response):
-                yield self._parse(data)
+                event = self._parse(data)
+                if event.get("success") is False:
+                    raise self._refusal(event)
+                yield event
         finally:
             response.close()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from corral.domain.operations import describe
 from corral.errors import OperationNotFound
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from corral.kit.relay import Receive, Send
     from corral.operations.durable import Operations
 
+T = TypeVar("T")
+
 _ID = re.compile(r"[\w\-]{1,64}", re.ASCII)
 
 HEARTBEAT = 15.0
@@ -28,21 +30,34 @@ async def changes(
     operations: Operations, operation_id: str, leaving: asyncio.Event, heartbeat: float = HEARTBEAT
 ) -> AsyncGenerator[Operation | None, None]:
     """The operation as it changes, until it has ended or the server leaves; None for `heartbeat` seconds of silence."""
-    watch = operations.watch(operation_id)
+    async with aclosing(paced(operations.watch(operation_id), leaving, heartbeat)) as steps:
+        async for operation in steps:
+            yield operation
+
+
+async def paced(
+    source: AsyncIterator[T], leaving: asyncio.Event, heartbeat: float = HEARTBEAT, first: float | None = None
+) -> AsyncGenerator[T | None, None]:
+    """What `source` gives, until it ends or the server leaves; None for `heartbeat` seconds of silence.
+
+    Before anything has come, None is given after `first` seconds, where that is set. The source is always closed.
+    """
     left = asyncio.ensure_future(leaving.wait())
-    step: asyncio.Future[Operation] | None = None
+    step: asyncio.Future[T] | None = None
+    patience = heartbeat if first is None else first
     try:
         while True:
-            step = step or asyncio.ensure_future(anext(watch))
+            step = step or asyncio.ensure_future(anext(source))
             waiting: set[asyncio.Future[Any]] = {step, left}
-            await asyncio.wait(waiting, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            patience = heartbeat
             if step.done():
                 try:
-                    operation = step.result()
+                    item = step.result()
                 except StopAsyncIteration:
                     return
                 step = None
-                yield operation
+                yield item
             elif left.done():
                 return
             else:
@@ -52,8 +67,8 @@ async def changes(
         if step is not None:
             step.cancel()
             await asyncio.wait({step})
-        if isinstance(watch, AsyncGenerator):
-            await watch.aclose()
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
 
 
 async def converse(workshop: Workshop, operation_id: str, receive: Receive, send: Send, accepted: str | None) -> None:
