@@ -15,9 +15,8 @@ import pytest
 from corral.db.engine import Database
 from corral.domain.callers import Caller
 from corral.errors import BudgetExceeded, BudgetNotFound, Conflict, DatabaseError, InvalidRequest, KeyNotFound
-from corral.routing.book import Budget
+from corral.routing.book import MOST, Budget
 from corral.routing.budgets import Budgets, Status, amount_of, describe
-from corral.routing.holding import MOST
 from corral.routing.ledger import NOTHING, Amounts, Ledger
 from support.clocks import HandClock
 

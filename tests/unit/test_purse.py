@@ -61,13 +61,17 @@ def test_a_prompt_counts_for_each_of_its_bytes_and_a_picture_for_the_most_that_o
     assert 10_000 < seen < 100_000  # type: ignore[operator]
 
 
+def test_a_picture_that_only_its_address_stands_for_is_held_for_as_any_other() -> None:
+    price = Price((Tier(input=1_000_000, output=0),))
+    named = [{"type": "image_url", "image_url": {"url": "https://pictures.example/1.png"}}]
+    seen = worst(order(max_tokens=1, messages=[{"role": "user", "content": named}]), price, 1).nano
+
+    assert seen is not None
+    assert seen > 10_000
+
+
 async def test_who_only_asks_is_not_told_where_the_database_is(caplog: pytest.LogCaptureFixture) -> None:
     class Away:
-        awake = True
-
-        def accounts(self, *_: str) -> tuple[str, ...]:
-            return ("b-1",)
-
         async def reserve(self, *_: Any) -> None:
             raise DatabaseError("The database postgresql://owner@db.example/books failed.")
 

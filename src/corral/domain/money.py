@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
+from typing import NamedTuple
 
 NANO = 1_000_000_000
 """Nanodollars in a dollar."""
@@ -67,12 +68,20 @@ class Tier:
     over: int = 0
 
 
+class Bound(NamedTuple):
+    """The most that a token can cost which is read, or written, from `over` tokens of prompt on, whatever its class."""
+
+    over: int
+    read: int
+    written: int
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """What a model costs. `tiers` rise by `over`; the last that the prompt exceeds holds for the whole request.
 
     `request`, `image` and `second` are nanodollars for one. `source` says where the price is from, with its version.
-    Where it is not `known`, nothing can be said of what a call costs, and `cost` says 0.
+    Where it is not `known`, nothing can be said of what a call costs, and `cost` says 0. `bounds` follow from `tiers`.
     """
 
     tiers: tuple[Tier, ...] = (Tier(),)
@@ -81,6 +90,10 @@ class Price:
     second: int = 0
     source: str = ""
     known: bool = True
+    bounds: tuple[Bound, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", tuple(map(_bound, self.tiers)))
 
     @property
     def free(self) -> bool:
@@ -120,6 +133,11 @@ class Price:
             millionths += spoken * (tier.output if tier.audio_output is None else tier.audio_output)
         nano = -(-millionths // _MILLION) + self.request + usage.images * self.image
         return nano + (round(usage.seconds * self.second) if self.second else 0)
+
+
+def _bound(tier: Tier) -> Bound:
+    read = max(tier.input, tier.cached or 0, tier.cache_write or 0, tier.audio_input or 0)
+    return Bound(tier.over, read, max(tier.output, tier.reasoning or 0, tier.audio_output or 0))
 
 
 FREE = Price(source="free")

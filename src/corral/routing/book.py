@@ -20,6 +20,9 @@ SUBJECTS = ("key", "project", "all")
 """Whose a budget may be."""
 NEVER: Final = -(1 << 62)
 """An amount that is never reached from above."""
+MOST: Final = 10**17
+"""Most that one call can spend of a budget, in its unit: a hundred million dollars. Sums of more would have no room in
+a database."""
 
 
 class Amounts(NamedTuple):
@@ -130,29 +133,26 @@ class Group:
                 return account
         return None
 
-    def take(self, amounts: list[int]) -> None:
-        """Reserve."""
-        for account, amount in zip(self.accounts, amounts, strict=True):
-            account.free -= amount
-            account.held += amount
-            account.used = True
+    def settle(self, reserved: list[int], actual: Amounts) -> tuple[list[int], bool]:
+        """Turn what was reserved into what was spent: that, by account, and whether it is more on any.
 
-    def untake(self, amounts: list[int]) -> None:
-        """Undo `take`."""
-        for account, amount in zip(self.accounts, amounts, strict=True):
-            account.free += amount
-            account.held -= amount
-
-    def settle(self, reserved: list[int], spent: list[int]) -> bool:
-        """Turn what was reserved into what was spent; whether that is more on any account."""
+        Where the price is not known (`nano` is None), what was reserved counts.
+        """
+        spent: list[int] = []
         over = False
-        for account, was, now in zip(self.accounts, reserved, spent, strict=True):
+        for account, was in zip(self.accounts, reserved, strict=True):
+            now = actual[account.unit]
+            if now is None:
+                now = was
+            elif not 0 <= now <= MOST:
+                now = MOST if now > 0 else 0
+            if now > was:
+                over = True
             account.held -= was
             account.settled += now
             account.free += was - now
-            if now > was:
-                over = True
-        return over
+            spent.append(now)
+        return spent, over
 
 
 def grant(amount: int, spent: int, leased: int, need: int, part: float) -> int:

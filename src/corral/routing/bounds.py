@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from corral.routing.book import Amounts
 
 if TYPE_CHECKING:
-    from corral.domain.money import Price, Tier
+    from corral.domain.money import Price
 
 IMAGE: Final = 16_384
 """Tokens that no picture of a prompt exceeds: the largest that vendors document, rounded up."""
@@ -41,15 +41,10 @@ def worst_case(price: Price, input_upper: int, max_tokens: int, *, images: int =
     tokens = input_upper + max_tokens
     if not price.known:
         return Amounts(None, tokens)
-    reached = [tier for index, tier in enumerate(price.tiers) if not index or tier.over < input_upper]
-    read, written = max(map(_read, reached)), max(map(_written, reached))
+    bounds = price.bounds
+    read, written = bounds[0].read, bounds[0].written
+    if len(bounds) > 1:
+        reached = [bounds[0], *(each for each in bounds[1:] if each.over < input_upper)]
+        read, written = max(each.read for each in reached), max(each.written for each in reached)
     nano = -(-(input_upper * read + max_tokens * written) // _MILLION) + price.request + images * price.image
     return Amounts(nano + (round(seconds * price.second) if price.second else 0), tokens)
-
-
-def _read(tier: Tier) -> int:
-    return max(tier.input, tier.cached or 0, tier.cache_write or 0, tier.audio_input or 0)
-
-
-def _written(tier: Tier) -> int:
-    return max(tier.output, tier.reasoning or 0, tier.audio_output or 0)

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from corral.routing.book import Amounts
+
 if TYPE_CHECKING:
-    from corral.routing.book import Amounts, Group
+    from corral.routing.book import Group
 
-
-MOST: Final = 10**17
-"""Most that one call can spend of a budget, in its unit: a hundred million dollars. Sums of more would have no room in
-a database."""
+_NONE: Final = Amounts(0, 0, 0)
 
 
 class Keeper(Protocol):
     """Who keeps the book that a hold stands in."""
 
-    def settled(self, group: Group, number: int, reserved: list[int], spent: list[int]) -> None:
-        """Turn what was reserved into what was spent."""
+    def settled(self, group: Group, number: int, reserved: list[int], actual: Amounts) -> None:
+        """Turn what was reserved into what the call did cost."""
         ...
 
 
 class _Nobody:
     """Keeps no book."""
 
-    def settled(self, group: Group, number: int, reserved: list[int], spent: list[int]) -> None:
+    def settled(self, group: Group, number: int, reserved: list[int], actual: Amounts) -> None:
         """Do nothing."""
 
 
@@ -50,23 +49,16 @@ class Hold:
         Where the price is not known (`nano` is None), what was reserved counts.
         """
         group = self._group
-        if group is None:
-            return
-        self._group = None
-        reserved = self._amounts
-        spent = [
-            was if (now := actual[unit]) is None else now if 0 <= now <= MOST else MOST if now > 0 else 0
-            for was, unit in zip(reserved, group.units, strict=True)
-        ]
-        self._keeper.settled(group, self._number, reserved, spent)
+        if group is not None:
+            self._group = None
+            self._keeper.settled(group, self._number, self._amounts, actual)
 
     def release(self) -> None:
         """Give all of it back: the call was not made."""
         group = self._group
         if group is not None:
             self._group = None
-            spent = [0] * len(self._amounts)
-            self._keeper.settled(group, self._number, self._amounts, spent)
+            self._keeper.settled(group, self._number, self._amounts, _NONE)
 
     def line(self) -> bytes:
         """How the journal says that it is open."""

@@ -98,6 +98,15 @@ class Journal:
 
     def note(self, line: bytes) -> None:
         """Write a line about what has been done; kept for later where that fails."""
+        if not self._pending:
+            try:
+                written = os.write(self._descriptor, line)
+            except OSError:
+                written = 0
+            self._size += written
+            if written != len(line):
+                self._pending = line[written:]
+            return
         self._pending += line
         try:
             self._flush()

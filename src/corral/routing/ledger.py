@@ -142,19 +142,28 @@ class Ledger:
         Raises:
             StoreError: the journal cannot be written.
         """
+        group = self.group(caller)
+        if group is None:
+            return NOTHING if self.awake else None
+        return self.take(group, worst)
+
+    def group(self, caller: Caller) -> Group | None:
+        """The accounts that the caller spends from now; None where there are none, or none is known yet (`awake`)."""
         try:
             group = self._groups[caller.id, caller.project]
         except KeyError:
-            if self._known is None:
-                return None
             group = self._group(caller.id, caller.project)
-        if group is None:
-            return NOTHING
-        if self._clock.wall() >= self._until:
+        if group is not None and self._clock.wall() >= self._until:
             self._turn()
             group = self._group(caller.id, caller.project)
-            if group is None:
-                return NOTHING
+        return group
+
+    def take(self, group: Group, worst: Amounts) -> Hold | None:
+        """As `hold`, of the accounts that `group` has just said.
+
+        Raises:
+            StoreError: the journal cannot be written.
+        """
         amounts: list[int] = []
         for account in group.accounts:
             amount = worst[account.unit]
@@ -356,7 +365,9 @@ class Ledger:
     def _take(self, group: Group, amounts: list[int]) -> Hold:
         """Reserve what is there, and write it down."""
         self._made = number = self._made + 1
-        journal = self._journal or self._opened()
+        journal = self._journal
+        if journal is None:
+            journal = self._opened()
         journal.write(group.held_line % (number, *amounts))
         thirsty = False
         for account, amount in zip(group.accounts, amounts, strict=True):
@@ -370,10 +381,11 @@ class Ledger:
             self._wake()
         return hold
 
-    def settled(self, group: Group, number: int, reserved: list[int], spent: list[int]) -> None:
+    def settled(self, group: Group, number: int, reserved: list[int], actual: Amounts) -> None:
         """Book a call, by its hold."""
         del self._holds[number]
-        if group.settle(reserved, spent):
+        spent, over = group.settle(reserved, actual)
+        if over:
             self.overruns += 1
         journal = self._journal
         if journal is not None:  # after `close`, whoever closes the books counts the call as reserved

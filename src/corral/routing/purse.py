@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from corral.domain.models import Capability
-from corral.domain.money import FREE
 from corral.errors import DatabaseError
 from corral.routing.bounds import input_upper, worst_case
 from corral.routing.ledger import NOTHING, Amounts, Hold
@@ -63,11 +62,14 @@ class Purse:
         Raises:
             StoreError: the journal cannot be written.
         """
-        ledger, caller = self.ledger, order.caller
-        if not (ledger.accounts(caller.id, caller.project) if ledger.awake else self._there()):
+        ledger = self.ledger
+        group = ledger.group(order.caller)
+        if group is not None:
+            limit = self.limit(order)
+            return ledger.take(group, worst(order, price, limit)), limit
+        if ledger.awake or not self._there():
             return NOTHING, None
-        limit = self.limit(order)
-        return ledger.hold(caller, worst(order, price, limit)), limit
+        return None, self.limit(order)
 
     async def reserve(self, order: Order, price: Price, model: str) -> tuple[Hold, int | None]:
         """As `hold`, waiting where that is needed.
@@ -90,21 +92,24 @@ class Purse:
 
 def worst(order: Order, price: Price, limit: int) -> Amounts:
     """The most that one call can take of the caller's budgets."""
-    document = order.document
-    messages = document.get("messages") or document.get("contents") or document.get("input") or ()
-    tools = document.get("tools") or ()
-    count = sum(len(each) for each in (messages, tools) if isinstance(each, list))
-    size = len(order.body or b"") or len(str(document))
-    images = size // 1024 if Capability.VISION in order.needs else 0
-    if images:
+    document, body = order.document, order.body
+    messages = document.get("messages") or document.get("contents") or document.get("input")
+    tools = document.get("tools")
+    count = len(messages) if isinstance(messages, list) else 0
+    if isinstance(tools, list):
+        count += len(tools)
+    size = len(body) if body else len(str(document))
+    images = 0
+    if Capability.VISION in order.needs:
         # Their bytes are no text: what a picture can count for at most stands in their place.
         size, images = _text_size(document), _pictures(document)
-    return worst_case(
-        price,
-        input_upper(size, max(count, 1), images),
-        limit * _choices(document),
-        seconds=_LONGEST_ANSWER if price is not FREE and price.second else 0.0,
-    )
+    if not _SEVERAL.isdisjoint(document):
+        limit *= _choices(document)
+    return worst_case(price, input_upper(size, count or 1, images), limit, seconds=_LONGEST_ANSWER)
+
+
+_SEVERAL = frozenset(("n", "best_of", "generationConfig"))
+"""Where a request says how many answers it wants."""
 
 
 def _choices(document: Mapping[str, Any]) -> int:
