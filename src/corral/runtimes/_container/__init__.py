@@ -1,0 +1,1 @@
+"""What the runtime `container` is made of; no plugin of its own."""
