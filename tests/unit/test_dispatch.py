@@ -15,7 +15,7 @@ from corral.errors import InvalidRequest, NotSupported, UpstreamTimeout, Upstrea
 from corral.gateway.inference.openai import CALLS, needs, take_wishes
 from corral.kit.upstream import Timeouts, Upstream
 from corral.lifecycle.supervisor import Launch, Supervisor
-from corral.routing.dispatch import Ask, Dispatcher, broken
+from corral.routing.dispatch import Dispatcher, broken
 from support.clocks import HandClock
 
 CHAT, COMPLETIONS, EMBEDDINGS = (CALLS[f"/v1/{name}"] for name in ("chat/completions", "completions", "embeddings"))
@@ -32,6 +32,23 @@ class Sending:
     path: str = "/x"
     betas: bytes = b""
     body: bytes = b"{}"
+
+
+@dataclass
+class Asked:
+    model: str = "m"
+    needs: frozenset[Capability] = frozenset()
+    priority: int | None = None
+    timeouts: Timeouts = field(default_factory=lambda: Timeouts(connect=1))
+    attempts: int = 0
+    wait_ms: float = 0.0
+    called: float = 0.0
+
+    def compose(self, engine: Any) -> Sending:
+        return Sending()
+
+    async def prepare(self, engine: Any) -> Sending:
+        return Sending()
 
 
 @dataclass
@@ -86,7 +103,7 @@ def yard(facts: SessionFacts) -> tuple[Supervisor, Dispatcher]:
 
     clock = HandClock()
     supervisor = Supervisor(plan, clock)
-    return supervisor, Dispatcher(supervisor, Upstream({}), Timeouts(connect=1), clock)
+    return supervisor, Dispatcher(supervisor, Upstream({}), clock)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,7 @@ def test_what_a_request_needs(call: Any, document: dict[str, Any], expected: set
 async def test_what_a_model_lacks_is_refused_before_it_is_asked(needed: Capability, words: str) -> None:
     supervisor, dispatcher = yard(SessionFacts(capabilities=frozenset({Capability.COMPLETION})))
     with pytest.raises(NotSupported, match=words):
-        await dispatcher.open(Ask("m", lambda _: Sending(), needs=frozenset({needed})))
+        await dispatcher.open(Asked(needs=frozenset({needed})))
     (status,) = supervisor.statuses()
     assert status.engine is not None
     assert status.engine.in_flight == 0
@@ -124,7 +141,7 @@ async def test_what_a_model_lacks_is_refused_before_it_is_asked(needed: Capabili
 async def test_an_engine_that_says_nothing_of_itself_is_asked() -> None:
     _, dispatcher = yard(SessionFacts(device="remote"))
     with pytest.raises(UpstreamUnreachable):
-        await dispatcher.open(Ask("m", lambda _: Sending(), needs=frozenset({Capability.CHAT})))
+        await dispatcher.open(Asked(needs=frozenset({Capability.CHAT})))
 
 
 async def test_in_mid_answer_a_local_engines_address_is_not_told() -> None:

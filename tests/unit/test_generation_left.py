@@ -85,7 +85,7 @@ class Yard:
         self.generator = Generator(
             Carrier(
                 Parts(
-                    dispatcher=Dispatcher(self, self, Timeouts(), clock),  # type: ignore[arg-type]
+                    dispatcher=Dispatcher(self, self, clock),  # type: ignore[arg-type]
                     composer=Composer(),
                     planner=SimpleNamespace(plan=lambda _: direct("m")),  # type: ignore[arg-type]
                     breakers=Breakers(clock),

@@ -86,8 +86,11 @@ def passing(response, *, client="openai.chat", spoken=None, stream=True, remote=
         order.request = asked
     way = Way(form(spoken or client), spoken is None, engine.session.endpoint, PLAIN, False, None, "")
     call = Call(way, "/x", b"{}", asked, unasked=unasked)
-    calling = SimpleNamespace(prompt=lambda: Usage(10), used=None, cost=0)
-    carrying = SimpleNamespace(order=order, settled=None)
+    hold = Hold()
+    calling = SimpleNamespace(prompt=lambda: Usage(10), used=None, cost=0, sent=call, held=hold, price=PRICE)
+    parts = SimpleNamespace(dispatcher=SimpleNamespace(end=lambda *_: None))
+    order.keep_alive = None
+    carrying = SimpleNamespace(order=order, settled=None, parts=parts)
 
     def comment(passage):
         carrying.settled = passage.used(None)
@@ -95,9 +98,7 @@ def passing(response, *, client="openai.chat", spoken=None, stream=True, remote=
         return RECEIPT
 
     carrying.comment = comment
-    answer = SimpleNamespace(response=response, sent=call, engine=engine, close=response.close)
-    hold = Hold()
-    return Passage(carrying, calling, answer, hold, PRICE), hold
+    return Passage(carrying, calling, engine, response), hold
 
 
 def through(passage, *pieces, error=None):
@@ -195,10 +196,11 @@ def test_who_gets_nothing_pays_a_vendor_for_the_prompt(remote, cost):
     assert passage.missed(GONE)[1] == cost
     assert passage.missed(refused(500, form("openai.chat").read_error(500, None), "m"))[1] == 0
     assert passage.used(Outcome(status=200))[1] == cost
-    passage, hold = passing(Answer(), remote=remote)
+    left = Answer()
+    passage, hold = passing(left, remote=remote)
     passage.abandon()
     assert hold.spent[0] == passage.calling.cost == cost
-    assert passage.answer.response.closed
+    assert left.closed
 
 
 async def all_of(answer):

@@ -120,7 +120,7 @@ class Corral:
             on_gone=self._forget,
         )
         self.memory.news = self.supervisor.decide_soon
-        self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.timeouts, self.clock, self.canonical)
+        self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.clock, self.canonical)
         self.routes = Routes(self)
         self.catalog = Catalog(self)
         self.exchange = Exchange(self)

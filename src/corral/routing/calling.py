@@ -14,7 +14,6 @@ from corral.domain.receipts import Attempt
 from corral.errors import ContextOverflow, CorralError, Degraded, UpstreamError, UpstreamTimeout
 from corral.kit.upstream import Timeouts, unsent
 from corral.routing.book import Amounts
-from corral.routing.dispatch import Ask
 from corral.routing.faults import Refused
 from corral.routing.ledger import NOTHING, Hold
 from corral.routing.order import BYTES_A_TOKEN
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
     from corral.lifecycle.engines import Engine
     from corral.routing.carrying import Carrying
     from corral.routing.composing import Call
-    from corral.routing.dispatch import Answer
     from corral.routing.order import Order
-    from corral.routing.plan import Candidate, Patience
+    from corral.routing.plan import Patience
 
 
 LEFT = Verdict(Action.GIVE_UP, "client_gone", "the client left before it answered")
@@ -46,28 +44,51 @@ class Missed(Exception):
 
 
 class Calling:
-    """One call of `candidate`. What it counts is added to `carrying`. `engine` and `price` are whom it came to.
+    """One call of `model`; see `dispatch.Asking`. `engine` and `price` are whom it came to, `sent` is what that got.
 
-    `used` and `cost` are what is paid for it although nobody gets the answer, `sent` the bytes of what it was asked.
+    `used` and `cost` are what is paid for it although nobody gets the answer. `held` is for who gets it.
     """
 
-    __slots__ = ("_asked", "_carrying", "_held", "candidate", "cost", "degraded", "engine", "price", "sent", "used")
+    __slots__ = (
+        "_carrying",
+        "attempts",
+        "called",
+        "cost",
+        "degraded",
+        "engine",
+        "held",
+        "model",
+        "needs",
+        "price",
+        "priority",
+        "sent",
+        "timeouts",
+        "used",
+        "wait_ms",
+    )
 
-    def __init__(self, carrying: Carrying, candidate: Candidate) -> None:
-        self.candidate = candidate
+    def __init__(self, carrying: Carrying, model: str) -> None:
+        order, patience = carrying.order, carrying.plan.patience
+        self.model = model
+        self.needs = order.needs
+        self.priority = order.priority
+        self.timeouts = carrying.parts.timeouts if patience is None else patient(carrying.parts.timeouts, patience)
+        self.attempts = self.cost = 0
+        self.wait_ms = self.called = 0.0
         self.degraded: tuple[str, ...] = ()
-        self._carrying = carrying
         self.engine: Engine | None = None
-        self._held: Hold | None = None
+        self.sent: Call | None = None
+        self.held: Hold | None = None
         self.price: Price | None = None
         self.used: Usage | None = None
-        self.cost = self.sent = 0
-        self._asked = False
+        self._carrying = carrying
 
     def prompt(self) -> Usage:
         """What an engine has read that never told what it used: reckoned."""
         body = self._carrying.order.body
-        return Usage((self.sent if body is None else len(body)) // BYTES_A_TOKEN)
+        if body is None:
+            body = b"" if self.sent is None else self.sent.body
+        return Usage(len(body) // BYTES_A_TOKEN)
 
     async def go(self, report: Report = silent) -> Passage:
         """The answer, whose head is no refusal.
@@ -76,55 +97,44 @@ class Calling:
             Missed: there is none.
         """
         carrying = self._carrying
-        order, parts, patience = carrying.order, carrying.parts, carrying.plan.patience
-        ask = Ask(
-            self.candidate.model,
-            self._compose,
-            self._prepare,
-            order.needs,
-            order.keep_alive,
-            order.priority,
-            parts.timeouts if patience is None else patient(parts.timeouts, patience),
-        )
-        started = perf_counter()
-        answer = None
+        dispatcher, started = carrying.parts.dispatcher, perf_counter()
+        response = None
         try:
-            answer = await parts.dispatcher.open(ask, report)
+            engine, response = await dispatcher.open(self, report)
         except CorralError as failure:
             raise self._missed(failure, perf_counter() - started) from failure
         except asyncio.CancelledError:
-            if self._asked:
+            if self.sent is not None:
                 self._pay_prompt()
             raise
         finally:
-            carrying.calls += ask.attempts
-            carrying.wait_ms += ask.wait_ms
-            if answer is None:
+            carrying.calls += self.attempts
+            carrying.wait_ms += self.wait_ms
+            if response is None:
                 self._release()
-        held, self._held = self._held, None
-        passage = Passage(carrying, self, answer, held, self.price)
-        if answer.response.status < 400:
+        passage = Passage(carrying, self, engine, response)
+        if response.status < 400:
             return passage
         try:
             error, verdict = await passage.refusal()
         finally:
             passage.close()
             passage.release()
-        attempt = attempted(self.candidate.model, verdict, answer, perf_counter() - answer.called)
-        raise Missed(error, verdict, attempt, remote=answer.engine.remote)
+        attempt = attempted(self.model, verdict, engine, response.status, perf_counter() - self.called)
+        raise Missed(error, verdict, attempt, remote=engine.remote)
 
     def left(self, verdict: Verdict) -> Attempt | None:
         """The call as it stands in the receipt when nobody waited for its answer; None: it was not made."""
-        if not self._asked:
+        if self.sent is None:
             return None
-        return attempted(self.candidate.model, verdict, None, 0.0, self.engine, self.used, self.cost)
+        return attempted(self.model, verdict, self.engine, None, 0.0, self.used, self.cost)
 
     def _missed(self, error: CorralError, seconds: float) -> Missed:
         """A call without an answer. Where a vendor was too slow it is billed for its prompt: it may have read it."""
         engine, verdict = self.engine, classify(error)
         if isinstance(error, UpstreamTimeout) and not unsent(error):
             self._pay_prompt()
-        attempt = attempted(self.candidate.model, verdict, None, seconds, engine, self.used, self.cost)
+        attempt = attempted(self.model, verdict, engine, None, seconds, self.used, self.cost)
         return Missed(error, verdict, attempt, remote=engine is None or engine.remote)
 
     def _pay_prompt(self) -> None:
@@ -134,43 +144,43 @@ class Calling:
             return
         self.used = self.prompt()
         self.cost = price.cost(self.used) if price.known else 0
-        held, self._held = self._held, None
+        held, self.held = self.held, None
         if held is not None:
             held.settle(Amounts(self.cost if price.known else None, self.used.input))
 
-    def _compose(self, engine: Engine) -> Call | None:
+    def compose(self, engine: Engine) -> Call | None:
         """What the engine is sent; None when money for it must be waited for, or tokens be counted."""
         order, parts = self._carrying.order, self._carrying.parts
         self._release()
-        self._asked = False
-        self.engine = engine
+        self.sent, self.engine = None, engine
         self.price = price = parts.money.price(engine)
-        self._held, limit = parts.money.hold(order, price)
-        if self._held is None:
+        self.held, limit = parts.money.hold(order, price)
+        if self.held is None:
             return None
-        call = parts.composer.compose(order, engine, self.candidate.model, limit)
+        call = parts.composer.compose(order, engine, self.model, limit)
         context = engine.session.facts.context
         # A token stands for a byte at least: most prompts cannot be too long, and are not counted.
         if context is not None and len(call.body) + (order.max_tokens or 0) > context and counts(engine):
             return None
-        self._asked, self.sent = True, len(call.body)
+        self.sent = call
         return call
 
-    async def _prepare(self, engine: Engine) -> Call:
+    async def prepare(self, engine: Engine) -> Call:
+        """What the engine is sent, once there is money for it and its tokens are counted."""
         order, parts = self._carrying.order, self._carrying.parts
         limit = None
-        if self._held is None:
-            self._held, limit = await parts.money.reserve(order, parts.money.price(engine), engine.model)
-        elif self._held is not NOTHING:
+        if self.held is None:
+            self.held, limit = await parts.money.reserve(order, parts.money.price(engine), engine.model)
+        elif self.held is not NOTHING:
             limit = parts.money.limit(order)
-        call = parts.composer.compose(order, engine, self.candidate.model, limit)
+        call = parts.composer.compose(order, engine, self.model, limit)
         if counts(engine):
             self.degraded = await measure(engine, call, order, limit)
-        self._asked, self.sent = True, len(call.body)
+        self.sent = call
         return call
 
     def _release(self) -> None:
-        held, self._held = self._held, None
+        held, self.held = self.held, None
         if held is not None:
             held.release()
 
@@ -178,21 +188,20 @@ class Calling:
 def attempted(
     model: str,
     verdict: Verdict,
-    answer: Answer[Call] | None,
+    engine: Engine | None,
+    status: int | None,
     seconds: float,
-    engine: Engine | None = None,
     usage: Usage | None = None,
     cost: int = 0,
 ) -> Attempt:
-    """A call that gave nothing, for the receipt."""
-    asked = engine if answer is None else answer.engine
+    """A call that gave nothing, for the receipt. `status` is that of its answer; None: there was none."""
     return Attempt(
         model,
-        "" if asked is None else asked.runtime,
-        None if asked is None else asked.id,
+        "" if engine is None else engine.runtime,
+        None if engine is None else engine.id,
         verdict.code,
         verdict.reason,
-        None if answer is None else answer.response.status,
+        status,
         usage,
         cost,
         seconds,
@@ -204,10 +213,10 @@ def spoilt(passage: Passage, error: UpstreamError, failure: CorralError) -> Miss
     """An answer that broke before any of it had reached the client, by `error`, which means `failure`. Settles it."""
     usage, cost = passage.missed(error)
     passage.pay(usage, cost)
-    answer, model = passage.answer, passage.calling.candidate.model
+    calling, engine, status = passage.calling, passage.engine, passage.response.status
     verdict = judge(error.status, error.fault, error.retry_after) if isinstance(error, Refused) else classify(failure)
-    attempt = attempted(model, verdict, answer, perf_counter() - answer.called, None, usage, cost or 0)
-    return Missed(failure, verdict, attempt, remote=answer.engine.remote)
+    attempt = attempted(calling.model, verdict, engine, status, perf_counter() - calling.called, usage, cost or 0)
+    return Missed(failure, verdict, attempt, remote=engine.remote)
 
 
 def counts(engine: Engine) -> bool:

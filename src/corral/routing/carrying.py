@@ -137,7 +137,7 @@ class Carrying:
             try:
                 if hedge is not None and self._at + 1 < len(self.plan.candidates):
                     return await race(self, hedge, report)
-                calling = Calling(self, self.candidate)
+                calling = Calling(self, self.candidate.model)
                 return await calling.go(report)
             except Missed as missed:
                 failure = missed
@@ -154,7 +154,7 @@ class Carrying:
         Raises:
             CorralError: none may; it is on record.
         """
-        engine, dispatcher = passage.answer.engine, self.parts.dispatcher
+        engine, dispatcher = passage.engine, self.parts.dispatcher
         try:
             failure = await dispatcher.explain(engine, error)
         except asyncio.CancelledError:
@@ -168,16 +168,16 @@ class Carrying:
         if self.settled is not None:
             self._belated(self.settled, outcome)
             return self.settled
-        parts, answer = self.parts, passage.answer
+        parts, engine = self.parts, passage.engine
         record = self._noted(passage)
         record.first = outcome.first_byte_at or 0.0
         record.status, record.gone = outcome.status, outcome.client_gone
         error = outcome.error or passage.reported
         if error is not None:
-            told = broken(answer.engine, error)
+            told = broken(engine, error)
             record.error, record.message = told.code, told.message
-            parts.dispatcher.doubt(answer.engine, outcome.error)
-            parts.breakers.failed(answer.engine.model, classify(error))
+            parts.dispatcher.doubt(engine, outcome.error)
+            parts.breakers.failed(engine.model, classify(error))
         elif not outcome.client_gone:
             self._succeeded(passage, record)
         record.usage, record.cost = passage.used(outcome)
@@ -195,7 +195,7 @@ class Carrying:
 
     async def explain(self, passage: Passage, error: UpstreamError) -> CorralError:
         """`error`, which broke the answer in its middle, or that the engine died where that is the reason."""
-        return await self.parts.dispatcher.explain(passage.answer.engine, error)
+        return await self.parts.dispatcher.explain(passage.engine, error)
 
     def comment(self, passage: Passage) -> bytes:
         """The receipt of a stream whose end is here, as a comment of server-sent events. Settles and notes it."""
@@ -210,14 +210,14 @@ class Carrying:
 
     def headers(self, passage: Passage) -> list[Header]:
         """The facts of an answer that are known before its first byte."""
-        engine, order = passage.answer.engine, self.order
+        engine, order, ignored = passage.engine, self.order, passage.call.ignored
         facts = self._carrier.facts.get(engine.id) or self._facts(engine)
         headers = [(b"x-request-id", order.request_id.encode()), *facts, (b"x-corral-attempts", b"%d" % self.calls)]
         if self.wait_ms:
             headers.append((b"x-corral-wait-ms", b"%d" % self.wait_ms))
-        if passage.answer.sent.ignored:
+        if ignored:
             # Names of fields that a client made up may hold anything, line breaks among it.
-            words = ", ".join(passage.answer.sent.ignored).encode("ascii", "backslashreplace")
+            words = ", ".join(ignored).encode("ascii", "backslashreplace")
             headers.append((b"x-corral-ignored", _UNFIT.sub(b"?", words)[:_LONGEST_HEADER]))
         return headers
 
@@ -301,18 +301,17 @@ class Carrying:
     # The record
 
     def _noted(self, passage: Passage) -> Record:
-        answer, order = passage.answer, self.order
-        engine = answer.engine
-        record = self._carrier.note(order)
+        engine, call, facts = passage.engine, passage.call, passage.engine.session.facts
+        record = self._carrier.note(self.order)
         record.model, record.runtime, record.engine = engine.model, engine.runtime, engine.id
         record.revision = engine.revision
-        record.device, record.context = engine.session.facts.device, engine.session.facts.context
-        record.spoken = answer.sent.way.spoken.name
-        record.ignored, record.attempts, record.wait_ms = answer.sent.ignored, self.tries, self.wait_ms
-        record.sent, record.heard = answer.called, passage.first
+        record.device, record.context = facts.device, facts.context
+        record.spoken = call.way.spoken.name
+        record.ignored, record.attempts, record.wait_ms = call.ignored, self.tries, self.wait_ms
+        record.sent, record.heard = passage.calling.called, passage.first
         stop = passage.meter.stop
         record.stop = None if stop is None else _STOPS.get(stop, stop)
-        record.price, record.degraded = passage.price.source, answer.sent.way.lacking + passage.calling.degraded
+        record.price, record.degraded = passage.price.source, call.way.lacking + passage.calling.degraded
         if self.plan.dropped:
             record.drops = self._drops()
         record.ended = perf_counter()
@@ -322,10 +321,10 @@ class Carrying:
         return tuple(Fallback(each.model, each.code, each.reason) for each in self.plan.dropped)
 
     def _succeeded(self, passage: Passage, record: Record) -> None:
-        parts, model = self.parts, passage.calling.candidate.model
+        parts, model = self.parts, passage.calling.model
         parts.breakers.succeeded(model)
         if len(self.plan.candidates) > 1:
-            parts.planner.answered(self.order, model, (record.heard or record.ended) - passage.answer.called)
+            parts.planner.answered(self.order, model, (record.heard or record.ended) - passage.calling.called)
 
     def _note(self, record: Record) -> None:
         self.settled = record

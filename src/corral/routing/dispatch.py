@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from corral.domain.models import Capability
-from corral.domain.ports import Clock, Report, silent
+from corral.domain.ports import Report, silent
 from corral.errors import CorralError, EngineDied, NotSupported, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from corral.kit.upstream import Block, Response, Timeouts, Upstream, block
-from corral.lifecycle.supervisor import Engine, Supervisor
+from corral.kit.upstream import Block, block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corral.domain.ports import Clock
+    from corral.kit.upstream import Response, Timeouts, Upstream
+    from corral.lifecycle.supervisor import Engine, Supervisor
 
 _ATTEMPTS = 2
 _GONE_WITHIN = 0.25
@@ -55,50 +59,28 @@ class Sent(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Sent)
+class Asking(Protocol):
+    """A request to `model`, and what composes what its engine is sent.
 
-
-@dataclass(slots=True, eq=False)
-class Ask(Generic[S]):
-    """A request to a model: its name, and what composes what its engine is sent.
-
-    `compose` may give None where something must be waited for first: then `prepare` is awaited for it. `keep_alive` is
-    how long the model may be unused afterwards, in seconds, and `priority` whether others let it go first; None is as
-    the model is configured. Counts its `attempts`, and the time it waited for an engine, in milliseconds.
+    `needs` is what the model must be able to do, `priority` as in `Supervisor.acquire`. Told of it are its `attempts`,
+    the time it waited for an engine (`wait_ms`), and when it was `called`, on the clock of `time.perf_counter`.
     """
 
     model: str
-    compose: Callable[[Engine], S | None]
-    prepare: Callable[[Engine], Awaitable[S]] | None = None
-    needs: frozenset[Capability] = frozenset()
-    keep_alive: float | None = None
-    priority: int | None = None
-    timeouts: Timeouts | None = None
-    attempts: int = 0
-    wait_ms: float = 0.0
+    needs: frozenset[Capability]
+    priority: int | None
+    timeouts: Timeouts
+    attempts: int
+    wait_ms: float
+    called: float
 
+    def compose(self, engine: Engine) -> Sent | None:
+        """What the engine is sent; None where something must be waited for first: then `prepare` is awaited for it."""
+        ...
 
-@dataclass(slots=True, eq=False)
-class Answer(Generic[S]):
-    """An engine's answer, its head there and its body coming. Whoever has one must `close` it, read or not.
-
-    `sent` is what it answers. `called` is when it was sent, on the clock of `time.perf_counter`.
-    """
-
-    engine: Engine
-    response: Response
-    supervisor: Supervisor
-    sent: S
-    called: float = 0.0
-    keep_alive: float | None = None
-    closed: bool = False
-
-    def close(self) -> None:
-        """Let the engine know that nobody reads on, and count the request as done. Idempotent."""
-        if not self.closed:
-            self.closed = True
-            self.response.close()
-            self.supervisor.end(self.engine, self.keep_alive)
+    async def prepare(self, engine: Engine) -> Sent:
+        """What the engine is sent, after a wait."""
+        ...
 
 
 class Dispatcher:
@@ -107,7 +89,6 @@ class Dispatcher:
     Args:
         supervisor: has the engines.
         upstream: makes the calls.
-        timeouts: for each call.
         clock: measures the wait.
         canonical: gives a model's own name for any name it is asked by; may raise CorralError.
     """
@@ -116,18 +97,18 @@ class Dispatcher:
         self,
         supervisor: Supervisor,
         upstream: Upstream,
-        timeouts: Timeouts,
         clock: Clock,
         canonical: Callable[[str], str] = str,
     ) -> None:
         self._supervisor = supervisor
         self._upstream = upstream
-        self._timeouts = timeouts
         self._clock = clock
         self._canonical = canonical
 
-    async def open(self, ask: Ask[S], report: Report = silent) -> Answer[S]:
-        """The engine's answer to `ask`, loading the model first where needed.
+    async def open(self, ask: Asking, report: Report = silent) -> tuple[Engine, Response]:
+        """The engine, and the head of its answer to `ask`, loading the model first where needed.
+
+        Whoever has them closes the answer, read or not, and tells it by `end`.
 
         A local engine that turns out to have died before a byte of its answer came is loaded again and asked once more.
 
@@ -140,28 +121,31 @@ class Dispatcher:
             response = None
             try:
                 if ask.needs:
-                    _check(ask, engine)
-                sent = ask.compose(engine)
-                if sent is None:
-                    sent = await _prepared(ask, engine)
-                called = perf_counter()
+                    _check(ask.needs, engine)
+                sent = ask.compose(engine) or await ask.prepare(engine)
+                ask.called = perf_counter()
                 response = await self._upstream.request(
                     engine.target,
                     "POST",
                     sent.path,
                     headers=_JSON if not sent.betas else block([*_TYPE, (b"anthropic-beta", sent.betas)]),
                     body=sent.body,
-                    timeouts=ask.timeouts or self._timeouts,
+                    timeouts=ask.timeouts,
                 )
-                return Answer(engine, response, self._supervisor, sent, called, ask.keep_alive)
             except UpstreamError as error:
                 failure = error
+            else:
+                return engine, response
             finally:
                 if response is None:
                     self._supervisor.end(engine)
             await self.recover(ask, engine, failure)
 
-    async def recover(self, ask: Ask[Any], engine: Engine, error: CorralError) -> None:
+    def end(self, engine: Engine, keep_alive: float | None = None) -> None:
+        """A request to the engine is done. `keep_alive` as in `Supervisor.end`."""
+        self._supervisor.end(engine, keep_alive)
+
+    async def recover(self, ask: Asking, engine: Engine, error: CorralError) -> None:
         """Return when `ask`, of which nothing has reached the client, should be sent again: its engine is gone.
 
         Raises:
@@ -185,7 +169,7 @@ class Dispatcher:
         if isinstance(error, UpstreamTimeout) and not engine.remote:
             self._supervisor.doubt(engine, f"it hangs: {error.message}")
 
-    async def _wait(self, ask: Ask[Any], report: Report) -> Engine:
+    async def _wait(self, ask: Asking, report: Report) -> Engine:
         started = self._clock.now()
         engine = await self._supervisor.acquire(self._canonical(ask.model), report, priority=ask.priority)
         ask.wait_ms += (self._clock.now() - started) * 1000
@@ -219,22 +203,16 @@ def broken(engine: Engine, error: CorralError) -> CorralError:
     )
 
 
-def _check(ask: Ask[Any], engine: Engine) -> None:
+def _check(needs: frozenset[Capability], engine: Engine) -> None:
     """Refuse what the engine is known to be unable to do.
 
     Raises:
         NotSupported: names what the model cannot do.
     """
     able = engine.session.facts.capabilities
-    missing = ask.needs - able if able is not None else None
+    missing = needs - able if able is not None else None
     if missing:
         first = min(missing)  # without chat, nothing else of a chat matters
         reasons = _CANNOT_ELSEWHERE if engine.session.facts.device == "remote" else _CANNOT
         said, hint = reasons.get(first, (f"do {first}", "See what it can do: corral show MODEL."))
         raise NotSupported(f"Model {engine.model!r} cannot {said}.", hint.replace("MODEL", engine.model), param="model")
-
-
-async def _prepared(ask: Ask[S], engine: Engine) -> S:
-    if ask.prepare is None:
-        raise ValueError("nothing was composed, and nothing can be waited for")
-    return await ask.prepare(engine)

@@ -189,7 +189,7 @@ class Stream:
     @property
     def model(self) -> str:
         """The model that answers."""
-        return self._passage.answer.engine.model
+        return self._passage.engine.model
 
     @property
     def receipt(self) -> Receipt:

@@ -33,7 +33,7 @@ async def race(carrying: Carrying, after: float, report: Report) -> Passage:
     timer: asyncio.Task[None] | None = None
     try:
         while True:
-            calling = Calling(carrying, candidates[at])
+            calling = Calling(carrying, candidates[at].model)
             running[asyncio.create_task(_said(calling, report))] = calling
             more = at + 1 < len(candidates)
             timer = asyncio.create_task(clock.sleep(after)) if more else None

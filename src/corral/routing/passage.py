@@ -14,24 +14,22 @@ from corral.dialects.meter import Meter as PlainMeter
 from corral.domain.money import Usage
 from corral.errors import CorralError, UpstreamError, UpstreamUnreachable
 from corral.routing.book import Amounts
-from corral.routing.dispatch import Answer, broken
+from corral.routing.dispatch import broken
 from corral.routing.faults import Refused, concealed, refused
 from corral.routing.labels import Labelled
 from corral.routing.order import BYTES_A_TOKEN
 from corral.routing.policies import Verdict, judge, named_wait
-from corral.routing.priming import Primed, primed
+from corral.routing.priming import primed
 from corral.routing.soundness import check_whole, parsed_whole, sound_events, sound_lines
 from corral.routing.translation import Translated
 
 if TYPE_CHECKING:
     from corral.dialects.form import Meter
-    from corral.domain.money import Price
     from corral.kit.http1 import Response
-    from corral.kit.relay import Outcome
+    from corral.kit.relay import Outcome, Reply
+    from corral.lifecycle.engines import Engine
     from corral.routing.calling import Calling
     from corral.routing.carrying import Carrying
-    from corral.routing.composing import Call
-    from corral.routing.ledger import Hold
 
 _LONGEST_REFUSAL = 64 * 1024
 """Bytes of an engine's error that are read."""
@@ -51,76 +49,83 @@ _JSON = b"application/json"
 class Passage:
     """One answer on its way past: `response` is it, in the client's form. Looks on (`kit.relay.Onlooker`).
 
-    `document` is what a whole answer says, where that had to be known.
+    It answers `call`, which `engine` was sent. `document` is what a whole answer says, where that had to be known.
     """
 
     __slots__ = (
         "_broken",
         "_carrying",
+        "_closed",
         "_end",
-        "_held",
         "_last",
         "_media",
         "_pieces",
+        "_reply",
         "_unasked",
-        "answer",
+        "call",
         "calling",
         "document",
+        "engine",
         "first",
         "meter",
         "price",
         "response",
     )
 
-    def __init__(
-        self, carrying: Carrying, calling: Calling, answer: Answer[Call], held: Hold | None, price: Price | None
-    ) -> None:
-        call, order = answer.sent, carrying.order
-        self.answer = answer
+    def __init__(self, carrying: Carrying, calling: Calling, engine: Engine, reply: Response) -> None:
+        call, order = calling.sent, carrying.order
+        if call is None:
+            raise ValueError("nothing was sent")
         self.calling = calling
+        self.call = call
+        self.engine = engine
         self.document: dict[str, Any] | None = None
         self.first = 0.0
-        self.price = price or carrying.parts.money.price(answer.engine)
-        self.response: Response | Labelled | Translated | Primed = answer.response
+        self.price = calling.price or carrying.parts.money.price(engine)
+        self.response: Reply = reply
         self.meter: Meter | Translated
         self._carrying = carrying
-        self._held = held
+        self._reply = reply
+        self._closed = False
         self._unasked = call.unasked
         self._end: bytes | None = None
         self._pieces = 0
         self._last = b""
         self._broken: UpstreamError | None = None
-        self._media = order.form.media if order.stream else None
+        self._media = media = order.form.media if order.stream else None
         if call.asked is None:
             self.meter = call.way.spoken.meter()
-            if order.stream:
+            if media is not None:
                 self._end = _ENDS.get(order.form.name)
-            kind = answer.response.header(b"content-type") or b""
-            if not kind.startswith((self._media or _JSON, _JSON)):
-                self.response = Labelled(answer.response, self._media or _JSON)
+            kind = reply.header(b"content-type") or b""
+            if not kind.startswith((media or _JSON, _JSON)):
+                self.response = Labelled(reply, media or _JSON)
         else:
-            translated = Translated(answer.response, call, order, self._closing)
+            translated = Translated(reply, call, order, self._closing)
             self.response = self.meter = translated
 
     @property
     def reported(self) -> UpstreamError | None:
         """The error that a stream, relayed untouched, reported of itself."""
         fault = self.meter.failed
-        return None if fault is None else refused(502, fault, self.answer.engine.model)
+        return None if fault is None else refused(502, fault, self.engine.model)
 
     def close(self) -> None:
-        """Let the engine know that nobody reads on. Idempotent."""
-        self.answer.close()
+        """Let the engine know that nobody reads on, and count the request as done. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._reply.close()
+            self._carrying.parts.dispatcher.end(self.engine, self._carrying.order.keep_alive)
 
     def release(self) -> None:
         """Give back what is held: the call cost nothing."""
-        held, self._held = self._held, None
+        held, self.calling.held = self.calling.held, None
         if held is not None:
             held.release()
 
     def pay(self, usage: Usage | None, cost: int | None) -> None:
         """Settle what is held."""
-        held, self._held = self._held, None
+        held, self.calling.held = self.calling.held, None
         if held is not None:
             held.settle(Amounts(cost, 0 if usage is None else usage.input + usage.output))
 
@@ -135,7 +140,7 @@ class Passage:
         if usage is not None and not usage.output and not self.price.free and self._wrote():
             usage = None  # it tells nonsense: words cost something, whatever it says
         if usage is None:
-            if pieces or (outcome is not None and (outcome.bytes or self.answer.engine.remote)):
+            if pieces or (outcome is not None and (outcome.bytes or self.engine.remote)):
                 usage = Usage(self.calling.prompt().input, pieces)
         elif outcome is not None and usage.output < pieces and self.meter.stop is None:
             usage = replace(usage, output=pieces)  # some tell at the beginning what they have written by then
@@ -143,7 +148,7 @@ class Passage:
 
     def _wrote(self) -> bool:
         """Whether the answer has words in it, as far as its kind and its end tell."""
-        kind = self.answer.sent.way.spoken.kind
+        kind = self.call.way.spoken.kind
         return bool(self._heard) and kind in {Kind.CHAT, Kind.TEXT} and self.meter.stop not in {Stop.FILTER, None}
 
     def abandon(self) -> None:
@@ -159,7 +164,7 @@ class Passage:
         A refusal is free, and so is an engine of this machine that broke.
         """
         usage = self.meter.usage
-        if usage is None and self.answer.engine.remote and not isinstance(error, Refused):
+        if usage is None and self.engine.remote and not isinstance(error, Refused):
             usage = Usage(self.calling.prompt().input, self._heard)
         return self._costing(usage)
 
@@ -175,7 +180,7 @@ class Passage:
 
     def render(self, error: CorralError) -> bytes:
         """`error` as the last event of the stream, in the client's form."""
-        told = broken(self.answer.engine, error)
+        told = broken(self.engine, error)
         if isinstance(self.meter, Translated):
             return self.meter.render(told)
         order = self._carrying.order
@@ -191,7 +196,7 @@ class Passage:
 
     async def refusal(self) -> tuple[Refused, Verdict]:
         """The error that the engine answered with, read; and what it means."""
-        response = self.answer.response
+        response = self._reply
         body = b""
         try:
             async for chunk in response:
@@ -200,15 +205,15 @@ class Passage:
                     break
         except UpstreamError:
             pass  # that it refuses is known by its status; no more need be
-        body = concealed(body, self.answer.engine.session.endpoint.headers)
+        body = concealed(body, self.engine.session.endpoint.headers)
         later = named_wait(response.headers, self._carrying.parts.clock.wall())
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError:
             document = None
-        fault = self.answer.sent.way.spoken.read_error(response.status, document)
-        kept = body if self.answer.sent.asked is None and document is not None else b""
-        error = refused(response.status, fault, self.answer.engine.model, kept, later)
+        fault = self.call.way.spoken.read_error(response.status, document)
+        kept = body if self.call.asked is None and document is not None else b""
+        error = refused(response.status, fault, self.engine.model, kept, later)
         return error, judge(response.status, fault, later)
 
     # kit.relay.Onlooker
@@ -231,9 +236,9 @@ class Passage:
             meter.feed(body)
         fault = meter.failed
         if fault is not None:
-            raise refused(502, fault, self.answer.engine.model)
+            raise refused(502, fault, self.engine.model)
         if meter.stop is None:
-            check_whole(body, document, self.answer.sent.way.spoken)
+            check_whole(body, document, self.call.way.spoken)
         return body
 
     def passing(self, data: bytes, *, first: bool) -> bytes:
@@ -258,7 +263,7 @@ class Passage:
         if first:
             fault = meter.failed
             if fault is not None:
-                raise refused(502, fault, self.answer.engine.model)
+                raise refused(502, fault, self.engine.model)
         self._last = data
         if at >= 0 and self._broken is None:
             self._end = b""
