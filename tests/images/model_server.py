@@ -1,9 +1,9 @@
 """What corral-test/corral runs: Corral itself, in a container, as the model server that it stands in for.
 
-    OLLAMA_HOST=127.0.0.1:11434   where it listens; 0.0.0.0 goes through a relay in front of a Corral on loopback
-    OLLAMA_MODELS=/models         where it keeps its models
-    /seed                         another Corral's models, mounted read-only: they are there from the start, not copied
-    --host H --port N             the same as OLLAMA_HOST, in the words of llama.cpp's server and of vLLM
+OLLAMA_HOST=127.0.0.1:11434   where it listens; 0.0.0.0 goes through a relay in front of a Corral on loopback
+OLLAMA_MODELS=/models         where it keeps its models
+/seed                         another Corral's models, mounted read-only: they are there from the start, not copied
+--host H --port N             the same as OLLAMA_HOST, in the words of llama.cpp's server and of vLLM
 """
 
 from __future__ import annotations

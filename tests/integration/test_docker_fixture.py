@@ -84,7 +84,8 @@ def test_a_bridged_engine_publishes_ports(bridged: Engine):
 def test_the_player_plays_ollama(docker: Engine):
     port = free_port()
     docker.cli(
-        *("run", "-d", "--name", "oll", "--network", "host", "-e", f"OLLAMA_HOST=127.0.0.1:{port}"), docker.image(PLAYER)
+        *("run", "-d", "--name", "oll", "--network", "host", "-e", f"OLLAMA_HOST=127.0.0.1:{port}"),
+        docker.image(PLAYER),
     )
     until(lambda: answered(port, "/api/version"))
     assert "models" in fetch(port, "/api/tags")
@@ -105,8 +106,6 @@ def test_the_corral_image_serves_a_real_model(docker: Engine, model_store: Path)
 
 def test_the_corral_image_answers_through_a_published_port(bridged: Engine, model_store: Path):
     port = free_port()
-    bridged.cli(
-        *("run", "-d", "-p", f"127.0.0.1:{port}:11434", "-v", f"{model_store}:/seed:ro", bridged.image(CORRAL))
-    )
+    bridged.cli(*("run", "-d", "-p", f"127.0.0.1:{port}:11434", "-v", f"{model_store}:/seed:ro", bridged.image(CORRAL)))
     with bridged.forwarded(port):
         until(lambda: answered(port, "/v1/models"), within=60)

@@ -1,23 +1,23 @@
-"""A Docker engine of the tests' own, never the machine's: its socket, data and containers lie in one short temporary folder.
+"""A Docker engine of the tests' own, never the machine's: all of it is in one short temporary folder.
 
     def test_x(docker: Engine):            one engine for a test file, running and empty at each test's start
         docker.address                     "unix:///tmp/dk…/docker.sock": give it to `docker.host` in settings
         docker.cli("ps", "--all")          the docker command line on it: what really is there, and what is done by hand
         docker.seen()                      {container's name: what `docker inspect` says of it}
         docker.json("info")                a command's output, read as JSON
-        docker.image(TINY)                 loads an image when it is not there (0.1 s; PLAYER 1 s; CORRAL 3 s) and names it
+        docker.image(TINY)                 loads an image if it is not there (0.1 s; PLAYER 1 s; CORRAL 3 s), names it
         docker.stop(); docker.start(); docker.kill()     the engine itself: SIGTERM, anew, SIGKILL
         docker.pid                         of dockerd
-    def test_y(bridged: Engine):           the same in a network namespace of its own, with Docker's bridge and published ports
+    def test_y(bridged: Engine):           the same in its own network namespace, with a bridge and published ports
         with bridged.forwarded(11434):     127.0.0.1:11434 there is 127.0.0.1:11434 here, for the block's length
         bridged.inside                     words before a command that shall run in that namespace
     def test_z(docker: Engine, corral_image: str, model_store: Path): ...   also tiny_image, player_image
 
 The engine `docker` has no bridge: its containers have network `host` (bind to 127.0.0.1, on a port of `free_port()`) or
-`none`. All that is load, fault or kill is done there. `bridged` is for what needs published ports, and for few requests.
+`none`. All that is load, fault or kill is done there. `bridged` is for what needs published ports, for few requests.
 Images: see tests/support/docker_images.py, and for the words of tiny tests/images/tiny.sh. In short
 
-    docker.cli("run", "--detach", "--name", "one", "--network", "host", docker.image(TINY), "serve", "18000", "127.0.0.1")
+    docker.cli("run", "-d", "--name", "one", "--network", "host", docker.image(TINY), "serve", "18000", "127.0.0.1")
     OLLAMA_HOST=127.0.0.1:PORT             in the environment: where PLAYER and CORRAL listen; 0.0.0.0:11434 without it
     {str(model_store): "/seed:ro"}         as a mount: CORRAL has these models (`smollm2`) from the start
 
@@ -239,7 +239,9 @@ class Engine:
     def _mounts(self) -> list[str]:
         """What the engine left mounted below its folder, the innermost first."""
         lines = Path("/proc/self/mounts").read_text().splitlines()
-        return sorted((line.split()[1] for line in lines if line.split()[1].startswith(f"{self.folder}/")), reverse=True)
+        return sorted(
+            (line.split()[1] for line in lines if line.split()[1].startswith(f"{self.folder}/")), reverse=True
+        )
 
 
 class _Forward(socketserver.ThreadingTCPServer):
@@ -258,8 +260,9 @@ class _Pump(socketserver.BaseRequestHandler):
         server = self.server
         assert isinstance(server, _Forward)
         with open(f"/proc/{server.pid}/ns/net", "rb") as namespace:  # noqa: PTH123 - a descriptor is wanted
-            # Of this thread alone, which ends with the connection; a socket stays in the namespace that it was made in.
-            assert ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _NEWNET) == 0, os.strerror(ctypes.get_errno())
+            # Of this thread alone, which ends with the connection; a socket stays in the namespace it was made in.
+            done = ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _NEWNET)
+            assert done == 0, os.strerror(ctypes.get_errno())
         with suppress(OSError), socket.create_connection(("127.0.0.1", server.there), timeout=10) as there:
             self._pump(there)
 
@@ -280,7 +283,7 @@ def running(*flags: str, bridge: bool = False) -> Iterator[Engine]:
     """An engine with further flags of dockerd's, such as `--live-restore`, for the block's length."""
     if why := lacking(bridge=bridge):
         pytest.skip(why)
-    with tempfile.TemporaryDirectory(prefix="dk", dir="/tmp") as made:  # noqa: S108 - a socket's path has 107 bytes
+    with tempfile.TemporaryDirectory(prefix="dk", dir="/tmp") as made:  # a socket's path has 107 bytes
         engine = Engine(Path(made), *flags, bridge=bridge)
         engine.start()
         try:

@@ -1,8 +1,8 @@
-"""Images for tests, made of what is on this machine, as archives that `docker load` takes. No engine is needed to make them.
+"""Images for tests, made of what is on this machine, as archives that `docker load` takes; no engine makes them.
 
     corral-test/tiny      busybox and tests/images/tiny.sh: 2 MB
-    corral-test/ollama    this machine's Python with Ollama's API played by tests/support/ollama_daemon.py, without a model
-    corral-test/corral    the same Python with Corral and what it needs: it serves real models (tests/images/model_server.py)
+    corral-test/ollama    this machine's Python with Ollama's API played, no model (tests/support/ollama_daemon.py)
+    corral-test/corral    the same Python with Corral, which serves real models (tests/images/model_server.py)
 
 The layers that change seldom (Python, packages) are kept in the engines' cache; Corral's own is made each time.
 """
@@ -33,7 +33,23 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent.parent
 HERE = ROOT / "tests" / "images"
 TINY, PLAYER, CORRAL = "corral-test/tiny:latest", "corral-test/ollama:latest", "corral-test/corral:latest"
-_APPLETS = ("sh", "httpd", "sleep", "awk", "dd", "mkfifo", "cat", "ls", "id", "touch", "nc", "wget", "env", "ps", "kill")
+_APPLETS = (
+    "sh",
+    "httpd",
+    "sleep",
+    "awk",
+    "dd",
+    "mkfifo",
+    "cat",
+    "ls",
+    "id",
+    "touch",
+    "nc",
+    "wget",
+    "env",
+    "ps",
+    "kill",
+)
 _ANSWERS: dict[str, Any] = {
     "health": {"status": "ok"},
     "api/version": {"version": "0.0.1"},
@@ -42,6 +58,7 @@ _ANSWERS: dict[str, Any] = {
     "v1/models": {"object": "list", "data": []},
     "index.html": "tiny\n",
 }
+_OLLAMA = {"OLLAMA_HOST": "0.0.0.0:11434", "OLLAMA_MODELS": "/models"}
 _NEEDLESS = {"test", "idlelib", "ensurepip", "lib2to3", "tkinter", "turtledemo", "site-packages", "dist-packages"}
 _USERS = "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
 
@@ -157,7 +174,9 @@ def _player(folder: Path) -> Image:
 
     layer = _layer(folder, "player", _key(player.read_bytes(), _own()), fill)
     run = (_python(), "-u", "-P", "/opt/ollama_daemon.py")
-    return Image(PLAYER, (_base(folder), layer), run, ("serve",), {"OLLAMA_HOST": "0.0.0.0:11434"})
+    return Image(
+        PLAYER, (_base(folder), layer), run, ("serve",), {"OLLAMA_HOST": "0.0.0.0:11434", "OLLAMA_MODELS": "/models"}
+    )
 
 
 def _corral(folder: Path) -> Image:
@@ -174,8 +193,7 @@ def _corral(folder: Path) -> Image:
     key = _key(*names, *texts, (HERE / "model_server.py").read_bytes(), _own())
     layers = (_base(folder), _packages(folder), _layer(folder, "source", key, fill))
     environment = {
-        "OLLAMA_HOST": "0.0.0.0:11434",
-        "OLLAMA_MODELS": "/models",
+        **_OLLAMA,
         "CORRAL_HOME": "/tmp/corral",
         "PYTHONPATH": "/opt/corral:/opt/packages",
         "PYTHONDONTWRITEBYTECODE": "1",
