@@ -23,6 +23,7 @@ _MODELS = f"{_RUNTIME}/models"
 _CATALOG = "/api/v1/models"
 _OPERATIONS = f"{_CATALOG}/operations"
 _SERVICES = "/api/v1/services"
+_CONTAINERS = "/api/v1/containers"
 
 
 def kinds(root: type[CorralError] = CorralError) -> Iterator[type[CorralError]]:
@@ -98,6 +99,10 @@ def _request(order: Order) -> tuple[str, str, dict[str, Any] | None]:
             return "POST", f"{_CATALOG}/{name}/{order.kind}", None
         case "push" | "move" as kind:
             return "POST", f"{_CATALOG}/{name}/{kind}", dict(params)
+        case "container-pull":
+            return "POST", f"{_CONTAINERS}/{quote(order.model, safe='')}/models", {"model": params["model"]}
+        case "container-update":
+            return "POST", f"{_CONTAINERS}/update", dict(params)
     raise NotSupported(f"A server cannot be asked to {order.kind}.")
 
 

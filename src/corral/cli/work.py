@@ -147,11 +147,11 @@ def order(corral: Corral | None, kind: str, model: str = "", **params: Any) -> O
     return Order(kind, model, {key: value for key, value in params.items() if value not in (None, False)})
 
 
-_LONG = frozenset({"install", "update", "move", "push"})
+_LONG = frozenset({"install", "update", "move", "push", "container-pull", "container-update"})
 """The kinds whose progress is told in JSON, too: lines before the outcome."""
 
 
-_FETCHING = frozenset({"install", "update"})
+_FETCHING = frozenset({"install", "update", "container-pull"})
 """The kinds whose bytes stay when they are stopped."""
 
 
