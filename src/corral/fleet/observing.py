@@ -89,7 +89,9 @@ class Observer:
         wanted = self._wanted()
         for name, kept in rows.items():
             if name not in self.known:
-                self.known[name] = Known(name, kept, _recalled(kept, wanted.get(name)), written=self._clock.wall())
+                want = wanted.get(name)
+                wish = None if want is not None and kept.wanted == want.up else kept.wanted
+                self.known[name] = Known(name, kept, standing.recalled(kept, wish), written=self._clock.wall())
 
     def observe(
         self,
@@ -133,7 +135,8 @@ class Observer:
     def unreachable(self, reason: str) -> None:
         """The engine does not answer: nobody knows how they stand."""
         now = self._clock.wall()
-        for known in self.known.values():
+        for name in {*self.known, *self._wanted()}:
+            known = self._of(name)
             self._settle(known, standing.gone(known.past, reason, now), now, "unreachable")
 
     def edited(self, name: str, drift: tuple[str, ...]) -> None:
@@ -166,7 +169,7 @@ class Observer:
     def wish(self, name: str, up: bool) -> None:
         """Somebody says whether it shall run."""
         known = self._of(name)
-        known.past = standing.wish(known.past, up)
+        known.past = standing.wish(known.past, up, self._clock.wall())
         self.observe(name)
 
     def note(self, name: str, *, previous: str | None) -> None:
@@ -186,9 +189,13 @@ class Observer:
 
     def remembered(self) -> dict[str, Remembered]:
         """What a plan has to know of the past."""
-        now = self._clock.wall()
+        now, wanted = self._clock.wall(), self._wanted()
         return {
-            name: plan.Remembered(known.past.wish, standing.held(known.past, now), known.drift)
+            name: plan.Remembered(
+                known.past.wish,
+                standing.held(known.past, wanted[name].watch, now) if name in wanted else "",
+                known.drift,
+            )
             for name, known in self.known.items()
             if known.past.state is not None
         }
@@ -353,23 +360,3 @@ def _rank(seen: Seen, want: Wanted | None) -> tuple[bool, float]:
 def _plainly(told: Standing) -> Standing:
     """A standing without what changes with every look."""
     return replace(told, checked_at=None)
-
-
-def _recalled(kept: Standing, want: Wanted | None) -> Past:
-    """The past, as far as a row tells it."""
-    as_configured = want is not None and kept.wanted == want.up
-    healthy = kept.state in (ContainerState.HEALTHY, ContainerState.FALLEN_BACK)
-    return Past(
-        state=kept.state,
-        reason=kept.reason,
-        since=kept.since,
-        id=kept.id,
-        wish=None if as_configured else kept.wanted,
-        running=kept.state.up,
-        started_at=kept.started_at,
-        finished_at=kept.finished_at,
-        exit_code=kept.exit_code,
-        restarts=kept.restarts,
-        healthy_since=kept.since if healthy else None,
-        checked_at=kept.checked_at,
-    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.containers import ContainerState, Happening, ModelInside, Standing
@@ -40,6 +41,18 @@ _LONGEST = 2000
 _log = logging.getLogger("corral.containers")
 
 
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """That an image, or a `model` in a container, was changed; or with `failed` that it was tried."""
+
+    name: str
+    version: str
+    reference: str
+    model: str | None
+    failed: str | None
+    at: float
+
+
 class Rows:
     """The rows of one Corral. Creating it does no I/O; `run` writes, and `flush` writes what is left.
 
@@ -57,6 +70,7 @@ class Rows:
         self._waiting: dict[str, Standing | None] = {}
         self._specs: dict[str, str | None] = {}
         self._lines: deque[Happening] = deque()
+        self._versions: list[_Version] = []
         self._lost = 0
         self._there = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -74,7 +88,7 @@ class Rows:
     @property
     def waiting(self) -> int:
         """Rows and lines that are not written down yet."""
-        return len(self._waiting) + len(self._lines)
+        return len(self._waiting) + len(self._lines) + len(self._versions)
 
     async def load(self) -> dict[str, Standing]:
         """How each stood when it was last written down, by name.
@@ -145,16 +159,17 @@ class Rows:
             self._there.clear()
             if not self.waiting:
                 return
-            rows, lines = dict(self._waiting), list(self._lines)
+            rows, lines, versions = dict(self._waiting), list(self._lines), list(self._versions)
             try:
                 yard = await self.yard()
-                await self._database.write(lambda connection: self._write(connection, yard, rows, lines))
+                await self._database.write(lambda connection: self._write(connection, yard, rows, lines, versions))
             except BaseException:
                 self._there.set()
                 raise
             for name, standing in rows.items():
                 if self._waiting.get(name) is standing:
                     del self._waiting[name]
+            del self._versions[: len(versions)]
             for line in lines:
                 if self._lines and self._lines[0] is line:  # else it was given up meanwhile
                     self._lines.popleft()
@@ -200,37 +215,15 @@ class Rows:
 
         return await self._database.read(work)
 
-    async def note_version(
+    def version(
         self, name: str, version: str, reference: str, *, model: str | None = None, failed: str | None = None
-    ) -> bool:
+    ) -> None:
         """From now on its image, or `model` in it, is `version`; or with `failed` it was tried and undone, and why.
 
-        Nothing is written where that is the current one already; whether something was.
-
-        Raises:
-            DatabaseError: it cannot be written.
+        Nothing is written where that is the current one already. Never waits.
         """
-        from sqlalchemy import select, update
-
-        from corral.db.tables import container_versions as table
-
-        yard, now = await self.yard(), self._clock.wall()
-        mine = (table.c.yard == yard, table.c.container == name, table.c.model.is_not_distinct_from(model))
-
-        async def work(connection: AsyncConnection) -> bool:
-            current = await connection.scalar(select(table.c.version).where(*mine, table.c.status == "current"))
-            if failed is None:
-                if current == version:
-                    return False
-                await connection.execute(
-                    update(table).where(*mine, table.c.status == "current").values(status="previous")
-                )
-            values = {"version": version, "reference": reference, "status": "current" if failed is None else "failed"}
-            row = {"yard": yard, "container": name, "model": model, **values, "reason": (failed or "")[:_LONGEST]}
-            await connection.execute(table.insert().values(**row, at=now))
-            return True
-
-        return await self._database.write(work)
+        self._versions.append(_Version(name, version, reference, model, failed, self._clock.wall()))
+        self._there.set()
 
     async def prune(self) -> None:
         """Forget all but the last lines of each container's history.
@@ -261,6 +254,7 @@ class Rows:
         yard: str,
         rows: Mapping[str, Standing | None],
         lines: Sequence[Happening],
+        versions: Sequence[_Version],
     ) -> None:
         from sqlalchemy import delete
 
@@ -280,21 +274,44 @@ class Rows:
                 for model in {model.name[:200]: model for model in standing.models}.values()
             ]
             if models:
-                await connection.execute(container_models.insert(), models)
+                await connection.execute(_dialect(connection).insert(container_models).on_conflict_do_nothing(), models)
+        for version in versions:
+            await _change(connection, yard, version)
         if lines:
             await connection.execute(container_history.insert(), [{"yard": yard, **_line(line)} for line in lines])
 
 
 async def _put(connection: AsyncConnection, table: Table, values: Mapping[str, Any]) -> None:
     """Add a row, or replace the one of its key; when it was first made stays."""
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     key = [column.name for column in table.primary_key]
     changed = {name: value for name, value in values.items() if name not in (*key, "created_at")}
     await connection.execute(
-        dialect.insert(table).values(values).on_conflict_do_update(index_elements=key, set_=changed)
+        _dialect(connection).insert(table).values(values).on_conflict_do_update(index_elements=key, set_=changed)
     )
+
+
+async def _change(connection: AsyncConnection, yard: str, change: _Version) -> None:
+    """Write a version down, unless it is the current one."""
+    from sqlalchemy import select, update
+
+    from corral.db.tables import container_versions as table
+
+    whose = (table.c.yard == yard, table.c.container == change.name, table.c.model.is_not_distinct_from(change.model))
+    current = (*whose, table.c.status == "current")
+    if change.failed is None:
+        if await connection.scalar(select(table.c.version).where(*current)) == change.version:
+            return
+        await connection.execute(update(table).where(*current).values(status="previous"))
+    values = {"yard": yard, "container": change.name, "model": change.model, "version": change.version}
+    status, reason = ("current", "") if change.failed is None else ("failed", _storable(change.failed))
+    how = {"reference": change.reference, "status": status, "reason": reason, "at": change.at}
+    await connection.execute(table.insert().values(**values, **how))
+
+
+def _dialect(connection: AsyncConnection) -> Any:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    return postgresql if connection.dialect.name == "postgresql" else sqlite
 
 
 def _row(standing: Standing, spec: str | None, now: float) -> dict[str, Any]:

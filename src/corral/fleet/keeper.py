@@ -1,0 +1,330 @@
+"""Keeps containers as they are wanted, for as long as it runs: listens to the Docker engine, asks, starts anew.
+
+    connect ─▶ events since the last one ─▶ a full list ─▶ what was cut short is mended ─▶ reconcile
+       ▲                                                        │
+       └── a pause, longer each time ◀── the engine is gone ◀───┴── each event: inspected, observed, acted upon
+
+State comes from events and from the list after each connection, never from asking the engine again and again; only the
+models' own APIs are asked from time to time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from corral.config import DockerSettings
+from corral.domain.containers import NAME_LABEL, YARD_LABEL, ContainerEngine, Event, Seen, Standing, Wanted
+from corral.domain.ports import Clock
+from corral.errors import ContainerNotFound, CorralError, DockerUnavailable
+from corral.fleet import plan
+from corral.fleet.observing import Known, Observer, is_aside
+from corral.fleet.probing import Prober
+from corral.fleet.reconcile import How, Reconciler
+from corral.fleet.standing import Do, Effect
+
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between two tries to reach the engine, each time it does not answer again; the last for ever after."""
+_SETTLE = 0.2
+"""Seconds in which an engine tells of what happened while nobody listened, before anything is done about it."""
+_OVERLAP = 1.0
+"""Seconds of the past that are told again at the first connection: a list takes a moment."""
+_LONGEST = 60.0
+"""Seconds without any look at what may be due."""
+_SILENT = ("exec_", "health_status", "top", "attach", "resize", "archive-path", "export", "commit", "copy", "detach")
+
+_log = logging.getLogger("corral.containers")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a keeper needs."""
+
+    observer: Observer
+    prober: Prober
+    reconciler: Reconciler
+    engine: Callable[[], ContainerEngine]
+    wanted: Callable[[], Mapping[str, Wanted]]
+    settings: Callable[[], DockerSettings]
+    clock: Clock
+
+
+class Keeper:
+    """Keeps the containers of one Corral. `connected` while the engine answers and what is known of it is current."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._observer = parts.observer
+        self._clock = parts.clock
+        self._acts: dict[str, asyncio.Task[None]] = {}
+        self._checks: set[asyncio.Task[Any]] = set()
+        self._stirred = asyncio.Event()
+        self._renewed = asyncio.Event()
+        self._last: float | None = None
+        self._yard = ""
+        self._reached = 0
+        self.connected = False
+        self.problem = ""
+
+    async def run(self) -> None:
+        """Keep them, until cancelled; what is being done is then left as it is. Containers go on running."""
+        self._yard = await self._observer.rows.yard()
+        self._observer.on_change = self._changed
+        works = [self._observer.rows.run(), self._stay_connected(), self._watch()]
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            self.connected = False
+            await _end([*tasks, *self._acts.values(), *self._checks])
+
+    def renew(self) -> None:
+        """The configuration has changed: what is being done to containers ends, and all of them are looked at anew."""
+        for task in self._acts.values():
+            task.cancel()
+        self._renewed.set()
+
+    # The engine
+
+    async def _stay_connected(self) -> None:
+        failures = 0
+        while True:
+            reached = self._reached
+            try:
+                await self._connection()
+            except CorralError as error:
+                failures = 0 if self._reached > reached else failures
+                if not failures:
+                    _log.warning("containers are not watched for now: %s", error)
+                self._away(error.message.rstrip("."))
+            await self._clock.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            failures += 1
+
+    async def _connection(self) -> None:
+        """Everything from an engine that answers to one that does not any more.
+
+        Raises:
+            CorralError: it does not, or what was seen cannot be taken in.
+        """
+        engine = self._parts.engine()
+        queue: asyncio.Queue[Event | CorralError] = asyncio.Queue()
+        since = self._last if self._last is not None else self._clock.wall() - _OVERLAP
+        pump = asyncio.ensure_future(_pump(engine, since, queue))
+        try:
+            await self._settled(queue)
+            everything = await self._parts.reconciler.survey()
+            self.connected, self.problem, self._reached = True, "", self._reached + 1
+            reconciling = asyncio.ensure_future(self._reconciling(everything))
+            try:
+                while True:
+                    await self._take(await _batch(queue))
+            finally:
+                await _end([reconciling])
+        finally:
+            self.connected = False
+            await _end([pump])
+
+    async def _settled(self, queue: asyncio.Queue[Event | CorralError]) -> None:
+        """Take in what happened while nobody listened: it tells what somebody did by hand from what went wrong."""
+        while True:
+            try:
+                async with asyncio.timeout(_SETTLE):
+                    batch = await _batch(queue)
+            except TimeoutError:
+                return
+            await self._take(batch)
+
+    def _away(self, reason: str) -> None:
+        self.connected, self.problem = False, reason
+        for task in self._acts.values():
+            task.cancel()
+        self._observer.unreachable(reason)
+
+    # Events
+
+    async def _take(self, batch: list[Event]) -> None:
+        """Take in events in their order; each container is inspected once, after the last of them."""
+        ours = [event for event in batch if self._concerns_us(event)]
+        looks = {event.id: None for event in ours}
+        found = dict(zip(looks, await asyncio.gather(*(self._inspect(id_) for id_ in looks)), strict=True))
+        for event in ours:
+            self._last = max(self._last or 0.0, event.at)
+            seen = found[event.id]
+            name = event.attributes.get(NAME_LABEL, "")
+            known = self._observer.known.get(name)
+            current = None if known is None else known.seen
+            if seen is None:
+                if current is None or current.id != event.id:
+                    continue
+            elif is_aside(seen) or not self._counts(name, seen, current):
+                continue
+            known = self._observer.observe(name, seen=seen, event=event)
+            if event.what in ("update", "rename"):
+                await self._compare(known)
+            self._act(known)
+        self._stirred.set()
+
+    def _concerns_us(self, event: Event) -> bool:
+        if event.what.startswith(_SILENT):
+            return False
+        mine = event.attributes.get(YARD_LABEL) == self._yard and NAME_LABEL in event.attributes
+        return mine and event.at >= (self._last or 0.0)
+
+    def _counts(self, name: str, seen: Seen, current: Seen | None) -> bool:
+        """Whether it is the container of that name, of perhaps two."""
+        if current is None or current.id == seen.id:
+            return True
+        want = self._parts.wanted().get(name)
+        return want is None or seen.container == want.spec.container
+
+    async def _inspect(self, container: str) -> Seen | None:
+        try:
+            return await self._parts.engine().inspect(container)
+        except ContainerNotFound:
+            return None
+
+    async def _compare(self, known: Known) -> None:
+        """Look whether somebody has changed it by hand."""
+        want, seen = self._parts.wanted().get(known.name), known.seen
+        if want is None or seen is None:
+            return
+        with suppress(ContainerNotFound):
+            made = await self._parts.engine().describe(seen.id)
+            self._observer.edited(known.name, plan.drifted(want.spec, made))
+
+    # What is due
+
+    def _changed(self, before: Standing, after: Standing) -> None:
+        if after.state != before.state:
+            self._stirred.set()
+
+    async def _watch(self) -> None:
+        """Ask who is to be asked, and look at what may be due without any news."""
+        while True:
+            self._stirred.clear()
+            if self.connected:
+                for name in self._parts.prober.due():
+                    self._keep(self._checks, self._check(name))
+                for known in list(self._observer.known.values()):
+                    if known.wake is not None and known.wake <= self._clock.wall():
+                        self._observer.observe(known.name)
+                    self._act(known)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._wait()):
+                    await self._stirred.wait()
+
+    def _wait(self) -> float:
+        if not self.connected:
+            return _LONGEST
+        now = self._clock.wall()
+        wakes = [known.wake - now for known in self._observer.known.values() if known.wake is not None]
+        asked = self._parts.prober.wait()
+        return max(0.01, min([*wakes, _LONGEST if asked is None else asked, _LONGEST]))
+
+    async def _check(self, name: str) -> None:
+        await self._parts.prober.check(name)
+        known = self._observer.known.get(name)
+        if known is not None:
+            self._act(known)
+
+    def _act(self, known: Known) -> None:
+        """Begin with what is due, where nothing is being done to it already."""
+        name = known.name
+        if known.effects and self.connected and name not in self._acts and not self._parts.reconciler.busy(name):
+            task = self._acts[name] = asyncio.ensure_future(self._carry_out(name))
+            task.add_done_callback(lambda _: self._acted(name))
+
+    def _acted(self, name: str) -> None:
+        self._acts.pop(name, None)
+        self._stirred.set()
+
+    async def _carry_out(self, name: str) -> None:
+        reconciler = self._parts.reconciler
+        async with reconciler.alone(name):
+            known = self._observer.observe(name)  # what was due when it was begun may have been done meanwhile
+            for effect in known.effects[:1]:
+                try:
+                    await self._do(known, effect)
+                except CorralError as error:
+                    _log.warning("container %s: %s: %s", name, effect.do, error)
+
+    async def _do(self, known: Known, effect: Effect) -> None:
+        reconciler, how, name = self._parts.reconciler, How(), known.name
+        _log.info("container %s: %s: %s", name, effect.do, effect.reason)
+        if effect.do is Do.CREATE:
+            await reconciler.create(name, how, effect.reason)
+        elif effect.do is Do.START:
+            await reconciler.start(name, how, effect.reason)
+        elif effect.do is Do.STOP:
+            await reconciler.stop(name, effect.reason)
+        elif effect.do is Do.RESTART:
+            await reconciler.restart(name, how, effect.reason)
+        else:
+            await reconciler.recreate(name, how, effect.reason)
+
+    # The whole
+
+    async def _reconciling(self, everything: Sequence[Seen]) -> None:
+        """Make everything what it shall be: now, and each time the configuration has changed."""
+        while True:
+            self._renewed.clear()
+            try:
+                await self._reconcile(everything)
+            except DockerUnavailable:
+                return  # the events end too, and it is done again after the next connection
+            except CorralError as error:
+                _log.warning("containers are not all as they shall be: %s", error)
+            await self._renewed.wait()
+            everything = await self._parts.reconciler.survey()
+
+    async def _reconcile(self, everything: Sequence[Seen]) -> None:
+        reconciler, settings = self._parts.reconciler, self._parts.settings()
+        if await reconciler.mend(everything):
+            everything = await reconciler.survey()
+        steps = reconciler.plan(everything, self._yard, plan.Asked(orphans=settings.orphans))
+        with reconciler.claim({step.name for step in steps}):
+            wrong = await reconciler.carry_out(steps, How(parallel=settings.parallel))
+        for name, error in wrong.items():
+            _log.warning("container %s: %s", name, error)
+        self._stirred.set()
+
+    def _keep(self, where: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        where.add(task)
+        task.add_done_callback(where.discard)
+
+
+async def _pump(engine: ContainerEngine, since: float, queue: asyncio.Queue[Event | CorralError]) -> None:
+    try:
+        async for event in engine.events(since):
+            queue.put_nowait(event)
+        queue.put_nowait(DockerUnavailable("The Docker engine ended its events.", "It is asked again."))
+    except CorralError as error:
+        queue.put_nowait(error)
+
+
+async def _batch(queue: asyncio.Queue[Event | CorralError]) -> list[Event]:
+    """What has come, at least one; an end of the events is raised once all before it are taken."""
+    first = await queue.get()
+    found: list[Event] = []
+    while True:
+        if isinstance(first, CorralError):
+            if not found:
+                raise first
+            queue.put_nowait(first)
+            return found
+        found.append(first)
+        if queue.empty():
+            return found
+        first = queue.get_nowait()
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

@@ -1,0 +1,501 @@
+"""What a plan says, done: containers made, started, stopped, made anew, removed. One thing at a time to one container.
+
+A container is made anew beside the one that is there, which steps aside under another name until its successor is well:
+
+    corral-coder ──stop──▶ corral-coder.before ─────────────────────────────▶ removed
+                              corral-coder (new) ──start──▶ its API answers ──┘
+                                                     └─ it does not: the new one goes, the old one comes back
+
+Should Corral end in between, `mend` brings that to an end: forward where the new one is well, else back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from corral.domain.containers import Planned, Step
+from corral.domain.ports import Progress, Report, silent
+from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy, CorralError
+from corral.fleet import images
+from corral.fleet.observing import ASIDE, is_aside, mine
+from corral.fleet.plan import phases, plan
+from corral.fleet.standing import Do
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
+
+    from corral.domain.containers import ContainerEngine, ContainerSpec, Health, ImageInfo, Seen, Wanted
+    from corral.domain.ports import Clock
+    from corral.fleet.observing import Known, Observer
+    from corral.fleet.plan import Asked
+    from corral.fleet.probing import Prober
+
+_LOOK = 0.1
+_SLOWER = 1.5
+_LONGEST = 2.0
+"""Seconds between two looks at a container that is starting, at most."""
+_LAST_LINES = 5
+_INSPECTED_AT_ONCE = 8
+_FOREIGN_GRACE = 20.0
+"""Seconds to end for a container of which no configuration says how long it may take."""
+
+_log = logging.getLogger("corral.containers")
+
+
+Gate: TypeAlias = "Callable[[str], Awaitable[None]]"
+
+
+async def _no_gate(_: str) -> None:
+    """Being well is enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How steps are carried out.
+
+    Attributes:
+        pull: images that are not here are fetched.
+        wait: until what is started is healthy, or it is plain that it will not be.
+        parallel: containers that are worked on at once.
+        report: told how far it is.
+        gate: a last question to what was made anew and is well; if it raises, what was there before comes back.
+    """
+
+    pull: bool = True
+    wait: bool = False
+    parallel: int = 4
+    report: Report = silent
+    gate: Gate = _no_gate
+
+
+class Reconciler:
+    """Does to containers what is to be done. Creating it does no I/O.
+
+    Args:
+        observer: told of everything that is done, before and after.
+        prober: tells whether a container is well.
+        engine: the Docker engine.
+        wanted: what the configuration wants, by name.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        observer: Observer,
+        prober: Prober,
+        engine: Callable[[], ContainerEngine],
+        wanted: Callable[[], Mapping[str, Wanted]],
+        clock: Clock,
+    ) -> None:
+        self._observer = observer
+        self._prober = prober
+        self._engine = engine
+        self._wanted = wanted
+        self._clock = clock
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._claims: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[None]:
+        """Keep everybody else in this process from doing anything to that container meanwhile."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            yield
+
+    @contextmanager
+    def claim(self, names: Collection[str]) -> Iterator[None]:
+        """Say that a plan for these is being carried out, so that nobody begins with a part of it by himself."""
+        self._claims.update(names)
+        try:
+            yield
+        finally:
+            self._claims.subtract(names)
+
+    def busy(self, name: str) -> bool:
+        """Whether something is being done to it, or is about to be."""
+        lock = self._locks.get(name)
+        return self._claims[name] > 0 or (lock is not None and lock.locked())
+
+    async def survey(self) -> Sequence[Seen]:
+        """Look at the engine: one list, and an inspection of each that is not as it was; what counts for a plan.
+
+        Raises:
+            DockerUnavailable: the engine does not answer.
+        """
+        yard, observer = await self._observer.rows.yard(), self._observer
+        everything = await self._engine().list()
+        found = mine(everything, yard, self._wanted())
+        fresh = [seen for name, seen in found.items() if not _as_known(seen, observer.known.get(name))]
+        details = dict(zip((seen.id for seen in fresh), await _gathered(self._inspect, fresh), strict=True))
+        observer.seen_all([details.get(seen.id) or seen for seen in everything], yard)
+        return everything
+
+    def plan(self, everything: Sequence[Seen], yard: str, asked: Asked) -> list[Planned]:
+        """The steps that make them what they shall be; who stepped aside for a successor is none of its business."""
+        there = [seen for seen in everything if not (seen.yard == yard and is_aside(seen))]
+        return plan(self._wanted(), there, yard, self._observer.remembered(), asked)
+
+    async def carry_out(self, steps: Sequence[Planned], how: How) -> dict[str, CorralError]:
+        """Do what a plan says, a few containers at a time; what went wrong, by name. The others are done all the same.
+
+        Raises:
+            DockerUnavailable: never; it is what went wrong then.
+        """
+        wrong: dict[str, CorralError] = {}
+        room, total, count = asyncio.Semaphore(how.parallel), 0, 0
+        groups = phases(steps)
+        total = sum(len(group) for group in groups)
+
+        async def one(step: Planned) -> None:
+            nonlocal count
+            if step.name in wrong:
+                return
+            async with room:
+                how.report(Progress(str(step.step), count, total, step.name))
+                try:
+                    await self.take(step, how)
+                except CorralError as error:
+                    wrong[step.name] = error
+                count += 1
+                how.report(Progress(str(step.step), count, total, step.name))
+
+        for group in groups:
+            await _all(one(step) for step in group)
+        for step in steps:
+            if step.step is Step.BLOCKED:
+                wrong[step.name] = ContainerError(f"Container {step.name!r} is not brought up: {step.reason}.")
+        return wrong
+
+    async def take(self, step: Planned, how: How) -> None:
+        """Do one step.
+
+        Raises:
+            CorralError: it could not be done.
+        """
+        name = step.name
+        async with self.alone(name):
+            if step.step is Step.REMOVE:
+                await self.remove(name, step.container, step.reason)
+            elif step.step is Step.STOP:
+                await self.stop(name, step.reason)
+            elif step.step is Step.CREATE and self._absent(name):
+                await self.create(name, how, step.reason)
+            elif step.step is Step.CREATE:  # somebody was quicker
+                await self.start(name, how, step.reason)
+            elif step.step is Step.RECREATE:
+                await self.recreate(name, how, step.reason)
+            elif step.step is Step.START:
+                await self.start(name, how, step.reason)
+            elif step.step is Step.ADOPT:
+                await self.look(name)
+
+    async def create(self, name: str, how: How, reason: str = "") -> None:
+        """Make it and start it.
+
+        Raises:
+            ImageNotFound, Conflict, PortTaken, ContainerError: it could not be.
+            ContainerUnhealthy: it does not become well, where that is waited for.
+        """
+        spec = self._spec(name)
+        async with self._doing(name, Do.CREATE):
+            image = await images.present(self._engine(), spec, pull=how.pull, report=how.report)
+            made = await self._engine().create(spec, await self._observer.rows.yard())
+            await self._engine().start(made)
+            self._observer.done(name, "created", reason, id=made)
+        self._note_image(spec, image)
+        await self._look_at(name, made)
+        if how.wait:
+            await self.well(name)
+
+    async def start(self, name: str, how: How, reason: str = "", do: Do = Do.START) -> None:
+        """Start the container that is there.
+
+        Raises:
+            PortTaken, ContainerError: it could not be.
+            ContainerUnhealthy: it does not become well, where that is waited for.
+        """
+        container = self._there(name)
+        async with self._doing(name, do):
+            await self._engine().start(container)
+            self._observer.done(name, "started", reason, id=container)
+        await self._look_at(name, container)
+        if how.wait:
+            await self.well(name)
+
+    async def stop(self, name: str, reason: str = "") -> None:
+        """End it; nothing where it does not run.
+
+        Raises:
+            ContainerError: it could not be.
+        """
+        container = self._there(name)
+        async with self._doing(name, Do.STOP):
+            await self._engine().stop(container, self._grace(name))
+            self._observer.done(name, "stopped", reason, id=container)
+        await self._look_at(name, container)
+
+    async def restart(self, name: str, how: How, reason: str = "") -> None:
+        """End it if it runs, and start it.
+
+        Raises:
+            CorralError: as `stop` and `start`.
+        """
+        container = self._there(name)
+        async with self._doing(name, Do.RESTART):
+            await self._engine().stop(container, self._grace(name))
+            await self._engine().start(container)
+            self._observer.done(name, "restarted", reason, id=container)
+        await self._look_at(name, container)
+        if how.wait:
+            await self.well(name)
+
+    async def remove(self, name: str, container: str | None = None, reason: str = "") -> None:
+        """End it and remove it; volumes stay. Nothing where there is none.
+
+        Raises:
+            ContainerError: it could not be.
+        """
+        known = self._observer.known.get(name)
+        seen = None if known is None else known.seen
+        which = container or (seen.id if seen is not None else None)
+        if which is None:
+            return
+        own = seen is not None and which in (seen.id, seen.container)
+        async with self._doing(name, Do.STOP):
+            await self._stop(which, self._grace(name))
+            await self._engine().remove(which, force=True)
+            self._observer.done(name, "removed", reason)
+        if own:
+            self._observer.observe(name, seen=None)
+
+    async def recreate(self, name: str, how: How, reason: str = "") -> None:
+        """Make it anew. What was there stays aside until its successor is well, and comes back where that is not.
+
+        Raises:
+            ContainerUnhealthy: the new one is not well; where the old one was, that is back.
+            CorralError: as `create`; it is as it was.
+        """
+        spec, known = self._spec(name), self._observer.known.get(name)
+        old = None if known is None else known.seen
+        if old is None or known is None:
+            await self.create(name, how, reason)
+            return
+        engine, was_well = self._engine(), known.standing.state.active
+        async with self._doing(name, Do.RECREATE):
+            image = await images.present(self._engine(), spec, pull=how.pull, report=how.report)
+            await self._step_aside(old, spec)
+            try:
+                made = await engine.create(spec, await self._observer.rows.yard())
+                if self._shall_run(name):
+                    await engine.start(made)
+                    await self._look_at(name, made)
+                    if was_well:
+                        await self.well(name)
+                    await how.gate(name)
+            except CorralError as error:
+                await self._undo(name, old, spec, error)
+                raise
+            await engine.remove(old.id, force=True)
+            self._observer.done(name, "recreated", reason, id=made)
+        self._note_image(spec, image)
+        if old.image_id and image.id and old.image_id != image.id:
+            self._observer.note(name, previous=old.image_id)
+        await self._look_at(name, made)
+        if how.wait and not was_well and self._shall_run(name):
+            await self.well(name)
+
+    async def mend(self, everything: Sequence[Seen]) -> bool:
+        """Bring to an end what was cut short while a container was made anew; whether anything was done.
+
+        Raises:
+            ContainerError: it could not be.
+        """
+        yard, done = await self._observer.rows.yard(), False
+        for old in everything:
+            name = old.name
+            if old.yard != yard or name is None or not is_aside(old) or self.busy(name):
+                continue
+            async with self.alone(name):
+                known = self._observer.known.get(name)
+                new = None if known is None else known.seen
+                if new is not None and known is not None and known.standing.state.up:
+                    if not known.standing.state.active:
+                        continue  # it is starting: whether it will be well is not yet known
+                    await self._engine().remove(old.id, force=True)
+                    self._observer.done(name, "removed", "its successor is well")
+                else:
+                    if new is not None:
+                        await self._engine().remove(new.id, force=True)
+                    await self._engine().rename(old.id, old.container.removesuffix(ASIDE))
+                    self._observer.done(name, "undone", "its successor was never well", id=old.id)
+                    await self._look_at(name, old.id)
+                done = True
+        return done
+
+    async def well(self, name: str) -> Health | None:
+        """Wait until it answers; it may lack models that can be fetched into it.
+
+        Raises:
+            ContainerUnhealthy: it does not in its time, or has ended; with the end of its log.
+        """
+        want, pause = self._wanted()[name], _LOOK
+        until = self._clock.now() + want.watch.start_timeout
+        if not want.spec.ports:
+            return None
+        while True:
+            health = await self._prober.check(name)
+            if health is not None and (health.healthy or health.missing):
+                return health
+            known = await self.look(name)
+            if known.seen is None or not known.seen.running or self._clock.now() >= until:
+                break
+            await self._clock.sleep(pause)
+            pause = min(pause * _SLOWER, _LONGEST)
+        why = known.standing.reason or (health.reason if health is not None else "") or "it does not answer"
+        raise ContainerUnhealthy(
+            f"Container {name!r} did not become healthy: {why}.{await self._last_words(known)}",
+            f"See more of it with: corral containers logs {name}",
+        )
+
+    async def look(self, name: str) -> Known:
+        """Look at it on the engine now.
+
+        Raises:
+            DockerUnavailable: the engine does not answer.
+        """
+        known = self._observer.known.get(name)
+        seen = None if known is None else known.seen
+        if seen is None:
+            return self._observer.observe(name)
+        return await self._look_at(name, seen.id)
+
+    async def _inspect(self, seen: Seen) -> Seen | None:
+        try:
+            return await self._engine().inspect(seen.id)
+        except ContainerNotFound:
+            return None
+
+    async def _look_at(self, name: str, container: str) -> Known:
+        try:
+            seen = await self._engine().inspect(container)
+        except ContainerNotFound:
+            return self._observer.observe(name, seen=None)
+        return self._observer.observe(name, seen=seen)
+
+    @asynccontextmanager
+    async def _doing(self, name: str, do: Do) -> AsyncIterator[None]:
+        """What is done inside is Corral's own doing; what goes wrong in it is known of the container."""
+        self._observer.began(name, do)
+        try:
+            yield
+        except CorralError as error:
+            self._observer.failed(name, error.message.rstrip("."))
+            known = self._observer.known.get(name)
+            if known is not None:
+                self._observer.observe(name)
+            raise
+        except asyncio.CancelledError:
+            self._observer.done(name, "interrupted", str(do))
+            raise
+
+    async def _step_aside(self, old: Seen, spec: ContainerSpec) -> None:
+        engine = self._engine()
+        await engine.remove(f"{spec.container}{ASIDE}", force=True)
+        await self._stop(old.id, spec.stop_grace)
+        await engine.rename(old.id, f"{spec.container}{ASIDE}")
+
+    async def _undo(self, name: str, old: Seen, spec: ContainerSpec, error: CorralError) -> None:
+        """Bring the old container back."""
+        engine = self._engine()
+        try:
+            if not is_aside(await engine.inspect(old.id)):
+                return
+            await engine.remove(spec.container, force=True)
+            await engine.rename(old.id, old.container)
+            if old.running:
+                await engine.start(old.id)
+            await self._look_at(name, old.id)
+        except CorralError as second:
+            _log.error("container %s could not be brought back after %s: %s", name, error.message, second)
+
+    async def _stop(self, container: str, grace: float) -> None:
+        """End it, whoever it is; one that is gone is ended."""
+        try:
+            await self._engine().stop(container, grace)
+        except ContainerNotFound:
+            return
+
+    def _note_image(self, spec: ContainerSpec, image: ImageInfo) -> None:
+        self._observer.rows.version(spec.name, image.id, images.reference(spec))
+
+    async def _last_words(self, known: Known) -> str:
+        if known.seen is None:
+            return ""
+        lines = [line.text async for line in self._engine().logs(known.seen.id, lines=_LAST_LINES) if line.text.strip()]
+        return f" It last said: {' | '.join(line[:300] for line in lines)}." if lines else ""
+
+    def _spec(self, name: str) -> ContainerSpec:
+        return self._wanted()[name].spec
+
+    def _absent(self, name: str) -> bool:
+        known = self._observer.known.get(name)
+        return known is None or known.seen is None
+
+    def _shall_run(self, name: str) -> bool:
+        return self._observer.known[name].standing.wanted
+
+    def _grace(self, name: str) -> float:
+        want = self._wanted().get(name)
+        return _FOREIGN_GRACE if want is None else want.spec.stop_grace
+
+    def _there(self, name: str) -> str:
+        known = self._observer.known.get(name)
+        if known is None or known.seen is None:
+            raise ContainerNotFound(
+                f"There is no container for {name!r} on the Docker engine.", f"Make it: corral containers up {name}"
+            )
+        return known.seen.id
+
+
+def _as_known(seen: Seen, known: Known | None) -> bool:
+    """Whether it is as it was when it was last looked at, as far as a list tells."""
+    if known is None:
+        return False
+    same = known.past.id == seen.id and known.past.running == seen.running
+    return same and (seen.running or known.past.finished_at is not None)
+
+
+async def _gathered(ask: Callable[[Seen], Awaitable[Seen | None]], about: Sequence[Seen]) -> list[Seen | None]:
+    """What was asked about each, a few at a time."""
+    room = asyncio.Semaphore(_INSPECTED_AT_ONCE)
+
+    async def one(seen: Seen) -> Seen | None:
+        async with room:
+            return await ask(seen)
+
+    return list(await asyncio.gather(*(one(seen) for seen in about)))
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of them; when cancelled, or one of them breaks, the others are ended first."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
