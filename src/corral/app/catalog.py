@@ -79,6 +79,8 @@ class Catalog:
                 self._check_removal(order.model, force=bool(order.params.get("force")))
             case "gc":
                 pass
+            case "container-pull" | "container-update":
+                self._corral.inside.check(order)
             case "verify" if not order.model:
                 pass
             case "push":

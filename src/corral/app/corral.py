@@ -37,6 +37,7 @@ from corral.routing.dispatch import Dispatcher
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from corral.app.containment import Inside
     from corral.app.fleet import Fleet
     from corral.app.services import Services
     from corral.app.traffic import Traffic
@@ -178,6 +179,13 @@ class Corral:
         from corral.app.fleet import Fleet
 
         return Fleet(self)
+
+    @cached_property
+    def inside(self) -> Inside:
+        """The models in those containers, and their updates."""
+        from corral.app.containment import Inside
+
+        return Inside(self)
 
     @cached_property
     def database(self) -> Database:

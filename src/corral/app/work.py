@@ -31,6 +31,8 @@ def handlers(corral: Corral) -> dict[str, Handler]:
         "move": hands.move,
         "push": hands.push,
         "gc": hands.gc,
+        "container-pull": hands.container_pull,
+        "container-update": hands.container_update,
     }
 
 
@@ -106,6 +108,12 @@ class _Hands:
             "name": operation.order.model,
             "ref": str(await self._registry.push(operation.order.model, to, report=work.report)),
         }
+
+    async def container_pull(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        return await self._corral.inside.pulled(operation, work)
+
+    async def container_update(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        return await self._corral.inside.updated(operation, work)
 
     async def gc(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         work.message("looking for what nothing needs")

@@ -37,6 +37,9 @@ SILENCE = 1800.0
 
 OLLAMA = "ollama"
 
+HELD = ("corral-held/", "corral-previous/")
+"""What the names of models begin with that are kept to go back to: during an update, and after it."""
+
 _PATHS = {OLLAMA: "/api/version", "llamacpp": "/health", "vllm": "/health"}
 _LIST = "/v1/models"
 _VERSIONS = {"llamacpp": ("/props", "build_info"), "vllm": ("/version", "version")}
@@ -123,21 +126,21 @@ class Asker:
         """
         return await self._asked(self._version(), TIMEOUT)
 
-    async def models(self) -> tuple[ModelInside, ...]:
-        """The models that it has.
+    async def models(self, *, held: bool = False) -> tuple[ModelInside, ...]:
+        """The models that it has; with `held` also what is only kept there to go back to.
 
         Raises:
             ContainerUnhealthy: it does not answer as it should.
         """
-        return await self._asked(self._models(), TIMEOUT)
+        return await self._asked(self._models(held=held), TIMEOUT)
 
     async def find(self, model: str) -> ModelInside | None:
-        """One of its models; None when it has none of that name.
+        """One of its models, or of those that are kept to go back to; None when it has none of that name.
 
         Raises:
             ContainerUnhealthy: it does not answer as it should.
         """
-        return self.among(await self.models(), model)
+        return self.among(await self.models(held=True), model)
 
     def among(self, found: Sequence[ModelInside], model: str) -> ModelInside | None:
         """The one of `found` that this server takes `model` for."""
@@ -248,7 +251,7 @@ class Asker:
                 return said[:_MOST_NAME]
         return None
 
-    async def _models(self) -> tuple[ModelInside, ...]:
+    async def _models(self, *, held: bool = False) -> tuple[ModelInside, ...]:
         if self.kind != OLLAMA:
             return _listed(await self._get(_LIST))
         have = await self._ollama.call("GET", "/api/tags", timeout=TIMEOUT)
@@ -256,7 +259,8 @@ class Asker:
         if have is None or not isinstance(have.get("models"), list | None):
             raise EngineError(f"Ollama's answer to /api/tags of {self.url} lists no models.")
         loaded = {_text(entry.get("name")): entry for entry in entries(running)}
-        return tuple(_tagged(entry, loaded) for entry in entries(have)[:_MOST_MODELS] if _text(entry.get("name")))
+        found = [_tagged(entry, loaded) for entry in entries(have)[:_MOST_MODELS] if _text(entry.get("name"))]
+        return tuple(model for model in found if held or not model.name.startswith(HELD))
 
     async def _try_ollama(self, model: str) -> Trial:
         """By its own API, which tells how long the loading took."""
