@@ -35,6 +35,7 @@ class Kind:
         usual: folders where it keeps them when that variable is not set; a volume there is left as it is.
         scratch: folders that it writes to, which are put in memory when its root cannot be written.
         listen: the variables that make it listen, for an address and a port; empty: it cannot be told by variables.
+        listen_flags: the arguments that do, where it has no such variables.
         flags: arguments that name its model; an own command with one of them is left as it is.
         arguments: those that make it serve a model; None: it serves what is in it.
     """
@@ -50,6 +51,7 @@ class Kind:
     usual: tuple[str, ...] = ()
     scratch: tuple[str, ...] = ("/tmp",)  # noqa: S108 # a folder in the container's own memory
     listen: Callable[[str, int], Mapping[str, str]] = field(default=lambda _host, _port: {})
+    listen_flags: Callable[[str, int], tuple[str, ...]] | None = None
     flags: tuple[str, ...] = ()
     arguments: Callable[[str], tuple[str, ...]] | None = None
 
@@ -121,6 +123,7 @@ KINDS: Mapping[str, Kind] = {
             variable="HF_HOME",
             usual=("/root/.cache/huggingface",),
             scratch=("/tmp", "/root/.cache/vllm", "/root/.triton"),  # noqa: S108 # what it compiles
+            listen_flags=lambda host, port: ("--host", host, "--port", str(port)),
             flags=("--model",),
             arguments=_vllm_serves,
         ),
