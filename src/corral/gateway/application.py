@@ -109,20 +109,19 @@ class Gateway:
         self.corral.supervisor.hush()
         self._workshop.leaving.set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request, or live through the server's start and end."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._socket(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            return self._http(scope, receive, send)
+        if scope["type"] == "websocket":
+            return self._socket(scope, receive, send)
+        return self._lifespan(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = next(self._ids)
         path: str = scope["path"]
         door = DOORS.get(path)
-        quick = scope.pop(WHOLE, None)  # left there, scope and connection would hold each other
+        whole = scope.pop(WHOLE, None)
         model, status = None, 0
         try:
             head = Head(scope["headers"])
@@ -130,10 +129,13 @@ class Gateway:
                 door, model = found
                 head = queried(head, scope["query_string"])
             if door is not None:
-                caller = await self._admit(head)
+                try:
+                    caller = self._gate.admit(head)
+                except Unauthorized:
+                    caller = await self._gate.admit_anew(head)
                 _allow(scope, "POST")
                 asked = Asked(request_id, caller, head.strict, model, scope["query_string"], head.betas)
-                outcome = await self._answers.answer(door, asked, head.length, receive, send, quick)
+                outcome = await self._answers.answer(door, asked, head.length, receive, send, whole)
                 status = 499 if outcome.client_gone else outcome.status
             elif (question := counted(path)) is not None:
                 caller = await self._admit(queried(head, scope["query_string"]))
@@ -156,7 +158,7 @@ class Gateway:
                 await _refuse(send, path, crash(), request_id.encode())
             raise
         finally:
-            self._log(request_id.encode(), scope["method"], scope, status)
+            self._log(request_id, scope["method"], scope, status)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Talk over a WebSocket, or answer with the error in the envelope when it is not to be."""
@@ -181,7 +183,7 @@ class Gateway:
             status = error.http_status
             await _deny(send, error, request_id)
         finally:
-            self._log(request_id, "WEBSOCKET", scope, status)
+            self._log(request_id.decode(), "WEBSOCKET", scope, status)
 
     async def _admit(self, head: Head) -> Caller:
         try:
@@ -189,14 +191,14 @@ class Gateway:
         except Unauthorized:
             return await self._gate.admit_anew(head)
 
-    def _log(self, request_id: bytes, method: str, scope: Scope, status: int) -> None:
+    def _log(self, request_id: str, method: str, scope: Scope, status: int) -> None:
         if self._logs:
             # The path as it was sent: decoded, it could hold a line break and forge a line.
             sent = scope["raw_path"].decode("ascii", "backslashreplace")
             query = scope["query_string"]
             if query:
                 sent = f"{sent}?{redacted(query)}"
-            _access.info("%s %s %s %d", request_id.decode(), method, sent, status)
+            _access.info("%s %s %s %d", request_id, method, sent, status)
 
     async def _other(self, scope: Scope, head: Head, request_id: bytes, receive: Receive, send: Send) -> int:
         path: str = scope["path"]

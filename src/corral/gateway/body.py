@@ -26,14 +26,14 @@ async def read_body(receive: Receive, declared: bytes | None, limit: int) -> byt
         if not declared.isdigit():
             raise InvalidRequest("Content-Length is not a number.")
         if int(declared) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientLeft
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         if len(body) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         return body
     pieces = [body]
     size = len(body)
@@ -45,7 +45,7 @@ async def read_body(receive: Receive, declared: bytes | None, limit: int) -> byt
         pieces.append(piece)
         size += len(piece)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
     return b"".join(pieces)
 
 
@@ -66,5 +66,6 @@ def bounded(receive: Receive, limit: int) -> Receive:
     return counted
 
 
-def _too_large(limit: int) -> BodyTooLarge:
+def too_large(limit: int) -> BodyTooLarge:
+    """What is said of a body over `limit` bytes."""
     return BodyTooLarge(f"The body is larger than {limit} bytes.", "Send less, or raise server.max_body.")

@@ -6,7 +6,6 @@ once: two system calls and two segments for the shortest answer (docs/decisions/
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -23,7 +22,7 @@ HEAD_LIMIT = 64 * 1024
 """Bytes of a request's line and headers; one read more may have been taken before it is noticed."""
 
 WHOLE = "corral.whole"
-"""The key in a request's scope of what sends a whole response at once: see `kit.relay.Quick`."""
+"""The key in a request's scope of its `Whole`. Whoever reads it takes it out: it leads back to the scope."""
 
 _HEAD = b"HTTP/1.1 "
 _REFUSAL = (
@@ -114,7 +113,8 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None:
-            cast("dict[str, Any]", self.scope)[WHOLE] = partial(_send_whole, cycle)
+            scope: Any = self.scope
+            scope[WHOLE] = Whole(cycle)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -149,28 +149,48 @@ class Protocol(HttpToolsProtocol):
         """Say nothing: whatever else is asked for besides WebSockets is answered as any request."""
 
 
-def _send_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-    """Send a whole response in one write; False, and nothing is sent, where it must go the usual way.
+class Whole:
+    """A request and its response, each in one piece, past ASGI's messages: most are, and messages cost their time."""
 
-    It does what ASGI's two messages would have done, for names in lower case and values that hold no line break, which
-    whoever calls has seen to.
-    """
-    if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
-        return False
-    if cycle.scope["method"] == "HEAD":
-        return False
-    pieces = [STATUS_LINE[status]]
-    for name, value in cycle.default_headers:
-        pieces += (name, b": ", value, b"\r\n")
-    for name, value in headers:
-        pieces += (name, b": ", value, b"\r\n")
-    pieces += (b"\r\n", body)
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cast("Joining", cycle.transport).bare.write(b"".join(pieces))
-    cycle.message_event.set()
-    cycle.on_response()
-    return True
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def body(self) -> bytes | None:
+        """The request's body, once; None, and nothing is taken, where it is to be received."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.flow.resume_reading()
+        cycle.message_event.clear()  # it is set again when the client leaves
+        return body
+
+    def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole response in one write; False, and nothing is sent, where it must go the usual way.
+
+        It does what ASGI's two messages would have done, for names in lower case and values that hold no line break,
+        which whoever calls has seen to (`kit.relay.Quick`).
+        """
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
+            return False
+        if cycle.scope["method"] == "HEAD":
+            return False
+        pieces = [STATUS_LINE[status]]
+        for name, value in cycle.default_headers:
+            pieces += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            pieces += (name, b": ", value, b"\r\n")
+        pieces += (b"\r\n", body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        joining: Any = cycle.transport
+        joining.bare.write(b"".join(pieces))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
 
 def websocket(**parts: Any) -> asyncio.Protocol:

@@ -155,6 +155,7 @@ class Response:
         self._error = error
         self.whole = error is None
         self._connection = None
+        self.wake()
 
     def wake(self) -> None:
         """Let the reader look."""
@@ -414,7 +415,6 @@ class Connection(asyncio.Protocol):
         self._response = None
         response.end(None)
         self._head_there(response)
-        response.wake()
         if self._keep and self.alive and not self._unsent and self._room is None:
             if self._held:
                 self._held = False
@@ -428,7 +428,6 @@ class Connection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         if response is not None:
             response.end(error)
-            response.wake()
         if answer is not None and not answer.done():
             answer.set_exception(error)
         self._close()

@@ -14,7 +14,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from corral.errors import CorralError, UpstreamError
@@ -154,17 +154,17 @@ class Outcome:
     first_byte_at: float | None = None
     error: UpstreamError | None = None
     client_gone: bool = False
-    meter: Meter = field(default_factory=Meter)
+    meter: Meter | None = None
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        """The last usage object that the engine sent."""
-        return self.meter.usage
+        """The last usage object that the engine sent, where nobody else looked on."""
+        return None if self.meter is None else self.meter.usage
 
     @property
     def finish_reason(self) -> str | None:
-        """The last finish reason that the engine sent."""
-        return self.meter.finish_reason
+        """The last finish reason that the engine sent, where nobody else looked on."""
+        return None if self.meter is None else self.meter.finish_reason
 
 
 class Metering:
@@ -223,15 +223,22 @@ async def relay(
     """
     outcome = outcome or Outcome()
     outcome.status, outcome.first_byte_at = response.status, None
-    onlooker = onlooker or Metering(outcome.meter)
-    passed = [h for h in response.headers if h[0] in _PASSED or h[0].startswith(_PASSED_PREFIXES)]
-    if quick is not None and any(_UNFIT(value) for _, value in passed):
-        quick = None
+    if onlooker is None:
+        outcome.meter = Meter()
+        onlooker = Metering(outcome.meter)
+    sent: list[Header] = []
+    for header in response.headers:
+        name, value = header
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES):
+            sent.append(header)
+            if _UNFIT(value):
+                quick = None
+    sent += headers
     try:
         if response.whole:
-            await _send_whole(await response.read(), send, [*passed, *headers], outcome, onlooker, quick)
+            await _send_whole(await response.read(), send, sent, outcome, onlooker, quick)
         else:
-            await _send_arriving(response, send, render, [*passed, *headers], outcome, onlooker)
+            await _send_arriving(response, send, render, sent, outcome, onlooker)
     finally:
         response.close()
     return outcome

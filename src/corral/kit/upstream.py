@@ -11,6 +11,7 @@ import re
 import ssl
 from collections import deque
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NewType
 from urllib.parse import urlsplit
 
@@ -31,6 +32,18 @@ _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"trailer", b"expect"))
 _LINE = re.compile(r"[A-Z]+ /[\x21-\x7e]*")
 _DEFAULTS = Timeouts()
+
+
+@lru_cache(maxsize=1024)
+def _line(method: str, path: str) -> tuple[bytes, bytes]:
+    """What a request begins with, up to its address, and its path.
+
+    Raises:
+        InvalidRequest: that cannot be asked for.
+    """
+    if not _LINE.fullmatch(f"{method} {path}"):
+        raise InvalidRequest(f"The path {path[:200]!r} cannot be asked for.")
+    return b"%b " % method.encode(), path.encode()
 
 
 def unsent(error: UpstreamTimeout) -> bool:
@@ -258,19 +271,17 @@ class Upstream:
             UpstreamProtocol: the answer is not HTTP as it should be.
             InvalidRequest: the path or a header cannot be sent.
         """
-        if not _LINE.fullmatch(f"{method} {path}"):
-            raise InvalidRequest(f"The path {path[:200]!r} cannot be asked for.")
+        lead, line = _line(method, path)
         extra = headers if isinstance(headers, bytes) else block(headers)
         origin = self._origins.get(target.address) or self._origin(target)
         small = len(body) <= PIECE
         length = b"content-length: %d\r\n" % len(body) if body or method != "GET" else b""
         data = b"".join(
             (
-                method.encode(),
-                b" ",
+                lead,
                 origin.lead,
                 target.prefix,
-                path.encode(),
+                line,
                 target.head,
                 origin.secret,
                 extra,

@@ -134,32 +134,24 @@ class RemoteSession:
         probe: str = "/models",
         question: Callable[[str, Mapping[str, Any]], Question | None] | None = None,
     ) -> None:
-        self._endpoint = endpoint
-        self._facts = facts
+        self.endpoint = endpoint
+        """Where it answers."""
+        self.facts = facts
+        """What the configuration says of it."""
         self._probe = probe
         self._question = question
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it answers."""
-        return self._endpoint
-
-    @property
-    def facts(self) -> SessionFacts:
-        """What the configuration says of it."""
-        return self._facts
 
     async def healthy(self) -> bool:
         """Whether the server answers at all: a refusal is an answer, a failure of its own is not."""
         import aiohttp
 
-        query = f"?{self._endpoint.query}" if self._endpoint.query else ""
+        query = f"?{self.endpoint.query}" if self.endpoint.query else ""
         timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, trust_env=True) as client,
                 client.get(
-                    f"{self._endpoint.url}{self._probe}{query}", headers=self._endpoint.headers, allow_redirects=False
+                    f"{self.endpoint.url}{self._probe}{query}", headers=self.endpoint.headers, allow_redirects=False
                 ) as answer,
             ):
                 return answer.status < 500
@@ -177,7 +169,7 @@ class RemoteSession:
         asked = None if self._question is None else self._question(path, document)
         if asked is None:
             return None
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         url = f"{endpoint.url}{asked.path}" + (f"?{endpoint.query}" if endpoint.query else "")
         headers = {**endpoint.headers, "Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=_COUNT_TIMEOUT)

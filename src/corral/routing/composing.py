@@ -73,9 +73,10 @@ class Way:
     able: frozenset[Capability] | None
     suffix: str
     lacking: tuple[str, ...] = ()
+    remote: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """What is sent to an engine. `asked` is the canonical request where the answer must be translated.
 
@@ -113,7 +114,7 @@ class Composer:
             InvalidRequest: the request is none of its form.
         """
         way = self._ways.get((engine.id, order.form.name)) or self._find(order.form, engine)
-        if not engine.remote and addressed(order):
+        if not way.remote and addressed(order):
             raise NotSupported(
                 f"Model {engine.model!r} runs here, and nothing here fetches what a request names by its address.",
                 "Send the bytes themselves, as data:image/png;base64,…",
@@ -167,6 +168,7 @@ class Composer:
             able=able,
             suffix=f"?{endpoint.query}" if endpoint.query else "",
             lacking=self._lacking(engine),
+            remote=engine.remote,
         )
         if len(self._ways) >= _WAYS_KEPT:  # engines come and go for as long as the server runs
             self._ways.clear()

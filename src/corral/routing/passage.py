@@ -107,7 +107,7 @@ class Passage:
     @property
     def reported(self) -> UpstreamError | None:
         """The error that a stream, relayed untouched, reported of itself."""
-        fault = self.meter.failed
+        fault = None if self.document is not None else self.meter.failed  # a whole one would have been refused
         return None if fault is None else refused(502, fault, self.engine.model)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from corral.errors import CorralError, UpstreamError
-from corral.gateway.body import read_body
+from corral.gateway.body import read_body, too_large
 from corral.gateway.envelope import beside
 from corral.gateway.inference.doors import Asked, Door, read
 from corral.gateway.ollama import resting
@@ -18,6 +18,7 @@ from corral.routing.faults import Refused
 
 if TYPE_CHECKING:
     from corral.app import Corral
+    from corral.gateway.wire import Whole
     from corral.routing.carrying import Carrying
     from corral.routing.order import Order
 
@@ -43,7 +44,7 @@ class Answers:
         self._prompts = corral.settings.log.prompts
 
     async def answer(
-        self, door: Door, asked: Asked, declared: bytes | None, receive: Receive, send: Send, quick: Quick | None = None
+        self, door: Door, asked: Asked, declared: bytes | None, receive: Receive, send: Send, whole: Whole | None = None
     ) -> Outcome:
         """Answer one request.
 
@@ -57,11 +58,16 @@ class Answers:
         self._limits.enter(caller)
         self._metrics.enter()
         try:
-            body = await read_body(receive, declared, self._limit)
+            body = None if whole is None else whole.body()
+            if body is None:
+                body = await read_body(receive, declared, self._limit)
+            elif len(body) > self._limit:
+                raise too_large(self._limit)
             order = read(door, body, asked)
             outcome = Outcome()
-            if resting.empty(order):
+            if order.form.dialect == "ollama" and resting.empty(order):
                 return await self._rest(order, receive, send, outcome)
+            quick = None if whole is None else whole.send
             if self._prompts:
                 send, quick = _overheard(order.request_id, body, send), None
             carrying = self._carrier.begin(order)
