@@ -104,7 +104,8 @@ class Corral:
             between=self.settings.upstream.between_timeout,
             total=self.settings.upstream.total_timeout,
         )
-        self.models: dict[str, ModelSettings] = dict(self.settings.models)
+        self.configured, self.contained = self._configured()
+        self.models: dict[str, ModelSettings] = dict(self.configured)
         self.choices = Choices(self.runtimes, self.clock)
         self.memory = Memory(
             lambda: self.settings.engines,
@@ -169,9 +170,12 @@ class Corral:
     @cached_property
     def docker(self) -> ContainerEngine:
         """The Docker engine; its library is imported when this is first used, and connects when it is asked."""
+        from corral.containers.contexts import Places
         from corral.containers.docker import Docker
+        from corral.hardware.nvidia import gpus
 
-        return Docker(self.settings.docker, self.env)
+        docker = self.settings.docker
+        return Docker(Places(docker.host, docker.context, self.env), timeout=docker.timeout, gpus=gpus)
 
     @cached_property
     def fleet(self) -> Fleet:
@@ -300,18 +304,21 @@ class Corral:
 
     def take_over(self, settings: Settings) -> None:
         """Go on with other settings; what has been registered stays, unless it stands in these for the first time."""
-        before = self.settings.models
+        before, old = self.configured, self.settings
+        self.settings = settings
+        self.configured, self.contained = self._configured()
         registered = {
             name: entry
             for name, entry in self.models.items()
-            if before.get(name) is not entry and (name in before or name not in settings.models)
+            if before.get(name) is not entry and (name in before or name not in self.configured)
         }
-        self.settings = settings
-        self.models = {**settings.models, **registered}
+        self.models = {**self.configured, **registered}
         self.supervisor.rules = launching.rules(settings)
         self.supervisor.stop_grace = settings.engines.stop_grace
         if "traffic" in self.__dict__:
             self.traffic.prices.take_over(settings.prices)
+        if "fleet" in self.__dict__:
+            self.fleet.take_over(old)
         self.routes.renew()
 
     def source_of(self, what: str) -> ModelRef | None:
@@ -400,6 +407,10 @@ class Corral:
             if "traffic" in self.__dict__:
                 await self.traffic.close()
             await self.catalog.close()
+            if "fleet" in self.__dict__:
+                await self.fleet.close()
+            elif "docker" in self.__dict__:
+                await self.docker.close()
             if "database" in self.__dict__:
                 await self.database.close()
         finally:
@@ -408,6 +419,15 @@ class Corral:
                 await self.memory.close()
             finally:
                 await self.upstream.close()
+
+    def _configured(self) -> tuple[Mapping[str, ModelSettings], Mapping[str, str]]:
+        """The models of the configuration, those in its containers among them; and which container has which."""
+        if not self.settings.containers:
+            return self.settings.models, {}
+        from corral.app.contained import endpoints
+
+        entries, inside = endpoints(self.settings, self.env)
+        return {**entries, **self.settings.models}, inside
 
     def _registry(self) -> Registry:
         store, wanted = self.settings.store, self.settings.sources

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from corral.app.contained import entry_of, stands, summed, way_on
+from corral.domain.containers import ContainerState, Standing, check_container, describe
 from corral.domain.ports import silent
+from corral.errors import (
+    Conflict,
+    ContainerNotFound,
+    ContainerUnhealthy,
+    CorralError,
+    DatabaseError,
+    DockerUnavailable,
+    nearest,
+)
+from corral.fleet import desired, plan
+from corral.fleet.reconcile import How
+from corral.fleet.works import Sources, Works
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 
     from corral.app.corral import Corral
-    from corral.domain.containers import (
-        ContainerEngine,
-        EngineInfo,
-        Happening,
-        Health,
-        Line,
-        Planned,
-        Standing,
-        Usage,
-        Wanted,
-    )
+    from corral.config import Settings
+    from corral.domain.containers import ContainerEngine, EngineInfo, Happening, Health, Line, Planned, Usage, Wanted
     from corral.domain.ports import Report
+    from corral.fleet.keeper import Parts
+
+    # In the class `list` is a method.
+    Standings = list[Standing]
+    Steps = list[Planned]
+    Lines = list[Happening]
+    Rows = list[dict[str, Any]]
+    Names = list[str]
 
 Orphans = Literal["report", "remove", "adopt"]
 
@@ -40,15 +58,50 @@ class Fleet:
     def __init__(self, corral: Corral, engine: ContainerEngine | None = None) -> None:
         self._corral = corral
         self._engine = engine
+        self._wants: tuple[object, dict[str, Wanted]] = (None, {})
+        self._chores: set[asyncio.Task[Any]] = set()
 
     @property
     def engine(self) -> ContainerEngine:
         """The Docker engine."""
         return self._engine if self._engine is not None else self._corral.docker
 
+    @cached_property
+    def works(self) -> Works:
+        """What it consists of."""
+        corral = self._corral
+        works = Works(
+            Sources(
+                engine=lambda: self.engine,
+                wanted=self.all_wanted,
+                settings=lambda: corral.settings.docker,
+                database=lambda: corral.database,
+                yard=lambda: corral.yard,
+                clock=corral.clock,
+            )
+        )
+        works.observer.on_change.append(self._changed)
+        return works
+
+    @property
+    def parts(self) -> Parts:
+        """Its parts, for whoever does more with containers than is done here."""
+        return self.works.parts
+
     def names(self) -> list[str]:
         """The containers that are configured, sorted."""
         return sorted(self._corral.settings.containers)
+
+    def all_wanted(self) -> dict[str, Wanted]:
+        """What the configuration wants, by name, in the file's order.
+
+        Raises:
+            ConfigError: an entry cannot be used, or two cannot be together.
+        """
+        settings = self._corral.settings
+        if self._wants[0] is not settings.containers:
+            self._wants = (settings.containers, desired.all_wanted(settings, self._corral.env))
+        return self._wants[1]
 
     def wanted(self, name: str) -> Wanted:
         """What the configuration wants of `name`.
@@ -57,7 +110,11 @@ class Fleet:
             ContainerNotFound: it is not configured; names the nearest.
             ConfigError: its settings cannot be used.
         """
-        raise NotImplementedError
+        check_container(name)
+        found = self.all_wanted().get(name)
+        if found is None:
+            raise _missing(name, self.names())
+        return found
 
     async def info(self) -> EngineInfo:
         """The Docker engine: what it is, and what it can."""
@@ -65,7 +122,8 @@ class Fleet:
 
     async def list(self) -> list[Standing]:
         """How each stands, by name, orphans after them. With Docker away: as last known, state unknown, and why."""
-        raise NotImplementedError
+        await self.works.current()
+        return self.works.observer.standings()
 
     async def status(self, name: str) -> Standing:
         """How it stands.
@@ -73,17 +131,33 @@ class Fleet:
         Raises:
             ContainerNotFound: it is neither configured nor an orphan; names the nearest.
         """
-        raise NotImplementedError
+        await self.works.current()
+        self._check(name)
+        if not self.works.keeper.connected:
+            with suppress(DockerUnavailable):
+                await self.works.reconciler.look(name)
+                await self.works.prober.check(name)
+            await self.works.written()
+        standing = self.works.observer.known[name].standing
+        return await self._explained(name, standing) if standing.drift and standing.state.up else standing
 
-    async def plan(
-        self, names: Sequence[str] = (), *, down: bool = False, orphans: Orphans = "report"
-    ) -> list[Planned]:
+    async def plan(self, names: Sequence[str] = (), *, down: bool = False, orphans: Orphans = "report") -> Steps:
         """What `up`, or with `down` that, would do now, and why; nothing is done. No names are all.
 
         Raises:
             ContainerNotFound: one is not configured.
         """
-        raise NotImplementedError
+        self._check_all(names)
+        await self.works.ready()
+        everything = await self.works.reconciler.survey()
+        await self.works.written()
+        asked = plan.Asked(frozenset(names), down=down, orphans=orphans)
+        remembered = self.works.observer.remembered()
+        if not down:
+            for name in self._meant(names):
+                if name in remembered:
+                    remembered[name] = replace(remembered[name], up=True, hold="")
+        return self.works.reconciler.plan(everything, await self.works.rows.yard(), asked, remembered)
 
     async def up(
         self,
@@ -94,13 +168,13 @@ class Fleet:
         wait: bool = True,
         pull: bool = True,
         report: Report = silent,
-    ) -> list[Standing]:
+    ) -> Standings:
         """Make them what the configuration says, and by default wait until their models' APIs answer.
 
         What could not be brought up is in the result with its reason; the others are up all the same.
 
         Args:
-            names: which; none are all.
+            names: which; none are all that are enabled.
             orphans: what becomes of those that are no longer configured; None is as `docker.orphans` says.
             recreate: also those that are as they should be are made anew.
             wait: until they are healthy, or it is plain that they will not be.
@@ -110,11 +184,35 @@ class Fleet:
         Raises:
             ContainerNotFound: one is not configured.
         """
-        raise NotImplementedError
+        self._check_all(names)
+        await self.works.ready()
+        meant, docker = self._meant(names), self._corral.settings.docker
+        asked = plan.Asked(frozenset(names), recreate=recreate, orphans=orphans or docker.orphans)
+        with self.works.reconciler.claim(meant):
+            everything = await self.works.mended()
+            for name in meant:
+                self.works.observer.wish(name, True)
+            steps = self.works.reconciler.plan(everything, await self.works.rows.yard(), asked)
+            how = How(pull=pull, wait=wait, parallel=docker.parallel, report=report)
+            wrong = await self.works.reconciler.carry_out(steps, how)
+            if wait:
+                wrong |= await self._all_well([name for name in meant if name not in wrong])
+        return await self._result(names or self.names(), wrong)
 
-    async def down(self, names: Sequence[str] = (), *, report: Report = silent) -> list[Standing]:
+    async def down(self, names: Sequence[str] = (), *, report: Report = silent) -> Standings:
         """Stop and remove their containers; volumes stay. They stay down until `up` or `start`."""
-        raise NotImplementedError
+        self._check_all(names)
+        await self.works.ready()
+        meant, docker = names or self.names(), self._corral.settings.docker
+        with self.works.reconciler.claim(meant):
+            everything = await self.works.mended()
+            for name in meant:
+                self.works.observer.wish(name, False)
+            steps = self.works.reconciler.plan(
+                everything, await self.works.rows.yard(), plan.Asked(frozenset(names), down=True)
+            )
+            wrong = await self.works.reconciler.carry_out(steps, How(parallel=docker.parallel, report=report))
+        return await self._result(meant, wrong)
 
     async def start(self, name: str, *, wait: bool = True) -> Standing:
         """Start it, made first where it is not there; one that is up is left as it is.
@@ -123,11 +221,26 @@ class Fleet:
             ContainerNotFound, ImageNotFound, PortTaken, ContainerError: it cannot be started.
             ContainerUnhealthy: it did not become healthy in its time; with the end of its log.
         """
-        raise NotImplementedError
+        await self._here(name)
+        self.wanted(name)
+        async with self.works.reconciler.alone(name):
+            self.works.observer.wish(name, True)
+            known = await self.works.reconciler.look(name)
+            if known.seen is None:
+                await self.works.reconciler.create(name, How())
+            elif not known.seen.running:
+                await self.works.reconciler.start(name, How())
+        return await self._settled(name, wait=wait)
 
     async def stop(self, name: str) -> Standing:
         """End it. It stays down until `start` or `up`."""
-        raise NotImplementedError
+        await self._here(name)
+        async with self.works.reconciler.alone(name):
+            self.works.observer.wish(name, False)
+            known = await self.works.reconciler.look(name)
+            if known.seen is not None and known.seen.running:
+                await self.works.reconciler.stop(name)
+        return await self._settled(name, wait=False)
 
     async def restart(self, name: str, *, wait: bool = True) -> Standing:
         """End it if it is up, and start it; one that was made otherwise than it is configured now is made anew.
@@ -135,7 +248,18 @@ class Fleet:
         Raises:
             CorralError: as `start`.
         """
-        raise NotImplementedError
+        await self._here(name)
+        self.wanted(name)
+        async with self.works.reconciler.alone(name):
+            self.works.observer.wish(name, True)
+            known = await self.works.reconciler.look(name)
+            if known.seen is None:
+                await self.works.reconciler.create(name, How())
+            elif known.standing.drift:
+                await self.works.reconciler.recreate(name, How(), known.standing.drift[0])
+            else:
+                await self.works.reconciler.restart(name, How())
+        return await self._settled(name, wait=wait)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove its container, an orphan's too; volumes stay.
@@ -144,7 +268,19 @@ class Fleet:
             ContainerNotFound: there is none.
             Conflict: it is up, and `force` is not given.
         """
-        raise NotImplementedError
+        await self._here(name)
+        async with self.works.reconciler.alone(name):
+            known = await self.works.reconciler.look(name)
+            if known.seen is None:
+                raise ContainerNotFound(f"There is no container for {name!r} on the Docker engine.")
+            if known.seen.running and not force:
+                raise Conflict(
+                    f"Container {name!r} is up.", f"Stop it first: corral containers stop {name}, or give --force."
+                )
+            if name in self.all_wanted():
+                self.works.observer.wish(name, False)
+            await self.works.reconciler.remove(name)
+        await self.works.written()
 
     async def adopt(self, name: str) -> dict[str, Any]:
         """The entry of the configuration that would describe a container that is there: an orphan, or a stranger's.
@@ -152,15 +288,23 @@ class Fleet:
         Raises:
             ContainerNotFound: there is none of that name.
         """
-        raise NotImplementedError
+        await self.works.ready()
+        everything = await self.works.reconciler.survey()
+        yard = await self.works.rows.yard()
+        ours = next((seen for seen in everything if seen.yard == yard and seen.name == name), None)
+        found = ours or next((seen for seen in everything if seen.container == name), None)
+        if found is None:
+            raise _missing(name, [seen.container for seen in everything])
+        return entry_of(await self.engine.describe(found.id))
 
-    def logs(self, name: str, *, lines: int = 100, follow: bool = False) -> AsyncIterator[Line]:
+    async def logs(self, name: str, *, lines: int = 100, follow: bool = False) -> AsyncIterator[Line]:
         """Its last `lines` lines, oldest first; and with `follow` every further one, until it ends.
 
         Raises:
             ContainerNotFound: there is none.
         """
-        raise NotImplementedError
+        async for line in self.engine.logs(await self._container(name), lines=lines, follow=follow):
+            yield line
 
     async def usage(self, name: str) -> Usage | None:
         """What it takes now; None while it does not run.
@@ -168,41 +312,69 @@ class Fleet:
         Raises:
             ContainerNotFound: there is none.
         """
-        raise NotImplementedError
+        return await self.engine.usage(await self._container(name))
 
-    def usages(self, name: str) -> AsyncIterator[Usage]:
+    async def usages(self, name: str) -> AsyncIterator[Usage]:
         """What it takes, about once a second, until it ends.
 
         Raises:
             ContainerNotFound: there is none.
         """
-        raise NotImplementedError
+        async for usage in self.engine.usages(await self._container(name)):
+            yield usage
 
     async def stack(self) -> dict[str, Any]:
         """The whole at a glance.
 
         `engine` (None with `reason` while it does not answer), `containers` counted by state, `usage` summed over what
-        runs (`cpu` in processors, `memory`, `gpu_memory` and traffic in bytes), `gpus` by number with who has them.
+        runs (`cpu` in processors; `memory`, `gpu_memory` and what was received, sent, read and written in bytes), and
+        which containers have which `gpus`.
         """
-        raise NotImplementedError
+        standings = await self.list()
+        engine, reason = None, ""
+        try:
+            engine = asdict(await self.engine.info())
+        except DockerUnavailable as error:
+            reason = error.message
+        up = [standing for standing in standings if standing.state.up and standing.id is not None]
+        usages = await asyncio.gather(*(self._usage(standing) for standing in up))
+        gpus: dict[str, list[str]] = {}
+        for standing in up:
+            for gpu in standing.gpus:
+                gpus.setdefault(gpu, []).append(standing.name)
+        return {
+            "engine": engine,
+            "reason": reason,
+            "containers": dict(Counter(str(standing.state) for standing in standings)),
+            "usage": summed([usage for usage in usages if usage is not None]),
+            "gpus": gpus,
+        }
 
     async def health(self, name: str, *, generate: bool = False) -> Health:
         """Ask its models' API now; with `generate` it has to say a word. Written down like any other look.
 
         Raises:
             ContainerNotFound: it is not configured.
+            ContainerUnhealthy: it does not run, or has no port to be asked at.
         """
-        raise NotImplementedError
+        await self._here(name)
+        self.wanted(name)
+        health = await self.works.prober.check(name, generate=generate)
+        await self.works.written()
+        if health is None:
+            standing = self.works.observer.known[name].standing
+            raise ContainerUnhealthy(f"Container {name!r} is {stands(standing)}.", way_on(standing))
+        return health
 
-    async def history(self, name: str, limit: int = 100) -> list[Happening]:
+    async def history(self, name: str, limit: int = 100) -> Lines:
         """What happened to it, newest first.
 
         Raises:
             DatabaseError: it cannot be read.
         """
-        raise NotImplementedError
+        return await self.works.rows.history(name, limit)
 
-    async def versions(self, name: str) -> list[dict[str, Any]]:
+    async def versions(self, name: str) -> Rows:
         """Its image and its models over time, newest first.
 
         Of each `model` (None: the image), `version`, `reference`, `status` (`current`, `previous`, `failed`), `reason`,
@@ -211,24 +383,192 @@ class Fleet:
         Raises:
             DatabaseError: they cannot be read.
         """
-        raise NotImplementedError
+        return await self.works.rows.versions(name)
 
     def changes(self) -> AsyncIterator[Standing | Happening]:
         """Each change from now on. A reader too slow by 256 changes loses the oldest."""
-        raise NotImplementedError
+        return self.works.observer.listen()
 
-    def feed(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Each change from now on as a message of the feed of events: `{"type": "container", …}`."""
-        raise NotImplementedError
+    async def feed(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Each change from now on as a message for the feed of events.
 
-    async def sync(self) -> list[Standing]:
-        """Look at the Docker engine and write down what is there; nothing is changed on it."""
-        raise NotImplementedError
+        `{"type": "container", "at", "container": {…}}` is how one stands now, as `describe` has it. A line of its history
+        is `{"type": "container_event", "at", "name", "what", "before", "after", "reason", "detail"}`.
+        """
+        async for change in self.works.observer.listen():
+            now = self._corral.clock.wall()
+            if isinstance(change, Standing):
+                yield {"type": "container", "at": now, "container": describe(change, now)}
+            else:
+                yield {"type": "container_event", **asdict(change)}
+
+    async def sync(self) -> Standings:
+        """Look at the Docker engine and at every container's API, and write down what is there; nothing is changed."""
+        await self.works.ready()
+        await self.works.reconciler.survey()
+        await asyncio.gather(*(self.works.prober.check(name) for name in self.all_wanted()))
+        await self.works.written()
+        return self.works.observer.standings()
+
+    async def require(self, model: str, name: str) -> None:
+        """Refuse a request for `model` while the container that has it is not up.
+
+        Raises:
+            ContainerUnhealthy: with the container's state, why, and what to do about it.
+        """
+        known = self.works.observer.known.get(name)
+        if not self.works.keeper.connected:
+            try:
+                await self.works.ready()
+                await self.works.reconciler.survey()
+                await self.works.prober.check(name)
+            except (DockerUnavailable, DatabaseError):
+                return  # nobody knows; whoever asks the container will see
+            known = self.works.observer.known.get(name)
+        if known is None or known.standing.state in (ContainerState.UNKNOWN, ContainerState.FALLEN_BACK):
+            return
+        standing = known.standing
+        if standing.state.active and model not in standing.missing:
+            return
+        if standing.state.active:
+            raise ContainerUnhealthy(
+                f"Container {name!r} does not have {model!r} yet.", f"Fetch it: corral containers pull {name} {model}"
+            )
+        later = 1.0 if standing.state in (ContainerState.STARTING, ContainerState.WAITING) else None
+        raise ContainerUnhealthy(
+            f"Model {model!r} is in container {name!r}, which is {stands(standing)}.",
+            way_on(standing),
+            retry_after=later,
+        )
 
     async def keep(self) -> None:
-        """Keep them as they are wanted, until cancelled. Survives Docker going and coming."""
-        raise NotImplementedError
+        """Keep them as they are wanted, until cancelled. Survives Docker going and coming.
+
+        While there is nothing to keep, or `docker.keep` is off, it waits for a configuration that says otherwise.
+        """
+        await self.works.keep()
+
+    def take_over(self, before: Settings) -> None:
+        """The configuration has changed: it is kept to from now on."""
+        after = self._corral.settings
+        if before.docker != after.docker and self._engine is None and "docker" in self._corral.__dict__:
+            self._spawn(self._corral.__dict__.pop("docker").close())
+        if before.docker != after.docker or before.containers != after.containers:
+            self.works.renew(same_engine=before.docker == after.docker)
 
     async def close(self) -> None:
         """Write down what is not yet, and close every connection. Containers go on running."""
-        raise NotImplementedError
+        if self._chores:
+            await asyncio.wait(self._chores)
+        if "works" in self.__dict__:
+            await self.works.close()
+        if self._engine is not None:
+            await self._engine.close()
+        elif "docker" in self._corral.__dict__:
+            await self._corral.docker.close()
+
+    async def _here(self, name: str) -> None:
+        """See to it that `name` is known as it is now.
+
+        Raises:
+            ContainerNotFound: it is neither configured nor an orphan.
+        """
+        works = self.works
+        await works.ready()
+        if not works.keeper.connected:
+            await works.reconciler.survey()
+        self._check(name)
+
+    async def _container(self, name: str) -> str:
+        await self._here(name)
+        seen = self.works.observer.known[name].seen
+        if seen is None:
+            raise ContainerNotFound(
+                f"There is no container for {name!r} on the Docker engine.", f"Make it: corral containers up {name}"
+            )
+        return seen.id
+
+    async def _settled(self, name: str, *, wait: bool) -> Standing:
+        try:
+            if wait:
+                await self.works.reconciler.well(name)
+        finally:
+            await self.works.written()
+        return self.works.observer.known[name].standing
+
+    async def _all_well(self, names: Sequence[str]) -> dict[str, CorralError]:
+        """Wait for each that runs; who is not well, and why."""
+
+        async def one(name: str) -> None:
+            known = self.works.observer.known.get(name)
+            if known is not None and known.standing.state.up and not known.standing.state.active:
+                try:
+                    await self.works.reconciler.well(name)
+                except CorralError as error:
+                    wrong[name] = error
+
+        wrong: dict[str, CorralError] = {}
+        await asyncio.gather(*(one(name) for name in names))
+        return wrong
+
+    async def _result(self, names: Sequence[str], wrong: Mapping[str, CorralError]) -> Standings:
+        """How these stand now; of those that went wrong, why."""
+        await self.works.written()
+        known, found = self.works.observer.known, []
+        for name in names:
+            if name in known:
+                standing = known[name].standing
+                error = wrong.get(name)
+                found.append(standing if error is None else replace(standing, reason=error.message.rstrip(".")))
+        return found
+
+    async def _explained(self, name: str, standing: Standing) -> Standing:
+        """What exactly is different, as an inspection tells."""
+        want = self.all_wanted().get(name)
+        if want is None or standing.id is None:
+            return standing
+        with suppress(ContainerNotFound, DockerUnavailable):
+            found = plan.drifted(want.spec, await self.engine.describe(standing.id))
+            return replace(standing, drift=found or standing.drift)
+        return standing
+
+    async def _usage(self, standing: Standing) -> Usage | None:
+        with suppress(ContainerNotFound, DockerUnavailable):
+            return await self.engine.usage(str(standing.id))
+        return None
+
+    def _meant(self, names: Sequence[str]) -> Names:
+        """Whom an `up` of these names means: without any all that are enabled."""
+        return [*names] or [name for name, want in self.all_wanted().items() if want.up]
+
+    def _check(self, name: str) -> None:
+        check_container(name)
+        known = {*self.all_wanted(), *self.works.observer.known}
+        if name not in known:
+            raise _missing(name, known)
+
+    def _check_all(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.wanted(name)
+
+    def _changed(self, before: Standing, after: Standing) -> None:
+        """Let go of the models of a container that is not up any more: their next request is told why."""
+        if before.state.active and not after.state.active and after.state is not ContainerState.UNKNOWN:
+            for model, container in self._corral.contained.items():
+                if container == after.name:
+                    self._spawn(self._let_go(model, f"its container is {after.state}"))
+
+    async def _let_go(self, model: str, reason: str) -> None:
+        with suppress(CorralError):
+            await self._corral.supervisor.unload(model, force=True, reason=reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+def _missing(name: str, known: Iterable[str]) -> ContainerNotFound:
+    close = nearest(name, known, 1)
+    hint = f"Did you mean {close[0]}?" if close else f"Describe it in corral.yaml, under containers.{name[:60]}."
+    return ContainerNotFound(f"There is no container {name[:60]!r}.", hint, param="container")

@@ -54,7 +54,11 @@ class Parts:
 
 
 class Keeper:
-    """Keeps the containers of one Corral. `connected` while the engine answers and what is known of it is current."""
+    """Keeps the containers of one Corral.
+
+    `connected` while what is known is current; `problem` is why the engine does not answer, `running` whether `run`
+    does.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -67,19 +71,21 @@ class Keeper:
         self._last: float | None = None
         self._yard = ""
         self._reached = 0
+        self.running = False
         self.connected = False
         self.problem = ""
+        parts.observer.on_change.append(self._changed)
 
     async def run(self) -> None:
         """Keep them, until cancelled; what is being done is then left as it is. Containers go on running."""
         self._yard = await self._observer.rows.yard()
-        self._observer.on_change = self._changed
+        self.running, self.problem = True, ""
         works = [self._observer.rows.run(), self._stay_connected(), self._watch()]
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
             await asyncio.gather(*tasks)
         finally:
-            self.connected = False
+            self.connected = self.running = False
             await _end([*tasks, *self._acts.values(), *self._checks])
 
     def renew(self) -> None:

@@ -77,7 +77,7 @@ class Observer:
         self.known: dict[str, Known] = {}
         self.everything: Sequence[Seen] = ()
         self._listeners: set[asyncio.Queue[Change | None]] = set()
-        self.on_change: Callable[[Standing, Standing], None] = lambda _before, _after: None
+        self.on_change: list[Callable[[Standing, Standing], None]] = []
 
     async def load(self) -> None:
         """Begin with what is written down.
@@ -249,7 +249,8 @@ class Observer:
             self._write(known, line)
             if _plainly(before) != _plainly(known.standing):
                 self._publish(known.standing)
-                self.on_change(before, known.standing)
+                for tell in self.on_change:
+                    tell(before, known.standing)
             if line is not None:
                 self._publish(line)
         return known

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from corral.domain.containers import ContainerEngine, ContainerSpec, Health, ImageInfo, Seen, Wanted
     from corral.domain.ports import Clock
     from corral.fleet.observing import Known, Observer
-    from corral.fleet.plan import Asked
+    from corral.fleet.plan import Asked, Remembered
     from corral.fleet.probing import Prober
 
 _LOOK = 0.1
@@ -144,10 +144,17 @@ class Reconciler:
         observer.seen_all([details.get(seen.id) or seen for seen in everything], yard)
         return everything
 
-    def plan(self, everything: Sequence[Seen], yard: str, asked: Asked) -> list[Planned]:
+    def plan(
+        self,
+        everything: Sequence[Seen],
+        yard: str,
+        asked: Asked,
+        remembered: Mapping[str, Remembered] | None = None,
+    ) -> list[Planned]:
         """The steps that make them what they shall be; who stepped aside for a successor is none of its business."""
         there = [seen for seen in everything if not (seen.yard == yard and is_aside(seen))]
-        return plan(self._wanted(), there, yard, self._observer.remembered(), asked)
+        known = self._observer.remembered() if remembered is None else remembered
+        return plan(self._wanted(), there, yard, known, asked)
 
     async def carry_out(self, steps: Sequence[Planned], how: How) -> dict[str, CorralError]:
         """Do what a plan says, a few containers at a time; what went wrong, by name. The others are done all the same.
