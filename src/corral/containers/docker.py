@@ -1,0 +1,459 @@
+"""A Docker engine by its API: aiodocker for what is asked and answered, its session for what goes on without end.
+
+Connections are made as they are needed and kept by nobody, so that an engine that went away and came back is simply
+there again. The version of the API is agreed on at the first call, and anew after each failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from corral.containers import specs
+from corral.containers.contexts import Place, Places, credentials, is_of_hub, locate, secured
+from corral.containers.failures import is_port_taken, told, whose_port
+from corral.containers.gpus import Share, shares
+from corral.containers.meters import usage as read_usage
+from corral.containers.ports import containers_with, programs_with
+from corral.containers.pulling import Pulled
+from corral.containers.streams import JsonReader, LogReader
+from corral.domain.containers import (
+    YARD_LABEL,
+    ContainerSpec,
+    EngineInfo,
+    Event,
+    ImageInfo,
+    Line,
+    Seen,
+    Usage,
+)
+from corral.errors import Conflict, ContainerError, ContainerNotFound, DockerUnavailable, ImageNotFound, PortTaken
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    import aiohttp
+    from aiodocker import Docker as Client
+
+    from corral.domain.hardware import Gpu
+    from corral.domain.ports import Report
+
+OLDEST, NEWEST = (1, 40), (1, 51)
+"""Versions of the API: GPUs are asked for since the first; the second is the newest that this was written for."""
+
+_ROOT = "/var/lib/docker"
+
+
+class Docker:
+    """The Docker engine that settings, environment and contexts name; asked for at the first call, and never before.
+
+    `timeout` is how long an ordinary answer may take, in seconds. `gpus` tells what the GPUs are and who uses them; it
+    may block for some milliseconds, and is asked on a thread.
+    """
+
+    def __init__(
+        self,
+        places: Places | None = None,
+        *,
+        timeout: float = 60.0,
+        gpus: Callable[[], Sequence[Gpu] | None] | None = None,
+    ) -> None:
+        self._places = places or Places(env=os.environ)
+        self._timeout = timeout
+        self._gpus = gpus
+        self._client: Client | None = None
+        self._place: Place | None = None
+        self._base = ""
+        self._about: Mapping[str, Any] = {}
+        self._connecting = asyncio.Lock()
+
+    async def info(self) -> EngineInfo:
+        """What it is and can."""
+        async with self._asked("say what it is") as client:
+            said, version = await asyncio.gather(client.system.info(), client.version())
+        self._about = said
+        options = [str(option) for option in said.get("SecurityOptions") or ()]
+        return EngineInfo(
+            address=self._where().address,
+            version=str(version.get("Version", "")),
+            api=client.api_version.removeprefix("v"),
+            system=str(said.get("OperatingSystem", "")),
+            runtimes=tuple(sorted(said.get("Runtimes") or {})),
+            cdi=bool(said.get("CDISpecDirs")),
+            rootless=any("name=rootless" in option for option in options),
+            cgroup=str(said.get("CgroupVersion", "")),
+            root=str(said.get("DockerRootDir", "")),
+            cpus=said.get("NCPU"),
+            memory=said.get("MemTotal"),
+            warnings=tuple(said.get("Warnings") or ()),
+        )
+
+    async def list(self, yard: str | None = None) -> Sequence[Seen]:
+        """Every container, running or not, in one call; with `yard` those of one Corral."""
+        filters = {} if yard is None else {"filters": _json({"label": [f"{YARD_LABEL}={yard}"]})}
+        entries = await self._fetch("containers/json", "list its containers", {"all": "1", **filters})
+        return tuple(specs.seen_in_list(entry) for entry in entries)
+
+    async def inspect(self, container: str) -> Seen:
+        """One, by id or name, in detail."""
+        return specs.seen_in_detail(await self._inspect(container))
+
+    async def describe(self, container: str) -> ContainerSpec:
+        """What a container that is there was made from, as a spec would have it, whoever made it."""
+        found = await self._inspect(container)
+        try:
+            image = await self._fetch(f"images/{found['Image']}/json", "look at an image", image=found["Image"])
+        except ImageNotFound:  # its image was removed by force: what came from it cannot be told apart
+            image = None
+        return specs.spec_of(found, image)
+
+    async def create(self, spec: ContainerSpec, yard: str) -> str:
+        """Make it, with its labels, and return its id; it is not started, and nothing is pulled."""
+        await self._learn()
+        self._refuse(spec)
+        image = await self._image_for(spec)
+        body = specs.creation(spec, yard, image, init=self._has_init())
+        doing = f"make the container {spec.container}"
+        try:
+            async with self._asked(doing, spec.image) as client:
+                made = await client.containers.create(body, name=spec.container)
+        except Conflict as error:
+            raise await self._clash(spec.container, yard, error) from error
+        return str(made.id)
+
+    async def start(self, container: str) -> bool:
+        """Start it; False when it runs already."""
+        from aiodocker.exceptions import DockerError
+
+        doing = f"start the container {container}"
+        try:
+            async with self._sent("POST", f"containers/{container}/start", doing) as answer:
+                return bool(answer.status != 304)
+        except ContainerError as error:
+            cause = error.__cause__
+            if not isinstance(cause, DockerError) or not is_port_taken(cause.message):
+                raise
+            raise await self._port_taken(container) from cause
+
+    async def stop(self, container: str, grace: float) -> bool:
+        """End it, politely at first; False when it does not run."""
+        asked = {"t": str(max(0, round(grace)))}
+        doing = f"stop the container {container}"
+        within = grace + self._timeout
+        async with self._sent("POST", f"containers/{container}/stop", doing, asked, timeout=within) as answer:
+            return bool(answer.status != 304)
+
+    async def rename(self, container: str, name: str) -> None:
+        """Give it another name."""
+        async with self._asked(f"rename the container {container} to {name}") as client:
+            await client.containers.container(container).rename(name)
+
+    async def remove(self, container: str, *, force: bool = False) -> bool:
+        """Remove it; its named volumes stay. False when there is none."""
+        try:
+            async with self._asked(f"remove the container {container}") as client:
+                await client.containers.container(container).delete(force=force, v=True)
+        except ContainerNotFound:
+            return False
+        except Conflict as error:
+            if "already in progress" not in error.message:
+                raise
+        return True
+
+    async def logs(self, container: str, *, lines: int, follow: bool = False) -> AsyncIterator[Line]:
+        """Its last `lines` lines, oldest first; and with `follow` every further one, until it ends."""
+        found = await self._inspect(container)
+        reader = LogReader(terminal=bool((found.get("Config") or {}).get("Tty")))
+        asked = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": str(lines), "follow": str(int(follow))}
+        doing = f"show what {container} prints"
+        async with self._sent("GET", f"containers/{found['Id']}/logs", doing, asked, timeout=None) as answer:
+            async for data in answer.content.iter_any():
+                for line in reader.feed(data):
+                    yield line
+        for line in reader.end():
+            yield line
+
+    async def usage(self, container: str) -> Usage | None:
+        """What it takes now; None while it does not run. May take a second, for the processors."""
+        said, held = await asyncio.gather(
+            self._fetch(f"containers/{container}/stats", f"measure {container}", {"stream": "0"}), self._shares()
+        )
+        return await self._measured(said, held)
+
+    async def usages(self, container: str) -> AsyncIterator[Usage]:
+        """What it takes, about once a second, until it ends."""
+        doing = f"measure {container}"
+        async for said in self._objects(f"containers/{container}/stats", doing, {"stream": "1"}):
+            found = await self._measured(said, await self._shares())
+            if found is None:
+                return
+            yield found
+
+    async def events(self, since: float | None = None) -> AsyncIterator[Event]:
+        """What happens to containers from now on, or from `since` (Unix seconds); until the engine goes away."""
+        asked = {"filters": _json({"type": ["container"]})}
+        if since is not None:
+            asked["since"] = f"{since:.9f}"
+        doing = "tell what happens"
+        async for said in self._objects("events", doing, asked):
+            yield specs.event_of(said)
+        raise DockerUnavailable(
+            f"The Docker engine at {self._where().address} went away.", "Start it: sudo systemctl start docker"
+        )
+
+    async def image(self, reference: str) -> ImageInfo | None:
+        """An image that is here, by reference or id; None when it is not."""
+        try:
+            found = await self._fetch(f"images/{reference}/json", f"look at {reference}", image=reference)
+        except ImageNotFound:
+            return None
+        return specs.image_of(found)
+
+    async def pull(self, reference: str, report: Report) -> ImageInfo:
+        """Fetch an image. With neither tag nor digest it is the tag `latest`."""
+        doing = f"pull {reference}"
+        known = credentials(reference, self._places)
+        # aiodocker takes what stands before the first slash for the registry that the password is for.
+        named = f"docker.io/{reference}" if known is not None and is_of_hub(reference) else reference
+        pulled = Pulled(reference)
+        async with self._asked(doing, reference) as client:
+            async for said in client.images.pull(named, auth=known, stream=True):
+                report(pulled.heard(said))
+        found = await self.image(reference)
+        if found is None:
+            raise ContainerError(f"The Docker engine pulled {reference}, and does not have it now.", "Pull it again.")
+        return found
+
+    async def tag(self, image: str, reference: str) -> None:
+        """Give an image that is here a further name, so that it is not lost with the next pull."""
+        repository, tag = specs.parted(reference)
+        async with self._asked(f"name the image {image} {reference}", image) as client:
+            await client.images.tag(image, repository, tag=tag or "latest")
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.session.close()
+            await client.close()
+
+    async def _inspect(self, container: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self._fetch(f"containers/{container}/json", f"look at the container {container}")
+        return found
+
+    async def _learn(self) -> None:
+        """What the engine can, as far as it is needed to make a container; asked once."""
+        if not self._about:
+            await self.info()
+
+    def _has_init(self) -> bool:
+        commit = self._about.get("InitCommit") or {}
+        return bool(self._about.get("InitBinary")) and commit.get("ID") != "N/A"
+
+    def _refuse(self, spec: ContainerSpec) -> None:
+        """What no container gets; links in paths are followed where the engine is on this machine."""
+        specs.refuse_capabilities(spec.capabilities)
+        socket = self._where().socket
+        local = socket is not None
+        mounts = [
+            replace(mount, source=os.path.realpath(mount.source) if local else os.path.normpath(mount.source))
+            if not mount.named
+            else mount
+            for mount in spec.mounts
+        ]
+        sockets = ["/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"]
+        if socket is not None:
+            sockets += [str(socket), os.path.realpath(socket)]
+        specs.refuse_mounts(mounts, sockets, str(self._about.get("DockerRootDir") or _ROOT))
+
+    async def _image_for(self, spec: ContainerSpec) -> str:
+        """The words by which the engine finds the image: with a digest exactly that one, whatever its tag is now."""
+        if spec.digest is None:
+            return spec.image
+        pinned = f"{specs.parted(spec.image)[0]}@{spec.digest}"
+        for reference in (pinned, spec.digest):
+            found = await self.image(reference)
+            if found is not None:
+                tagged = await self.image(spec.image) if "@" not in spec.image else None
+                return spec.image if tagged is not None and tagged.id == found.id else reference
+        raise ImageNotFound(
+            f"The image {spec.image} with the digest {spec.digest} is not here.",
+            f"docker pull {pinned}",
+            param="digest",
+        )
+
+    async def _clash(self, name: str, yard: str, error: Conflict) -> Conflict:
+        """Whose the container is that has the name."""
+        try:
+            other = await self.inspect(name)
+        except ContainerNotFound:
+            return error
+        if other.yard == yard:
+            whose = "this Corral's own"
+        elif other.yard:
+            whose = f"another Corral's ({other.yard})"
+        else:
+            whose = "not Corral's"
+        return Conflict(
+            f"There is a container {name} already, {whose}, of the image {other.image}.",
+            f"Take it over: corral containers adopt {name}. Or give yours another name with `container`.",
+            param="container",
+        )
+
+    async def _port_taken(self, container: str) -> PortTaken:
+        seen = await self.inspect(container)
+        others = await self.list()
+        taken: list[str] = []
+        found = seen.ports[0] if seen.ports else None
+        for port in seen.ports:
+            holders = containers_with(port, others, seen.id) or await asyncio.to_thread(programs_with, port)
+            if holders:
+                found, taken = port, holders
+                break
+        where = "" if found is None else f"{found.host}:{found.outside}"
+        return PortTaken(*whose_port(f"The container {seen.container}", where, taken), param="port")
+
+    async def _shares(self) -> Mapping[str, Share] | None:
+        if self._gpus is None:
+            return None
+        ask = self._gpus
+        return await asyncio.to_thread(lambda: shares(ask()))
+
+    async def _measured(self, said: Mapping[str, Any], held: Mapping[str, Share] | None) -> Usage | None:
+        await self._learn()
+        found = read_usage(said, self._about.get("MemTotal"))
+        if found is None or held is None:
+            return found
+        share = held.get(str(said.get("id", "")), Share())
+        return replace(
+            found,
+            gpu_memory=share.memory,
+            gpu_temperature=share.temperature,
+            gpu_utilization=share.utilization,
+        )
+
+    async def _fetch(
+        self, path: str, doing: str, asked: Mapping[str, str] | None = None, image: str | None = None
+    ) -> Any:
+        """A whole answer in JSON."""
+        async with self._sent("GET", path, doing, asked, image=image, timeout=self._timeout) as answer:
+            return await answer.json()
+
+    async def _objects(self, path: str, doing: str, asked: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
+        reader = JsonReader()
+        async with self._sent("GET", path, doing, asked, timeout=None) as answer:
+            async for data in answer.content.iter_any():
+                for said in reader.feed(data):
+                    yield said
+
+    @asynccontextmanager
+    async def _sent(
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        asked: Mapping[str, str] | None = None,
+        *,
+        image: str | None = None,
+        timeout: float | None = 60.0,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The head of an answer, whose body the caller reads; a refusal is raised. Without a timeout it may go on."""
+        import aiohttp
+        from aiodocker.exceptions import DockerError
+
+        async with self._asked(doing, image) as client:
+            limits = aiohttp.ClientTimeout(total=timeout, sock_connect=self._timeout)
+            async with client.session.request(method, f"{self._base}/{path}", params=asked, timeout=limits) as answer:
+                if answer.status >= 400:
+                    raise DockerError(answer.status, await _refusal(answer))
+                yield answer
+
+    @asynccontextmanager
+    async def _asked(self, doing: str, image: str | None = None) -> AsyncIterator[Client]:
+        """A client on the engine; failures become ours, and after one the engine is got to know anew."""
+        place = locate(self._places) if self._client is None else self._where()
+        try:
+            async with told(place, doing, image):
+                yield await self._connected(place)
+        except DockerUnavailable:
+            self._base, self._about = "", {}
+            if self._client is not None and locate(self._places) != place:
+                await self.close()  # it was said meanwhile that the engine is elsewhere
+            raise
+
+    async def _connected(self, place: Place) -> Client:
+        if self._client is not None and self._base:
+            return self._client
+        async with self._connecting:
+            if self._client is None:
+                self._client, self._place = self._made(place), place
+            if not self._base:
+                version = await _agreed(self._client, place)
+                self._client.api_version = f"v{version}"
+                self._base = f"{'https' if place.tls else 'http'}://{_host(place)}/v{version}"
+            return self._client
+
+    def _made(self, place: Place) -> Client:
+        import aiodocker
+        import aiohttp
+
+        connector: aiohttp.BaseConnector
+        if place.socket is not None:
+            connector = aiohttp.UnixConnector(str(place.socket), limit=0, force_close=True)
+        else:
+            tls = True if place.tls is None else secured(place.tls)
+            connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)
+        limits = aiohttp.ClientTimeout(total=self._timeout)
+        session = aiohttp.ClientSession(connector=connector, timeout=limits, trust_env=False)
+        address = f"{'https' if place.tls else 'http'}://{_host(place)}"
+        client = aiodocker.Docker(url=address, connector=connector, session=session, timeout=limits)
+        client.docker_host = address
+        return client
+
+    def _where(self) -> Place:
+        return self._place if self._place is not None else locate(self._places)
+
+
+async def _agreed(client: Client, place: Place) -> str:
+    """The version of the API to speak: the engine's own, and none that is not known here."""
+    from aiodocker.exceptions import DockerError
+
+    # Without a version in its path the engine answers whoever asks.
+    async with client.session.get(f"{client.docker_host}/version") as answer:
+        if answer.status >= 400:
+            raise DockerError(answer.status, await _refusal(answer))
+        said = await answer.json()
+    newest, oldest = (_version(said.get(name, "")) for name in ("ApiVersion", "MinAPIVersion"))
+    if newest < OLDEST:
+        raise DockerUnavailable(
+            f"The Docker engine at {place.address} is too old: it is version {said.get('Version')} with the API "
+            f"{said.get('ApiVersion')}, and {OLDEST[0]}.{OLDEST[1]} is needed.",
+            "Use Docker 19.03 or newer.",
+        )
+    major, minor = min(newest, max(NEWEST, oldest))
+    return f"{major}.{minor}"
+
+
+async def _refusal(answer: aiohttp.ClientResponse) -> str:
+    """The engine's words; they are JSON, unless something between us and the engine answers."""
+    text = await answer.text(errors="replace")
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(text)["message"])
+    return text.strip() or str(answer.reason)
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+def _host(place: Place) -> str:
+    return "docker" if place.socket is not None else place.address.partition("://")[2]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
