@@ -15,7 +15,13 @@ from corral.sources.pypi import PyPI
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ("tests.support.docker", "tests.support.engines", "tests.support.ollama_program", "tests.support.vllm")
+pytest_plugins = (
+    "tests.support.docker",
+    "tests.support.container_engines",
+    "tests.support.engines",
+    "tests.support.ollama_program",
+    "tests.support.vllm",
+)
 
 # Whoever starts the tests in the background may have Ctrl-C ignored, and every command that they start inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

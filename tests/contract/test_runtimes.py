@@ -38,13 +38,17 @@ KINDS = [module.name for module in pkgutil.iter_modules(corral.runtimes.__path__
 CHAT = Request("model", (Message(Role.USER, (Text("Say hello."),)),), max_tokens=4)
 
 
-def built(kind: str, env: dict[str, str], home: Path) -> Runtime:
-    ports = {"env": {**os.environ, **env}, "clock": SystemClock(), "home": home}
+def built(kind: str, env: dict[str, str], home: Path, containers: Any = None) -> Runtime:
+    ports = {"env": {**os.environ, **env}, "clock": SystemClock(), "home": home, "containers": containers}
     return Plugins[Runtime]("corral.runtimes", ports)[kind]
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """What runs below this process, but for a Docker engine of the tests' own, whose containers are told elsewhere."""
+    own = psutil.Process()
+    engines = [each for each in own.children() if each.name() in ("dockerd", "docker")]
+    theirs = {each for engine in engines for each in (engine, *engine.children(recursive=True))}
+    return [each for each in own.children(recursive=True) if each not in theirs]
 
 
 @dataclasses.dataclass
@@ -61,8 +65,14 @@ def kind(request):
 
 
 @pytest.fixture
-def runtime(kind, tmp_path):
-    return built(kind, {}, tmp_path)
+def engines(kind, request):
+    """The Docker engine for a runtime that asks for one."""
+    return request.getfixturevalue("containers") if kind == "container" else None
+
+
+@pytest.fixture
+def runtime(kind, tmp_path, engines):
+    return built(kind, {}, tmp_path, engines)
 
 
 @pytest.fixture
@@ -112,9 +122,9 @@ async def vendor(launch):
 
 
 @pytest.fixture
-def example(kind, launch, tmp_path, upstream, vendor):
+def example(kind, launch, tmp_path, upstream, vendor, engines):
     data = filled(launch, upstream | vendor)
-    runtime = built(kind, data["env"], tmp_path)
+    runtime = built(kind, data["env"], tmp_path, engines)
     options = parse_options(runtime.options, data["options"], kind)
     return Example(runtime, LaunchSpec("contract", options, data["files"]), data["remote"], data["dialect"])
 

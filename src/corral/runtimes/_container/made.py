@@ -38,6 +38,7 @@ class _Serving:
     inside: int
     health: str
     secret: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     read_only: bool = False
     tmpfs: Mapping[str, str] = field(default_factory=dict)
 
@@ -49,6 +50,9 @@ _KINDS: Mapping[str, _Serving] = {
         8080,
         "/health",
         "LLAMA_API_KEY",
+        # Weights are read and not mapped: so its limit holds for them too, and what it takes can be measured. It has
+        # been told so in two ways over time, and refuses an argument that it does not know, but no variable.
+        {"LLAMA_ARG_LOAD_MODE": "none", "LLAMA_ARG_NO_MMAP": "1"},
         read_only=True,
         tmpfs={"/tmp": "size=64m"},  # noqa: S108 - the container's own
     ),
@@ -89,7 +93,7 @@ def make(launch: LaunchSpec, port: int, owner: str) -> Made:
         CONTEXT: str((context or DEFAULT_CONTEXT) * slots),
         SLOTS: str(slots),
     }
-    environment = {} if serving.secret is None else {serving.secret: key}
+    environment = {**serving.environment, **({} if serving.secret is None else {serving.secret: key})}
     given = {name: _filled((text,), fill, "env")[0] for name, text in options.env.items()}
     image = options.image or (serving.image_of_gpu if gpus else serving.image) or ""
     spec = ContainerSpec(
@@ -98,7 +102,7 @@ def make(launch: LaunchSpec, port: int, owner: str) -> Made:
         kind=options.kind,
         image=image,
         digest=options.digest,
-        entrypoint=options.entrypoint,
+        entrypoint=words(options.entrypoint, "entrypoint"),
         command=_command(launch, fill, paths, gpu=bool(gpus)),
         environment={**environment, **given},
         ports=(Port(inside, port),),
@@ -145,7 +149,7 @@ def _command(
     launch: LaunchSpec, fill: Mapping[str, str], paths: Mapping[str, str], *, gpu: bool
 ) -> tuple[str, ...] | None:
     options: ContainerOptions = launch.options
-    given = words(options.command)
+    given = words(options.command, "command")
     if given is None:
         if options.kind == "openai":
             given = ()
@@ -157,7 +161,7 @@ def _command(
 
 
 def _of_llamacpp(launch: LaunchSpec, paths: Mapping[str, str], *, gpu: bool) -> tuple[str, ...]:
-    """Arguments of llama.cpp's server. Weights are read and not mapped, so that its limit holds for them too."""
+    """Arguments of llama.cpp's server."""
     options: ContainerOptions = launch.options
     layers = options.gpu_layers
     if layers is None and launch.placement is not None:
@@ -167,7 +171,7 @@ def _of_llamacpp(launch: LaunchSpec, paths: Mapping[str, str], *, gpu: bool) -> 
         *("--model", MODEL, *(("--mmproj", paths["mmproj"]) if "mmproj" in paths else ())),
         *("--host", _listens(options), "--port", PORT, "--alias", NAME),
         *("--ctx-size", CONTEXT, "--parallel", SLOTS, "--n-gpu-layers", str(on_gpu)),
-        *("--no-mmap", "--no-webui", "--jinja"),
+        "--jinja",
     )
 
 

@@ -30,7 +30,7 @@ class ContainerOptions:
         command: arguments in place of the kind's: a list, or one text that is split as a shell would, without being
             read by one. `${PORT}`, `${MODEL}`, `${NAME}`, `${CONTEXT}` (of all slots) and `${SLOTS}` are filled in.
         args: arguments beside the kind's, filled in likewise.
-        entrypoint: program in place of the image's.
+        entrypoint: program in place of the image's, written like `command`.
         env: variables of its environment, filled in likewise.
         context: tokens of each slot; None is what the model was trained with, at most 4096.
         slots: requests answered at the same time.
@@ -58,7 +58,7 @@ class ContainerOptions:
     pull: bool = True
     command: tuple[str, ...] | str | None = None
     args: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     context: int | None = None
     slots: int | None = None
@@ -96,10 +96,11 @@ class ContainerOptions:
             path = getattr(self, name)
             if path and (not path.startswith("/") or any(sign in path for sign in "\r\n ")):
                 raise wrong(name, f"is {path!r:.80}", "Write a path, such as /v1.")
-        words(self.command)
+        words(self.command, "command")
+        words(self.entrypoint, "entrypoint")
 
 
-def words(line: tuple[str, ...] | str | None) -> tuple[str, ...] | None:
+def words(line: tuple[str, ...] | str | None, name: str) -> tuple[str, ...] | None:
     """A command as a list: a text is split by a shell's rules for quotes.
 
     Raises:
@@ -108,13 +109,13 @@ def words(line: tuple[str, ...] | str | None) -> tuple[str, ...] | None:
     if line is None:
         return None
     if "\0" in "".join(line):
-        raise wrong("command", "has a NUL character in it")
+        raise wrong(name, "has a NUL character in it")
     if not isinstance(line, str):
         return line
     try:
         return tuple(shlex.split(line))
     except ValueError as error:
-        raise wrong("command", f"cannot be split into words: {error}", "Check its quotes, or write a list.") from error
+        raise wrong(name, f"cannot be split into words: {error}", "Check its quotes, or write a list.") from error
 
 
 def wrong(name: str, what: str, hint: str = "") -> InvalidRequest:
