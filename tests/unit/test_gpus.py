@@ -10,100 +10,9 @@ import pytest
 
 from corral.domain.hardware import Gpu, GpuProcess
 from corral.hardware import amd, nvidia, processes
+from tests.support.nvml import Nvml
 
 GB = 1 << 30
-
-
-class FakeNvml:
-    """NVIDIA's library as it behaves: errors are exceptions of its own, and each device may lack any fact.
-
-    A device is a dictionary; `broken` names the error that the library begins with, or a number as NVML has it that
-    a device's memory answers with, under the key `error`.
-    """
-
-    NVML_TEMPERATURE_GPU = 0
-
-    def __init__(self, devices: list[dict[str, Any]], broken: str | None = None) -> None:
-        self.NVMLError = type("NVMLError", (Exception,), {"value": 999})
-        self.NVMLError_LibraryNotFound = type("LibraryNotFound", (self.NVMLError,), {})
-        self.NVMLError_DriverNotLoaded = type("DriverNotLoaded", (self.NVMLError,), {})
-        self.devices = devices
-        self.broken = broken
-        self.sessions = 0
-
-    def _init(self) -> None:
-        if self.broken is not None:
-            raise getattr(self, self.broken)
-        self.sessions += 1
-
-    def _shutdown(self) -> None:
-        self.sessions -= 1
-
-    def _count(self) -> int:
-        if not self.devices:
-            raise self.NVMLError
-        return len(self.devices)
-
-    def _handle(self, index: int) -> dict[str, Any]:
-        if not self.devices[index]:
-            raise self.NVMLError("GPU is lost")
-        return self.devices[index]
-
-    def _memory(self, device: dict[str, Any]) -> Any:
-        if "error" in device:
-            error = self.NVMLError("GPU is lost")
-            error.value = device["error"]
-            raise error
-        return SimpleNamespace(**self._tell(device, "memory"))
-
-    def _rates(self, device: dict[str, Any]) -> Any:
-        return SimpleNamespace(gpu=self._tell(device, "usage"))
-
-    def _temperature(self, device: dict[str, Any], _: int) -> Any:
-        return self._tell(device, "temperature")
-
-    def _part(self, device: dict[str, Any], index: int) -> Any:
-        parts = self._tell(device, "parts")
-        if not parts[index]:
-            raise self.NVMLError
-        return parts[index]
-
-    def _driver(self) -> Any:
-        return self._tell(self.devices[0], "driver")
-
-    def __getattr__(self, name: str) -> Any:
-        calls = {
-            "nvmlInit": self._init,
-            "nvmlShutdown": self._shutdown,
-            "nvmlDeviceGetCount": self._count,
-            "nvmlDeviceGetHandleByIndex": self._handle,
-            "nvmlDeviceGetMemoryInfo": self._memory,
-            "nvmlDeviceGetUtilizationRates": self._rates,
-            "nvmlDeviceGetTemperatureV": self._temperature,
-            "nvmlDeviceGetMigDeviceHandleByIndex": self._part,
-            "nvmlSystemGetDriverVersion": self._driver,
-        }
-        facts = {
-            "nvmlDeviceGetName": "name",
-            "nvmlDeviceGetUUID": "uuid",
-            "nvmlDeviceGetPowerUsage": "power",
-            "nvmlDeviceGetEnforcedPowerLimit": "power_limit",
-            "nvmlDeviceGetCudaComputeCapability": "capability",
-            "nvmlDeviceGetMigMode": "mig",
-            "nvmlDeviceGetMaxMigDeviceCount": "most_parts",
-            "nvmlDeviceGetComputeRunningProcesses": "computing",
-            "nvmlDeviceGetGraphicsRunningProcesses": "drawing",
-        }
-        if name in calls:
-            return calls[name]
-        if name not in facts:
-            raise AttributeError(name)
-        return lambda device: self._tell(device, facts[name])
-
-    def _tell(self, device: dict[str, Any], key: str) -> Any:
-        if key not in device:
-            raise self.NVMLError
-        return device[key]
 
 
 def process(pid: int, used: int | None) -> Any:
@@ -128,7 +37,7 @@ FULL = {
 
 
 def test_graphics_processors_tell_what_they_can() -> None:
-    nvml = FakeNvml([FULL, {"name": "B"}, {}])
+    nvml = Nvml([FULL, {"name": "B"}, {}])
 
     found = nvidia.gpus(nvml)
 
@@ -155,26 +64,26 @@ def test_graphics_processors_tell_what_they_can() -> None:
 
 
 def test_no_driver_is_no_gpu_and_a_broken_one_is_unknown() -> None:
-    assert nvidia.gpus(FakeNvml([], "NVMLError_LibraryNotFound")) == ()
-    assert nvidia.gpus(FakeNvml([], "NVMLError_DriverNotLoaded")) == ()
-    assert nvidia.gpus(FakeNvml([], "NVMLError")) is None
-    assert nvidia.driver(FakeNvml([], "NVMLError")) is None
+    assert nvidia.gpus(Nvml([], "NVMLError_LibraryNotFound")) == ()
+    assert nvidia.gpus(Nvml([], "NVMLError_DriverNotLoaded")) == ()
+    assert nvidia.gpus(Nvml([], "NVMLError")) is None
+    assert nvidia.driver(Nvml([], "NVMLError")) is None
 
 
 def test_a_driver_that_fails_in_between_is_unknown() -> None:
-    nvml = FakeNvml([])
+    nvml = Nvml([])
 
     assert nvidia.gpus(nvml) is None
-    assert nvidia.driver(FakeNvml([{}])) is None
+    assert nvidia.driver(Nvml([{}])) is None
     assert nvml.sessions == 0
 
 
 def test_a_gpu_that_fell_off_the_bus_is_not_one_without_memory() -> None:
-    (found,) = nvidia.gpus(FakeNvml([{"name": "A", "uuid": "GPU-a", "error": 15}])) or ()
+    (found,) = nvidia.gpus(Nvml([{"name": "A", "uuid": "GPU-a", "error": 15}])) or ()
 
     assert found.fault == "GPU is lost"
     assert not found.unified
-    (other,) = nvidia.gpus(FakeNvml([{"name": "A", "error": 3}])) or ()
+    (other,) = nvidia.gpus(Nvml([{"name": "A", "error": 3}])) or ()
     assert other.fault is None
     assert other.unified
 
@@ -182,7 +91,7 @@ def test_a_gpu_that_fell_off_the_bus_is_not_one_without_memory() -> None:
 def test_the_parts_of_a_gpu_are_devices_of_their_own() -> None:
     part = {"name": "A 1g.10gb", "memory": {"total": GB, "free": GB}, "uuid": "MIG-1"}
     whole = {**FULL, "mig": [1, 1], "most_parts": 3, "parts": [part, {}, {**part, "uuid": "MIG-2"}]}
-    found = nvidia.gpus(FakeNvml([whole, {"name": "B"}])) or ()
+    found = nvidia.gpus(Nvml([whole, {"name": "B"}])) or ()
 
     assert [(gpu.id, gpu.uuid, gpu.part_of) for gpu in found] == [
         ("cuda:0", "MIG-1", "GPU-a"),
@@ -207,7 +116,7 @@ def test_the_parts_of_a_gpu_are_devices_of_their_own() -> None:
 )
 def test_only_what_the_environment_shows_is_there(visible: str | None, names: list[str]) -> None:
     devices = [{"name": name, "uuid": f"GPU-{name.lower()}", "memory": MEMORY} for name in "ABC"]
-    found = nvidia.gpus(FakeNvml(devices), visible) or ()
+    found = nvidia.gpus(Nvml(devices), visible) or ()
 
     assert [gpu.name for gpu in found] == names
     assert [gpu.id for gpu in found] == [f"cuda:{index}" for index in range(len(names))]

@@ -221,7 +221,8 @@ class Runtime(Protocol):
 
     `kind` is the file's stem. `options` is a frozen dataclass; `formats` names the file formats it runs and is empty
     when it needs no files; one that can do with files all the same may say which in `accepts`. `preference`: of several
-    that run the same files the highest is chosen; 0 is chosen by nobody but the user.
+    that run the same files the highest is chosen; 0 is chosen by nobody but the user. One whose engines need a key may
+    have `secrets(options)`: the variables of the environment of which one must hold it.
     """
 
     kind: str

@@ -59,6 +59,17 @@ def driver(library: Any = None) -> str | None:
     return None
 
 
+def cuda(library: Any = None) -> tuple[int, int] | None:
+    """The newest CUDA that the driver runs, such as (13, 0)."""
+    nvml = library or _library()
+    if nvml is None:
+        return None
+    with suppress(nvml.NVMLError), _session(nvml):
+        number: int = nvml.nvmlSystemGetCudaDriverVersion_v2()
+        return number // 1000, number % 1000 // 10
+    return None
+
+
 def held(found: Sequence[Gpu], processes: Iterable[int], proc: Path = PROC) -> dict[str, int] | None:
     """Bytes that these processes hold on each GPU; None when the driver does not tell whose they are.
 
