@@ -59,8 +59,11 @@ def endpoints(settings: Settings, env: Mapping[str, str]) -> tuple[dict[str, Mod
 
 def entry_of(spec: ContainerSpec) -> dict[str, Any]:
     """The entry of `containers` in the configuration that describes `spec`; what is as by default is left out."""
+    from corral.fleet import kinds
+
     first, further = (spec.ports[0] if spec.ports else None), spec.ports[1:]
-    entry: dict[str, Any] = {"image": spec.image, "container": spec.container, "kind": spec.kind}
+    kind = spec.kind or kinds.kind_of(spec.image).name
+    entry: dict[str, Any] = {"image": spec.image, "container": spec.container, "kind": kind}
     told: dict[str, Any] = {
         "digest": spec.digest,
         "port": None if first is None else first.outside,

@@ -392,7 +392,7 @@ class Fleet:
     async def feed(self) -> AsyncIterator[Mapping[str, Any]]:
         """Each change from now on as a message for the feed of events.
 
-        `{"type": "container", "at", "container": {…}}` is how one stands now, as `describe` has it. A line of its history
+        `{"type": "container", "at", "container": {…}}` is how one stands now, as `describe` has it; a line of history
         is `{"type": "container_event", "at", "name", "what", "before", "after", "reason", "detail"}`.
         """
         async for change in self.works.observer.listen():

@@ -25,6 +25,10 @@ async def plan(corral: Corral, name: str) -> Launch:
             here, or it does not fit this machine.
     """
     launch = await prepare(corral, name)
+    model = corral.canonical(name)
+    inside = corral.contained.get(model)
+    if inside is not None and corral.models.get(model) is corral.configured.get(model):
+        await corral.fleet.require(model, inside)
     said = await corral.choices.availability(launch.runtime.kind)
     if not said.usable and getattr(launch.spec.options, "executable", None) is None:  # else it is not the one meant
         raise RuntimeUnavailable(f"The runtime {launch.runtime.kind} cannot run {name!r}: {said.reason}", said.hint)

@@ -178,7 +178,7 @@ class Registrations:
         del self._known[name]
         self._kept.discard(name)
         self._corral.supervisor.forget(name)
-        if name not in self._corral.settings.models:  # else it has come into the configuration since
+        if name not in self._corral.configured:  # else it has come into the configuration since
             self._corral.models.pop(name, None)
             self._corral.routes.renew()
         self._write()
@@ -216,7 +216,7 @@ class Registrations:
 
     def _check_name(self, name: str, config: ModelConfig) -> None:
         corral = self._corral
-        if name in corral.settings.models:
+        if name in corral.configured:
             raise Conflict(f"Model {name!r} stands in the configuration.", "Choose another name, or change it there.")
         if name in corral.registry and config.model_id != name:
             raise Conflict(f"A model {name!r} is installed.", "Choose another name.")

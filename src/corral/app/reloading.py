@@ -30,6 +30,8 @@ _AT_ONCE = frozenset(
         "prices",
         "groups",
         "services",
+        "containers",
+        "docker",
         "file",
         "origins",
         "warnings",
@@ -94,8 +96,15 @@ class Reloading:
         return later
 
     def _check(self, settings: Settings) -> None:
-        """Refuse a model whose runtime does not exist, and routes that lead nowhere."""
-        layout.lay(settings.routes, settings.models)
+        """Refuse a model whose runtime does not exist, routes that lead nowhere, and containers that cannot be."""
+        models = settings.models
+        if settings.containers:
+            from corral.app.contained import endpoints
+            from corral.fleet import desired
+
+            desired.all_wanted(settings, self._corral.env)
+            models = {**endpoints(settings, self._corral.env)[0], **models}
+        layout.lay(settings.routes, models)
         for entry in settings.models.values():
             if entry.runtime is not None:
                 self._corral.runtimes[entry.runtime]

@@ -119,7 +119,8 @@ class Observer:
             known.health = health
         now = self._clock.wall()
         stand = standing.stand(self._wanted().get(name), known.seen, known.past, now, News(event, health, gpu_memory))
-        return self._settle(known, stand, now, "" if event is None else event.what, event)
+        how = "health" if event is None and health is not None else "seen"
+        return self._settle(known, stand, now, how if event is None else event.what, event)
 
     def seen_all(self, everything: Sequence[Seen], yard: str) -> None:
         """Take in a full list: what is in it, and what is not."""
@@ -242,7 +243,7 @@ class Observer:
             told_before = None if state_before is None else str(state_before)
             at = now if event is None else event.at
             line = Happening(
-                at, known.name, what or "seen", told_before, str(stand.state), known.standing.reason, detail
+                at, known.name, what, told_before, str(stand.state), known.standing.reason, detail
             )
         if line is not None or _plainly(before) != _plainly(known.standing) or now - known.written >= _LOOKED:
             known.written = now

@@ -289,6 +289,7 @@ class Gateway:
         self._spawn(self._operate())
         self._spawn(self.corral.reloading.watch())
         self._spawn(self.corral.choices.survey_all())
+        self._spawn(self.corral.fleet.keep())
         for name in self.corral.preloads():
             self._loading.add(name)
             self._spawn(self._preload(name))

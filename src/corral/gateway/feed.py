@@ -3,6 +3,8 @@
     {"type": "snapshot", "at", "models": […], "memory": {…}, "queues": {…}}
     {"type": "transition", "at", "model", "state", "reason"}
     {"type": "decision", "at", "model", "effect", "reason", "room_for"}
+    {"type": "container", "at", "container": {…}}
+    {"type": "container_event", "at", "name", "what", "before", "after", "reason", "detail"}
     {"type": "sample", "at", …}                 the machine's own figures, where somebody takes them
     {"type": "device", "at", "device", "back", "reason"}
     {"type": "lost", "count"}                   so many of the oldest went lost: the listener was too slow
@@ -103,7 +105,7 @@ class Feed:
     ) -> AsyncGenerator[Mapping[str, Any] | None, None]:
         """How it stands, then each change, until the server leaves; None for `heartbeat` seconds of silence."""
         backlog = Backlog(most)
-        sources = [_changes(self._corral.supervisor.events())]
+        sources = [_changes(self._corral.supervisor.events()), self._corral.fleet.feed()]
         if self._samples is not None:
             sources.append(self._samples())
         pumps = [asyncio.ensure_future(_pump(source, backlog)) for source in sources]
