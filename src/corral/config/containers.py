@@ -23,9 +23,9 @@ def _words(value: Any) -> tuple[str, ...]:
 
 def _devices(value: Any) -> tuple[str, ...]:
     """GPUs: `all`, `none`, one number, or a list of numbers and UUIDs."""
-    if value in (None, "none", False):
+    if value is None or value is False or value == "none":  # by identity: 0 and 1 are devices
         return ()
-    if value in ("all", True):
+    if value is True or value == "all":
         return ("all",)
     return tuple(str(part) for part in (value if isinstance(value, list | tuple) else names(str(value))))
 

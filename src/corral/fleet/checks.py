@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _IMAGE = re.compile(
-    r"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
+    r"(?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:[0-9]+)(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _IMAGE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
@@ -81,7 +81,7 @@ def environment(key: str, given: Mapping[str, Any], env: Mapping[str, str]) -> d
     found = {}
     for name, value in given.items():
         if not _VARIABLE.fullmatch(str(name)):
-            raise ConfigError(f"{key} has {str(name)[:80]!r}, which is no variable's name.")
+            raise ConfigError(f"{key} has {str(name)[:80]!r}, which is no variable's name.", "Write NAME: value.")
         if isinstance(value, Mapping | list):
             raise ConfigError(f"{key}.{name} is no text.", f'Write {name}: "value"')
         found[str(name)] = _filled(f"{key}.{name}", _text(value), env)

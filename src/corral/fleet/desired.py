@@ -5,6 +5,7 @@ The checks of single values that need nothing else (`checks.py`) are apart from 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from corral.fleet.checks import refuse_mount
 from corral.fleet.kinds import MODELS, Kind, kind_of, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from corral.config import Settings
     from corral.config.containers import ContainerSettings
@@ -36,14 +37,27 @@ def all_wanted(settings: Settings, env: Mapping[str, str]) -> dict[str, Wanted]:
         ConfigError: an entry cannot be, or two cannot be together: names the keys and the place.
     """
     base = Path("/") if settings.file is None else settings.file.absolute().parent
-    given = [port for name, entry in settings.containers.items() for port in _given_ports(name, entry)]
+    places = {name: settings.origin(f"containers.{name}") for name in settings.containers}
+    given: list[Port] = []
+    for name, entry in settings.containers.items():
+        with _placed(places[name]):
+            given += _given_ports(name, entry)
     found: dict[str, Wanted] = {}
     for name, entry in settings.containers.items():
         taken = [*given, *(port for other in found.values() for port in other.spec.ports)]
-        place = settings.origin(f"containers.{name}")
-        found[name] = wanted(name, entry, env, taken=taken, base=base, place="" if place == "default" else place)
+        found[name] = wanted(name, entry, env, taken=taken, base=base, place=places[name])
     _check_together(found)
     return found
+
+
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """An error says where its entry is."""
+    try:
+        yield
+    except (ConfigError, InvalidName) as error:
+        where = f"{place}: " if place and place != "default" else ""
+        raise ConfigError(f"{where}{error.message}", error.hint) from error
 
 
 def wanted(
@@ -66,11 +80,8 @@ def wanted(
     Raises:
         ConfigError: it cannot be; names the key.
     """
-    try:
+    with _placed(place):
         return _Entry(name, entry, env, base).wanted(taken)
-    except (ConfigError, InvalidName) as error:
-        where = f"{place}: " if place and not error.message.startswith(place) else ""
-        raise ConfigError(f"{where}{error.message}", error.hint) from error
 
 
 def url_of(spec: ContainerSpec) -> str | None:
