@@ -21,6 +21,8 @@ MOST_SERIES = 1000
 MOST_CODES = 100
 """Different codes of errors that are told apart, of one model."""
 OTHER = "other"
+_TOGETHER = 64
+"""Answers that are counted together. One by one, each would find the processor's caches full of other things."""
 
 LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Bounds in seconds."""
@@ -78,7 +80,7 @@ class Series:
 
 
 class Metrics:
-    """What is counted of all answers. Everything but `render` is for the path: no lock, no I/O.
+    """What is counted of all answers. `record` and what follows it are for the path: no lock, no I/O.
 
     The callables are asked when somebody looks, and stay what the composition root sets them to:
 
@@ -91,8 +93,9 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.series: dict[tuple[str, str, str], Series] = {}
-        self.own = Histogram(OWN)
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._own = Histogram(OWN)
+        self._ended: list[Record] = []
         self.in_flight = 0
         self.refused: dict[str, int] = {}
         self.breakers: Callable[[], Iterable[Sample]] = _none
@@ -102,6 +105,18 @@ class Metrics:
         self.decisions: Callable[[], Iterable[Sample]] = _none
         self.books: Callable[[], Iterable[Sample]] = _none
         self._registry: Any = None
+
+    @property
+    def series(self) -> dict[tuple[str, str, str], Series]:
+        """What is counted, by model, runtime and dialect."""
+        self._count_all()
+        return self._series
+
+    @property
+    def own(self) -> Histogram:
+        """Corral's own part of each answer."""
+        self._count_all()
+        return self._own
 
     def enter(self) -> None:
         """A request is being answered."""
@@ -117,7 +132,25 @@ class Metrics:
 
     def record(self, record: Record) -> None:
         """Count an answer that has ended."""
-        series = self.series.get((record.model, record.runtime, record.dialect))
+        ended = self._ended
+        ended.append(record)
+        if len(ended) >= _TOGETHER:
+            self._count_all()
+
+    def render(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        from corral.observability.exposition import render
+
+        return render(self)
+
+    def _count_all(self) -> None:
+        """Count those that have ended since the last time."""
+        ended, self._ended = self._ended, []
+        for record in ended:
+            self._count(record)
+
+    def _count(self, record: Record) -> None:
+        series = self._series.get((record.model, record.runtime, record.dialect))
         if series is None:
             series = self._new(record)
         length = record.ended - record.started
@@ -143,19 +176,13 @@ class Metrics:
             series.wait.add(record.wait_ms / 1000)
         if record.attempts:
             self._retried(series, record)
-        self.own.add(record.own)
-
-    def render(self) -> bytes:
-        """All of it, in Prometheus' text format."""
-        from corral.observability.exposition import render
-
-        return render(self)
+        self._own.add(record.own)
 
     def _new(self, record: Record) -> Series:
         place = (record.model, record.runtime, record.dialect)
-        if len(self.series) >= MOST_SERIES:
+        if len(self._series) >= MOST_SERIES:
             place = (OTHER, OTHER, OTHER)
-        return self.series.setdefault(place, Series())
+        return self._series.setdefault(place, Series())
 
     def _retried(self, series: Series, record: Record) -> None:
         """Count the calls that failed, and what they cost, for the models that were called."""
@@ -163,7 +190,7 @@ class Metrics:
             if each.model == record.model:
                 series.retries += 1
             if each.billed:
-                failed = self.series.get((each.model, each.runtime, record.dialect), series)
+                failed = self._series.get((each.model, each.runtime, record.dialect), series)
                 failed.cost += each.cost
                 if each.usage is not None:
                     _count(failed, each.usage)
