@@ -128,11 +128,6 @@ class Ledger:
         """Whether the budgets are known; until the first `refresh` they are not."""
         return self._known is not None
 
-    def accounts(self, key: str, project: str) -> tuple[str, ...]:
-        """The ids of the budgets that a caller with that key and project spends from."""
-        group = self._group(key, project)
-        return () if group is None else tuple(account.budget.id for account in group.accounts)
-
     def hold(self, caller: Caller, worst: Amounts) -> Hold | None:
         """Reserve `worst` from every budget of the caller, all or nothing, without waiting.
 
