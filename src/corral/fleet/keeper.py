@@ -33,6 +33,9 @@ _SETTLE = 0.2
 """Seconds in which an engine tells of what happened while nobody listened, before anything is done about it."""
 _OVERLAP = 1.0
 """Seconds of the past that are told again at the first connection: a list takes a moment."""
+_SETTLED = 2.0
+"""Seconds that are waited for that at most."""
+_ENDS = ("kill", "die", "stop")
 _LONGEST = 60.0
 """Seconds without any look at what may be due."""
 _SILENT = ("exec_", "health_status", "top", "attach", "resize", "archive-path", "export", "commit", "copy", "detach")
@@ -135,14 +138,19 @@ class Keeper:
             await _end([pump])
 
     async def _settled(self, queue: asyncio.Queue[Event | CorralError]) -> None:
-        """Take in what happened while nobody listened: it tells what somebody did by hand from what went wrong."""
-        while True:
+        """Take in what happened while nobody listened.
+
+        How something ended then tells nothing of what anybody wished: an engine that comes up again ends what still
+        runs of its predecessor just as if somebody had done so by hand.
+        """
+        until = self._clock.now() + _SETTLED
+        while self._clock.now() < until:
             try:
                 async with asyncio.timeout(_SETTLE):
                     batch = await _batch(queue)
             except TimeoutError:
                 return
-            await self._take(batch)
+            await self._take([event for event in batch if not (self._reached and event.what in _ENDS)])
 
     def _away(self, reason: str) -> None:
         self.connected, self.problem = False, reason

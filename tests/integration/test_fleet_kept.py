@@ -1,0 +1,149 @@
+"""Containers that are kept: whatever is done to them by hand, by the kernel, by Docker or by Corral's own end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from corral.domain.containers import ContainerState as State
+from corral.errors import ContainerUnhealthy
+from tests.support.docker import TINY, Engine
+from tests.support.kept import Place, reach, states, tiny, truth
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def place(docker: Engine, tmp_path: Path) -> Place:
+    docker.image(TINY)
+    return Place(docker, tmp_path)
+
+
+async def test_what_is_killed_by_hand_is_started_again(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral(keep=True) as corral:
+        first = await reach(corral.fleet, "one", State.HEALTHY)
+        await place.by_hand("kill", "corral-one")
+        killed = await reach(corral.fleet, "one", State.KILLED, State.WAITING)
+        assert "killed" in killed.reason
+        again = await reach(corral.fleet, "one", State.HEALTHY)
+        assert again.id == first.id
+        assert (again.started_at or 0) > (first.started_at or 0)
+        assert again.restarts == 1
+        lines = [line.what for line in await corral.fleet.history("one")]
+    assert {"created", "kill", "die", "started"} <= set(lines)
+
+
+async def test_a_stop_by_hand_is_a_wish_and_a_start_by_hand_is_one_too(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral(keep=True) as corral:
+        await reach(corral.fleet, "one", State.HEALTHY)
+        await place.by_hand("stop", "corral-one")
+        stopped = await reach(corral.fleet, "one", State.STOPPED)
+        assert (stopped.wanted, stopped.reason) == (False, "stopped by hand")
+    async with place.corral(keep=True) as corral:  # a Corral that is started anew knows it still
+        await corral.fleet.works.ready()
+        still = await reach(corral.fleet, "one", State.STOPPED)
+        assert not still.wanted
+        await place.by_hand("start", "corral-one")
+        up = await reach(corral.fleet, "one", State.HEALTHY)
+        assert up.wanted
+
+
+async def test_a_pause_by_hand_is_seen_and_left(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral(keep=True) as corral:
+        await reach(corral.fleet, "one", State.HEALTHY)
+        await place.by_hand("pause", "corral-one")
+        assert (await reach(corral.fleet, "one", State.PAUSED)).reason == "paused by hand"
+        await place.by_hand("unpause", "corral-one")
+        await reach(corral.fleet, "one", State.HEALTHY)
+
+
+async def test_what_is_removed_by_hand_is_made_anew(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral(keep=True) as corral:
+        first = await reach(corral.fleet, "one", State.HEALTHY)
+        await place.by_hand("rm", "--force", "corral-one")
+        await reach(corral.fleet, "one", State.HEALTHY, when=lambda now: now.id != first.id)
+
+
+async def test_the_kernel_ends_one_that_takes_too_much(place: Place) -> None:
+    port_and_hunger = tiny("eat", "200", memory="24MB")
+    place.write({"greedy": port_and_hunger})
+    async with place.corral(keep=True) as corral:
+        dead = await reach(corral.fleet, "greedy", State.OOM_KILLED)
+        assert "memory" in dead.reason
+        assert dead.exit_code == 137
+
+
+async def test_one_that_ends_again_and_again_is_left_down(place: Place) -> None:
+    place.write({"mad": tiny("exit", "3")})
+    async with place.corral(keep=True) as corral:
+        looped = await reach(corral.fleet, "mad", State.CRASH_LOOP)
+        assert "exit code 3" in looped.reason
+        assert not truth(place.docker, await corral.fleet.works.rows.yard())["mad"][0]
+        steps = await corral.fleet.plan()
+        assert steps[0].step in ("start", "recreate")  # who asks for it by name gives it another chance
+
+
+async def test_a_daemon_that_is_stopped_and_started_has_its_containers_up_again(place: Place) -> None:
+    place.write({"one": tiny(), "two": tiny()})
+    async with place.corral(keep=True) as corral:
+        fleet = corral.fleet
+        await reach(fleet, "one", State.HEALTHY)
+        await reach(fleet, "two", State.HEALTHY)
+        await place.by_hand("stop", "corral-two")
+        await reach(fleet, "two", State.STOPPED)
+        await asyncio.to_thread(place.docker.stop)
+        away = await reach(fleet, "one", State.UNKNOWN)
+        assert away.wanted
+        assert away.reason
+        assert states(await fleet.list())["one"] is State.UNKNOWN
+        await asyncio.to_thread(place.docker.start)
+        await reach(fleet, "one", State.HEALTHY)
+
+
+async def test_a_daemon_that_is_killed_and_started_has_its_containers_up_again(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral(keep=True) as corral:
+        await reach(corral.fleet, "one", State.HEALTHY)
+        await asyncio.to_thread(place.docker.kill)
+        await reach(corral.fleet, "one", State.UNKNOWN)
+        await asyncio.to_thread(place.docker.start)
+        await reach(corral.fleet, "one", State.HEALTHY)
+
+
+async def test_an_event_is_in_the_database_soon(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.write({"one": tiny(restart=False)})
+    async with place.corral(keep=True) as corral:
+        fleet = corral.fleet
+        await reach(fleet, "one", State.HEALTHY)
+        await place.by_hand("kill", "corral-one")
+        took = None
+        async with asyncio.timeout(20):
+            while took is None:
+                row = (await fleet.works.rows.load())["one"]
+                if row.state is State.KILLED:
+                    took = time.time() - (row.finished_at or 0)
+    with capsys.disabled():
+        print(f"\nfrom the container's end to its row: {took * 1000:.0f} ms")
+    assert took < 5
+
+
+async def test_a_request_for_a_model_of_a_container_that_is_down_is_told_why(place: Place) -> None:
+    place.write({"one": tiny(models=["m1"])})
+    async with place.corral(keep=True) as corral:
+        fleet = corral.fleet
+        assert "m1" in corral.names()
+        assert corral.definition("m1").runtime == "openai"
+        await reach(fleet, "one", State.UNHEALTHY)  # it answers, and has no such model
+        with pytest.raises(ContainerUnhealthy, match="m1"):
+            await corral.load("m1")
+        await fleet.stop("one")
+        with pytest.raises(ContainerUnhealthy, match="stopped") as caught:
+            await corral.load("m1")
+        assert "corral containers start one" in (caught.value.hint or "")
