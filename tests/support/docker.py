@@ -124,7 +124,8 @@ class Engine:
         if self.running:
             return
         command = [
-            *("dockerd", "--host", self.address, "--data-root", f"{self.folder}/data"),
+            *("dockerd", "--host", self.address),
+            *(() if "--data-root" in self._flags else ("--data-root", f"{self.folder}/data")),
             *("--exec-root", f"{self.folder}/exec", "--pidfile", f"{self.folder}/pid", "--shutdown-timeout", "3"),
             *(() if self.bridge else _NO_BRIDGE),
             *self._flags,
@@ -180,9 +181,9 @@ class Engine:
         return json.loads(self.cli(*words, "--format", "{{json .}}"))
 
     def seen(self) -> dict[str, dict[str, Any]]:
-        """Every container by its name, as the engine describes it."""
+        """Every container by its name, as the engine describes it; one that goes meanwhile is not among them."""
         ids = self.cli("ps", "--all", "--quiet", "--no-trunc").split()
-        found = json.loads(self.cli("inspect", *ids)) if ids else []
+        found = json.loads(self.run("inspect", *ids).stdout) if ids else []
         return {each["Name"].removeprefix("/"): each for each in found}
 
     def image(self, name: str) -> str:
@@ -193,6 +194,10 @@ class Engine:
             docker_images.load(name, self.command)
             self._images.add(name)
         return name
+
+    def forget(self, name: str) -> None:
+        """An image for tests was removed: `image` loads it anew."""
+        self._images.discard(name)
 
     def empty(self) -> None:
         """Remove every container, volume and network that tests made."""
