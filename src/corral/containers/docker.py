@@ -165,7 +165,11 @@ class Docker:
         return True
 
     async def logs(self, container: str, *, lines: int, follow: bool = False) -> AsyncIterator[Line]:
-        """Its last `lines` lines, oldest first; and with `follow` every further one, until it ends."""
+        """Its last `lines` lines, oldest first; and with `follow` every further one, until it ends.
+
+        The engine keeps pieces of at most 16 KiB and counts those: what begins in the middle of a longer line is the
+        end of one.
+        """
         found = await self._inspect(container)
         reader = LogReader(terminal=bool((found.get("Config") or {}).get("Tty")))
         asked = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": str(lines), "follow": str(int(follow))}
@@ -194,10 +198,15 @@ class Docker:
             yield found
 
     async def events(self, since: float | None = None) -> AsyncIterator[Event]:
-        """What happens to containers from now on, or from `since` (Unix seconds); until the engine goes away."""
+        """What happens to containers from now on, or from `since` (Unix seconds); until the engine goes away.
+
+        With `since` what happened at that very time is told, though it may have been told before. The engine remembers
+        some 256 events, of everything, and none from before its own start.
+        """
         asked = {"filters": _json({"type": ["container"]})}
         if since is not None:
-            asked["since"] = f"{since:.9f}"
+            # The engine counts nanoseconds, and a float of today has some 240 of them between two values.
+            asked["since"] = f"{max(0.0, since - 1e-6):.9f}"
         doing = "tell what happens"
         async for said in self._objects("events", doing, asked):
             yield specs.event_of(said)
@@ -236,7 +245,7 @@ class Docker:
 
     async def close(self) -> None:
         """Close every connection. Idempotent."""
-        client, self._client = self._client, None
+        client, self._client, self._base = self._client, None, ""
         if client is not None:
             await client.session.close()
             await client.close()
@@ -420,12 +429,14 @@ class Docker:
 
 async def _agreed(client: Client, place: Place) -> str:
     """The version of the API to speak: the engine's own, and none that is not known here."""
-    from aiodocker.exceptions import DockerError
-
     # Without a version in its path the engine answers whoever asks.
     async with client.session.get(f"{client.docker_host}/version") as answer:
         if answer.status >= 400:
-            raise DockerError(answer.status, await _refusal(answer))
+            raise DockerUnavailable(
+                f"What answers at {place.address} (from {place.origin}) does not talk to us as a Docker engine: "
+                f"{answer.status} {await _refusal(answer)}",
+                "Check the address, and whether it wants certificates: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH.",
+            )
         said = await answer.json()
     newest, oldest = (_version(said.get(name, "")) for name in ("ApiVersion", "MinAPIVersion"))
     if newest < OLDEST:

@@ -30,6 +30,7 @@ PIDS = 4096
 _CLOSED = tuple(map(PurePosixPath, ("/etc", "/proc", "/sys", "/dev", "/boot")))
 _LOGS = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "3"}}
 _EXITED = re.compile(r"Exited \((\d+)\)")
+_NAMELESS = re.compile(r"[0-9a-f]{64}")
 _OURS = (YARD_LABEL, NAME_LABEL, SPEC_LABEL)
 _ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - what the engine says, not where we listen
 
@@ -166,7 +167,7 @@ def spec_of(found: Mapping[str, Any], image: Mapping[str, Any] | None = None) ->
         command=_differs(config.get("Cmd"), base.get("Cmd")),
         environment=dict(item.partition("=")[::2] for item in given),
         ports=_published(host.get("PortBindings")),
-        mounts=_mounts(found.get("Mounts") or (), image),
+        mounts=_mounts(found),
         tmpfs=dict(host.get("Tmpfs") or {}),
         gpus=_gpus(host.get("DeviceRequests") or ()),
         memory=limits["Memory"],
@@ -300,18 +301,23 @@ def _host_of(address: str) -> str:
     return "0.0.0.0" if not address or address in _ANYWHERE else address  # noqa: S104
 
 
-def _mounts(found: Sequence[Mapping[str, Any]], image: Mapping[str, Any] | None) -> tuple[Mount, ...]:
-    """Folders and named volumes; those without a name of their own come with the image, and are left out."""
-    anonymous = set(((image or {}).get("Config") or {}).get("Volumes") or {})
+def _mounts(found: Mapping[str, Any]) -> tuple[Mount, ...]:
+    """Folders and named volumes, in the order that was asked for, as far as the engine keeps it.
+
+    A volume without a name of its own comes with the image, and is left out.
+    """
+    asked = [each.get("Target") for each in (found.get("HostConfig") or {}).get("Mounts") or ()]
     mounts = []
-    for each in found:
-        if each.get("Type") == "volume" and re.fullmatch(r"[0-9a-f]{64}", each.get("Name", "")):
-            anonymous.add(each["Destination"])
-            continue
-        if each.get("Type") in ("volume", "bind"):
-            source = each["Name"] if each["Type"] == "volume" else each["Source"]
-            mounts.append(Mount(source, each["Destination"], not each.get("RW", True)))
-    return tuple(sorted(mounts, key=lambda mount: mount.target))
+    for each in found.get("Mounts") or ():
+        if each.get("Type") == "bind":
+            mounts.append(Mount(each["Source"], each["Destination"], not each.get("RW", True)))
+        elif each.get("Type") == "volume" and not _NAMELESS.fullmatch(each.get("Name", "")):
+            mounts.append(Mount(each["Name"], each["Destination"], not each.get("RW", True)))
+
+    def place(mount: Mount) -> tuple[int, str]:
+        return (asked.index(mount.target) if mount.target in asked else len(asked), mount.target)
+
+    return tuple(sorted(mounts, key=place))
 
 
 def _gpus(requests: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
