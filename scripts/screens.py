@@ -1,4 +1,4 @@
-"""Make the pictures of the terminal menu in docs/screens: every screen at 80×24 and 200×60, against a real server.
+"""Make the pictures of the terminal menu in docs/screens: every screen at 80 by 24 and 200 by 60, of a real server.
 
     python scripts/screens.py [FOLDER]
 
@@ -15,13 +15,12 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-# What follows lies beside the project, or needs what does.
-from typing import TYPE_CHECKING
-
+# The tests' support lies beside the project.
 from corral.cli.invocation import Invocation  # noqa: E402
 from corral.cli.output import Output  # noqa: E402
 from corral.cli.tui.app import Menu  # noqa: E402

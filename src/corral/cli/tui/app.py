@@ -109,7 +109,9 @@ class Menu(App[None]):
     }
     ContentSwitcher { height: 1fr; }
     #away { height: auto; padding: 0 2; color: $foreground; display: none; }
-    #away.-never { height: 1fr; content-align: center middle; text-align: center; }
+    .-away #away { display: block; }
+    .-never #away { height: 1fr; content-align: center middle; text-align: center; }
+    .-never ContentSwitcher { display: none; }
     #small { display: none; height: 1fr; content-align: center middle; text-align: center; }
     .-small #small { display: block; }
     .-small Head, .-small Tabs, .-small ContentSwitcher, .-small Hints, .-small Notice, .-small #away { display: none; }
@@ -369,9 +371,8 @@ class Menu(App[None]):
         message, hint = yard.fault
         later = "What is shown is as it was." if self._was_connected else "q quits."
         away.update(f"{message}\n{hint}\nThe menu tries again by itself; Ctrl-R tries now. {later}")
-        away.display = missing
-        away.set_class(not self._was_connected, "-never")
-        base.query_one(ContentSwitcher).display = self._was_connected or not missing
+        base.set_class(missing, "-away")
+        base.set_class(missing and not self._was_connected, "-never")
 
     def _unfind(self) -> None:
         finder = self.query_one(Finder)

@@ -21,7 +21,7 @@ def ui(
         bool, flag("--plain", help="In lines that are typed and read: for screen readers and simple terminals.")
     ] = False,
 ) -> None:
-    """See and do everything in a menu: models, engines, containers, the machine, work, spend, logs, chat.
+    """Do everything in a menu: models, containers, work, logs, chat.
 
     It talks to a running server: corral serve. Keys are shown at the bottom; ? explains them, q quits.
     """
