@@ -124,6 +124,7 @@ class Keeper:
         since = self._last if self._last is not None else self._clock.wall() - _OVERLAP
         pump = asyncio.ensure_future(_pump(engine, since, queue))
         try:
+            await engine.list(self._yard)  # one that is coming up takes questions long before it answers them
             await self._settled(queue)
             everything = await self._parts.reconciler.survey()
             self.connected, self.problem, self._reached = True, "", self._reached + 1
