@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from corral.app import Corral
 from corral.config import load
 from corral.gateway.api.application import create
+from corral.gateway.api.containers_shapes import Container, ContainerHealth, ContainerUsage, DockerEngine
 from corral.gateway.api.keys import ClientKey
 from corral.gateway.api.operations import OperationState
 from corral.gateway.api.runtime_shapes import ModelState
@@ -42,7 +43,7 @@ async def test_every_route_of_the_management(corral: Corral) -> None:
     described = (await asyncio.to_thread(create(corral).openapi))["paths"]
 
     offered = {(verb.upper(), path) for path, verbs in described.items() for verb in verbs}
-    assert _documented("Management", "Catalog", "Long work", "Services", "Keys") == offered
+    assert _documented("Management", "Catalog", "Long work", "Services", "Containers", "Keys") == offered
 
 
 async def test_every_websocket(corral: Corral) -> None:
@@ -56,6 +57,10 @@ async def test_every_websocket(corral: Corral) -> None:
         (InstalledModel, "Catalog"),
         (OperationState, "Long work"),
         (Service, "Services"),
+        (Container, "Containers"),
+        (ContainerUsage, "Containers"),
+        (ContainerHealth, "Containers"),
+        (DockerEngine, "Containers"),
         (ClientKey, "Keys"),
     ],
 )

@@ -1,6 +1,6 @@
 """The commands put together, and the one place where errors become exit codes.
 
-    run, serve                                  run.py, chat/, serve.py
+    run, serve, ui                              run.py, chat/, serve.py, tui/
     search, pull, list|ls, show, rm             search.py, pull.py, models.py, show.py, removal.py
     import, override                            importing.py, configuring.py, overrides.py
     update, rollback, history, pin, verify      revisions.py
@@ -9,6 +9,7 @@
     explain, events, logs                       engines.py
     hardware, fit                               hardware.py
     services [list|start|stop|…]                services.py
+    containers [list|up|down|logs|…]            containers.py, containers_*.py
     keys [create|list|rotate|…]                 keys.py
     budgets [create|change|rm|release]          budgets.py
     usage [show|recompute]                      usage.py
@@ -35,7 +36,7 @@ from corral.cli.output import INTERRUPTED, NO_READER, USAGE, Mode, Output, exit_
 from corral.errors import CorralError, InvalidRequest
 
 _PANELS: dict[str, dict[str, str]] = {
-    "Run and serve": {"run": "run:run", "serve": "serve:serve"},
+    "Run and serve": {"run": "run:run", "serve": "serve:serve", "ui": "tui.command:ui"},
     "Models": {
         "search": "search:search",
         "pull": "pull:pull",
@@ -67,7 +68,7 @@ _PANELS: dict[str, dict[str, str]] = {
         "events": "engines:events",
         "logs": "engines:logs",
     },
-    "Services": {"services": "services:app"},
+    "Services": {"services": "services:app", "containers": "containers:app"},
     "Who may ask": {"keys": "keys:app"},
     "What it costs": {"budgets": "budgets:app", "usage": "usage:app"},
     "This machine": {

@@ -56,7 +56,11 @@ class Hands(Protocol):
         ...
 
     async def do(self, verb: str, name: str, *, wait: bool | None = None) -> Found:
-        """`start`, `stop`, `restart` or `rollback` one; how it stands then."""
+        """`start`, `stop` or `restart` one; how it stands then."""
+        ...
+
+    async def rollback(self, name: str, model: str | None) -> Found:
+        """Back to its image before, or to what a model in it was; how it stands then."""
         ...
 
     async def remove(self, name: str, *, force: bool) -> None:
@@ -149,10 +153,12 @@ class Here:
 
     async def do(self, verb: str, name: str, *, wait: bool | None = None) -> Found:
         """Do it."""
-        if verb == "rollback":
-            return self._one(await self._corral.inside.rollback(name))
         given = {} if wait is None else {"wait": wait}
         return self._one(await getattr(self._fleet, verb)(name, **given))
+
+    async def rollback(self, name: str, model: str | None) -> Found:
+        """Back."""
+        return self._one(await self._corral.inside.rollback(name, model=model))
 
     async def remove(self, name: str, *, force: bool) -> None:
         """Remove it."""
@@ -258,6 +264,11 @@ class There:
         """Do it."""
         body = None if wait is None else {"wait": wait}
         return dict((await self._server.tell("POST", f"{_path(name)}/{verb}", "container", body))["container"])
+
+    async def rollback(self, name: str, model: str | None) -> Found:
+        """Back."""
+        body = None if model is None else {"model": model}
+        return dict((await self._server.tell("POST", f"{_path(name)}/rollback", "container", body))["container"])
 
     async def remove(self, name: str, *, force: bool) -> None:
         """Remove it."""

@@ -1,7 +1,7 @@
 """`corral containers health`, `history`, `update` and `rollback`: how containers do, and how they are renewed."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Container, Containers
 from corral.cli.output import FAILED, Painted, size_text, time_text
 from corral.cli.table import Column
-from corral.cli.work import done
+from corral.cli.work import Task, carry_out
 from corral.domain.operations import Order
 
 
@@ -128,26 +128,47 @@ def update(
     if image_only and models_only:
         raise InvalidRequest("--image-only and --models-only exclude each other.", "Leave out both for both.")
     wanted, wish = list(dict.fromkeys(names or ())), {"image": not models_only, "models": not image_only}
-    if given.running() is not None:
+    corral = None if given.running() is not None else given.corral()
+    if corral is None:
         order = Order("container-update", wanted[0] if len(wanted) == 1 else "", {"names": wanted, **wish})
     else:
-        order = given.corral().inside.update_order(wanted, **wish)
-    called = ", ".join(wanted) or "containers"
-    operation = done(given, order, called, " ".join(["corral containers update", *wanted]))
-    output, result = given.output, dict(operation.result or {})
-    output.result(
-        {"event": "updated", **result}, lambda: output.say(operation.message or f"{called}: updated."), wanted
-    )
+        order = corral.inside.update_order(wanted, **wish)
+    again = " ".join(["corral containers update", *wanted])
+    task = Task(order, ", ".join(wanted) or "containers", again)
+    carry_out(given, [task], corral)
+    if task.error is not None:
+        raise task.error
+    result = dict((task.operation.result if task.operation is not None else None) or {})
+    _renewed(given, result.get("updates") or [])
+
+
+def _renewed(given: Invocation, updates: Sequence[Mapping[str, Any]]) -> None:
+    output = given.output
+
+    def show() -> None:
+        if not updates:
+            output.say("There is nothing to update.")
+            return
+        columns = [Column("CONTAINER"), Column("WHAT", soft=True), Column("OUTCOME"), Column("WHY", soft=True)]
+        rows = [[one["container"], one["model"] or "image", one["outcome"], one["reason"] or "-"] for one in updates]
+        output.table(columns, rows)
+
+    changed = [one["container"] for one in updates if one["before"] != one["after"]]
+    output.result({"event": "updated", "updates": list(updates), "count": len(updates)}, show, changed)
 
 
 @command
-def rollback(given: Invocation, name: Container) -> None:
-    """Make a container anew of the image that it had before.
+def rollback(
+    given: Invocation,
+    name: Container,
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="A model in it, not its image.")] = None,
+) -> None:
+    """Go back to the image that a container had before, or to what a model in it was.
 
     For example: corral containers rollback coder
     """
-    with given.output.busy(f"Going back to the image before of {name} …"):
-        found = ask(given, lambda hands: hands.do("rollback", name))
+    with given.output.busy(f"Going back in {name} …"):
+        found = ask(given, lambda hands: hands.rollback(name, model))
     output = given.output
     output.result(found, lambda: output.say(sentence(found)), [found["name"]])
     if trouble(found):

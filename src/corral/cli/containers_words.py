@@ -85,8 +85,13 @@ def sentence(one: Mapping[str, Any]) -> str:
     """How a container stands, where it answers, and why, for somebody who has just told it something."""
     what = _SAID.get(one["state"], f"is {spelled(one['state'])}")
     where = f" at {one['url']}" if one["status"] == "active" and one["url"] else ""
-    why = f": {one['reason']}" if one["reason"] else ""
+    why = f": {one['reason']}" if telling(one) else ""
     return f"{one['name']} {what}{where}{why}".rstrip(".") + "."
+
+
+def telling(one: Mapping[str, Any]) -> bool:
+    """Whether a container's reason says more than its state does."""
+    return bool(one["reason"]) and one["state"] != "absent" and one["reason"] != spelled(one["state"])
 
 
 def trouble(one: Mapping[str, Any], *, waited: bool = True) -> bool:

@@ -211,7 +211,8 @@ class Rows:
         query = select(*columns).filter_by(yard=yard, container=name).order_by(table.c.number.desc()).limit(KEPT)
 
         async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
-            return [dict(row) for row in (await connection.execute(query)).mappings()]
+            rows = (await connection.execute(query)).mappings()
+            return [{str(column): value for column, value in row.items()} for row in rows]
 
         return await self._database.read(work)
 

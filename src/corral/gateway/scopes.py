@@ -55,6 +55,11 @@ TABLE: tuple[tuple[str, str, Scope], ...] = (
     (_ANY, "/api/v1/routes/**", Scope.MANAGE),
     (_ANY, "/api/v1/services", Scope.MANAGE),
     (_ANY, "/api/v1/services/**", Scope.MANAGE),
+    # What a container's environment holds, or the configuration says of it, may be a secret.
+    (_READ, "/api/v1/containers/export", Scope.ADMIN),
+    ("POST", "/api/v1/containers/*/adopt", Scope.ADMIN),
+    (_ANY, "/api/v1/containers", Scope.MANAGE),
+    (_ANY, "/api/v1/containers/**", Scope.MANAGE),
     (_READ, "/metrics", Scope.MANAGE),
     (_READ, "/docs", Scope.MANAGE),
     (_READ, "/api/v1/openapi.json", Scope.MANAGE),

@@ -17,6 +17,8 @@ from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
 from corral.gateway.api import (
     budgets,
     catalog,
+    checkup,
+    containers,
     hardware,
     keys,
     models,
@@ -82,7 +84,9 @@ def create(
     api.include_router(catalog.work(corral, workshop))
     api.include_router(models.router(corral, workshop))
     api.include_router(services.router(corral))
+    api.include_router(containers.router(corral, workshop))
     api.include_router(settings.router(corral))
+    api.include_router(checkup.router(corral))
     api.include_router(usage.router(corral.books, corral.clock))
     api.include_router(keys.router(corral))
     api.include_router(budgets.router(corral))

@@ -3,8 +3,8 @@
     {"text", "at", "error"}                             a line of a log
     {"at", "cpu", "memory", …}                          what a container takes
     {"type": "snapshot", "at", "containers": […]}       how all stand, first of all
-    {"type": "container", "container": {…}}             how one stands now
-    {"type": "happening", "at", "name", "what", …}      what happened
+    {"type": "container", "at", "container": {…}}       how one stands now
+    {"type": "container_event", "at", "name", …}        what happened
     {"success": false, "error": {…}}                    why there is no more
 
 Times in Unix seconds.
@@ -12,14 +12,14 @@ Times in Unix seconds.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from corral.domain.containers import Happening, Standing, describe
+from corral.domain.containers import describe
 from corral.errors import CorralError
 from corral.gateway.envelope import envelope
 from corral.gateway.progress import paced
@@ -36,19 +36,29 @@ _FIRST = 0.25
 
 async def events(corral: Corral, workshop: Workshop) -> AsyncGenerator[bytes, None]:
     """How all containers stand, and then each change."""
+    changes = corral.fleet.feed()
+    first = asyncio.ensure_future(anext(changes))
+    try:
+        await asyncio.sleep(0)  # now it listens, so that nothing is missed between the list and the changes
+        now = corral.clock.wall()
+        standing = [describe(one, now) for one in await corral.fleet.list()]
+        yield b": corral\n\n" + _event({"type": "snapshot", "at": now, "containers": standing})
+        async with aclosing(stream(_all(first, changes), workshop, dict)) as pieces:
+            async for piece in pieces:
+                yield piece
+    finally:
+        first.cancel()
+        await asyncio.wait({first})
 
-    def told(change: Standing | Happening) -> dict[str, Any]:
-        if isinstance(change, Standing):
-            return {"type": "container", "container": describe(change, corral.clock.wall())}
-        return {"type": "happening", **asdict(change)}
 
-    changes = corral.fleet.changes()
-    now = corral.clock.wall()
-    standing = [describe(one, now) for one in await corral.fleet.list()]
-    yield b": corral\n\n" + _event({"type": "snapshot", "at": now, "containers": standing})
-    async with aclosing(stream(changes, workshop, told)) as pieces:
-        async for piece in pieces:
-            yield piece
+async def _all(first: asyncio.Future[T], rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    """What `first` will be, and then the rest."""
+    try:
+        yield await first
+    except StopAsyncIteration:
+        return
+    async for item in rest:
+        yield item
 
 
 async def stream(

@@ -220,13 +220,24 @@ class ModelsInContainer(BaseModel):
     count: int
 
 
-class ContainerTest(BaseModel):
-    """What a model in a container answered to one short question."""
+class Trial(BaseModel):
+    """What asking a model for one token has shown. Seconds; null is unknown."""
+
+    model: str
+    ok: bool
+    seconds: float
+    said: str | None = Field(description="Null for a vector")
+    load: float | None = Field(description="The part in which it was loaded")
+    tokens: int | None
+    reason: str
+
+
+class TrialInContainer(BaseModel):
+    """What a model in a container answered. One that does not answer is an answer like any other."""
 
     success: bool = True
     name: str
-    model: str
-    health: ContainerHealth
+    trial: Trial
 
 
 class ContainerEntry(BaseModel):
@@ -319,6 +330,14 @@ class UpdateOneRequest(BaseModel):
     models: bool = True
 
 
+class RollbackRequest(BaseModel):
+    """What goes back: the image, or one of the models in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(default=None, min_length=1, max_length=500)
+
+
 class PullRequest(BaseModel):
     """A model to fetch, by the name that the container's server knows it by."""
 
@@ -332,3 +351,4 @@ Names = Annotated[NamesRequest | None, Body()]
 Wait = Annotated[WaitRequest | None, Body()]
 UpdateAll = Annotated[UpdateRequest | None, Body()]
 UpdateOne = Annotated[UpdateOneRequest | None, Body()]
+Rollback = Annotated[RollbackRequest | None, Body()]
