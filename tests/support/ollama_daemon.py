@@ -45,7 +45,10 @@ class Refusal(Exception):
 
 
 class Daemon:
-    """What one Ollama knows. `graphics` is the share of a model that it says is on the GPU."""
+    """What one Ollama knows. `graphics` is the share of a model that it says is on the GPU.
+
+    `mute`: no model says anything; `spoils`: those do not that are pulled from that pull on, counted from 1.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, dict[str, Any]] = {}
@@ -55,6 +58,8 @@ class Daemon:
         self.graphics = 0.0
         self.address = ""
         self.pulled = 0
+        self.spoils = 0
+        self.mute = False
 
     def add(self, name: str, capabilities: list[str], **parameters: Any) -> None:
         digest = hashlib.sha256(f"{name} {self.pulled}".encode()).hexdigest()
@@ -77,6 +82,7 @@ class Daemon:
             return [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
         self.pulled += 1  # each time the registry has something newer
         self.add(name, REGISTRY[name])
+        self.models[name]["mute"] = 0 < self.spoils <= self.pulled
         layer = {"status": "pulling 0a1b", "digest": "sha256:0a1b", "total": 100}
         return [{"status": "pulling manifest"}, layer, {**layer, "completed": 100}, {"status": "success"}]
 
@@ -108,7 +114,10 @@ class Daemon:
         return [{"model": name, "response": "", "done": True, "done_reason": "load"}]
 
     def generate(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        if "completion" not in self.models[self.model(body)]["capabilities"]:
+        model = self.models[self.model(body)]
+        if self.mute or model.get("mute"):
+            raise Refusal(500, "llama runner process has terminated: exit status 2")
+        if "completion" not in model["capabilities"]:
             raise Refusal(400, f'"{body["model"]}" does not support generate')
         (said,) = self.load(body)
         if body.get("prompt"):
@@ -124,7 +133,9 @@ class Daemon:
         return []
 
     def delete(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        del self.models[self.model(body)]
+        name = self.model(body)
+        del self.models[name]
+        self.loaded.pop(name, None)
         return []
 
     def tags(self) -> dict[str, Any]:
@@ -247,6 +258,7 @@ def main() -> None:
     if sys.argv[1:] != ["serve"]:
         sys.exit("Usage: ollama serve")
     daemon = Daemon()
+    daemon.mute, daemon.spoils = bool(os.environ.get("PLAYED_MUTE")), int(os.environ.get("PLAYED_SPOILS", "0"))
     for name in os.environ.get("PLAYED_MODELS", "").split():
         daemon.add(name, ["completion"])
     print(f"models in {os.environ['OLLAMA_MODELS']}", file=sys.stderr, flush=True)

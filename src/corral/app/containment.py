@@ -130,7 +130,7 @@ class Inside:
             DockerUnavailable: the engine does not answer; what was begun is brought to an end when it does.
         """
         fleet = self._fleet
-        wanted = [fleet.wanted(name) for name in names or fleet.names()]
+        wanted = [fleet.wanted(name) for name in names or fleet.all_wanted()]
         await fleet.sync()
         done: list[Renewed] = []
         for number, want in enumerate(wanted):

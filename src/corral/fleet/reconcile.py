@@ -24,7 +24,7 @@ from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy,
 from corral.fleet import images
 from corral.fleet.observing import ASIDE, is_aside, mine
 from corral.fleet.plan import phases, plan
-from corral.fleet.standing import Do
+from corral.fleet.standing import Do, ended
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -127,8 +127,11 @@ class Reconciler:
 
     def busy(self, name: str) -> bool:
         """Whether something is being done to it, or is about to be."""
+        return self._claims[name] > 0 or self._at_work(name)
+
+    def _at_work(self, name: str) -> bool:
         lock = self._locks.get(name)
-        return self._claims[name] > 0 or (lock is not None and lock.locked())
+        return lock is not None and lock.locked()
 
     async def survey(self) -> Sequence[Seen]:
         """Look at the engine: one list, and an inspection of each that is not as it was; what counts for a plan.
@@ -334,7 +337,7 @@ class Reconciler:
         yard, done = await self._observer.rows.yard(), False
         for old in everything:
             name = old.name
-            if old.yard != yard or name is None or not is_aside(old) or self.busy(name):
+            if old.yard != yard or name is None or not is_aside(old) or self._at_work(name):
                 continue
             async with self.alone(name):
                 known = self._observer.known.get(name)
@@ -342,9 +345,11 @@ class Reconciler:
                 if new is not None and known is not None and known.standing.state.up:
                     if not known.standing.state.active:
                         continue  # it is starting: whether it will be well is not yet known
+                    self._observer.began(name, Do.RECREATE)
                     await self._engine().remove(old.id, force=True)
-                    self._observer.done(name, "removed", "its successor is well")
+                    self._observer.done(name, "removed", "its successor is well", id=new.id)
                 else:
+                    self._observer.began(name, Do.RECREATE)
                     if new is not None:
                         await self._engine().remove(new.id, force=True)
                     await self._engine().rename(old.id, old.container.removesuffix(ASIDE))
@@ -372,7 +377,7 @@ class Reconciler:
                 break
             await self._clock.sleep(pause)
             pause = min(pause * _SLOWER, _LONGEST)
-        why = known.standing.reason or (health.reason if health is not None else "") or "it does not answer"
+        why = _why(known) or (health.reason if health is not None else "") or "it does not answer"
         raise ContainerUnhealthy(
             f"Container {name!r} did not become healthy: {why}.{await self._last_words(known)}",
             f"See more of it with: corral containers logs {name}",
@@ -476,6 +481,16 @@ class Reconciler:
                 f"There is no container for {name!r} on the Docker engine.", f"Make it: corral containers up {name}"
             )
         return known.seen.id
+
+
+def _why(known: Known) -> str:
+    """Why it is not well; while something is being done to it, its state does not say so yet."""
+    seen = known.seen
+    if seen is None:
+        return "it is gone"
+    if not seen.running:
+        return "it took too much memory" if seen.oom_killed else ended(seen.exit_code)
+    return known.standing.reason
 
 
 def _as_known(seen: Seen, known: Known | None) -> bool:

@@ -22,6 +22,7 @@ from corral.fleet.asking import TRIAL_TIMEOUT, Asker
 from corral.fleet.desired import url_of
 from corral.fleet.observing import is_aside
 from corral.fleet.reconcile import How
+from corral.fleet.standing import Do
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -40,6 +41,8 @@ UPDATED, UNCHANGED, UNDONE, FAILED, SKIPPED, WAITING = (
 )
 BROKEN = frozenset({UNDONE, FAILED})
 """Outcomes after which nothing further is tried."""
+
+_HELD, _PREVIOUS = "corral-held", "corral-previous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,11 @@ class Rollout:
         spec = want.spec
         if spec.digest is not None:
             return Renewed(name, None, SKIPPED, reason=f"it is pinned to {spec.digest}")
-        await self.settle(name)
+        mended = await self.settle(name)
         async with self._reconciler.alone(name):
+            known = await self._reconciler.look(name)
+            if mended and known.seen is not None and not known.seen.running and known.standing.wanted:
+                await self._reconciler.start(name, How(wait=True), "an update of it was cut short")
             old = (await self._reconciler.look(name)).seen
             if old is None or not old.running:
                 return Renewed(name, None, SKIPPED, reason="it is not up")
@@ -88,8 +94,7 @@ class Rollout:
             except (ContainerError, ImageNotFound) as error:
                 return Renewed(name, None, FAILED, old.image_id, old.image_id, error.message)
             if pulled.id == old.image_id:
-                self._observer.rows.version(name, pulled.id, spec.image)
-                return Renewed(name, None, UNCHANGED, pulled.id, pulled.id)
+                return await self._confirm(want, old, report)
             return await self._change(want, old, pulled.id, report)
 
     async def back(self, name: str, report: Report) -> Renewed:
@@ -108,18 +113,24 @@ class Rollout:
         await self.settle(name)
         async with self._reconciler.alone(name):
             known = await self._reconciler.look(name)
-            old, previous = known.seen, known.standing.previous
+            old, told = known.seen, known.standing.previous
             if old is None or not old.running:
                 raise Conflict(f"Container {name!r} is not up.", f"Start it first: corral containers start {name}")
-            if previous is None or previous == old.image_id:
-                raise Conflict(f"Container {name!r} has had no other image.", "There is nothing to go back to.")
-            if await engine.image(previous) is None:
-                raise Conflict(f"The image that {name!r} had before, {previous[:19]}, is no longer here.", "Pull it.")
-            await engine.tag(previous, want.spec.image)
-            return await self._change(want, old, previous, report)
+            yard = await self._observer.rows.yard()
+            for reference in (told, _kept_as(_PREVIOUS, yard, name), _kept_as(_HELD, yard, name)):
+                previous = None if reference is None else await engine.image(reference)
+                if previous is not None and previous.id != old.image_id:
+                    await engine.tag(previous.id, want.spec.image)
+                    return await self._change(want, old, previous.id, report)
+            if told is not None and told != old.image_id:
+                raise Conflict(
+                    f"The image that {name!r} had before, {told[:19]}, is no longer here.",
+                    f"Name one: containers.{name}.digest",
+                )
+            raise Conflict(f"Container {name!r} has had no other image.", "There is nothing to go back to.")
 
-    async def settle(self, name: str) -> None:
-        """Bring to an end what an earlier change of it left when it was cut short.
+    async def settle(self, name: str) -> bool:
+        """Bring to an end what an earlier change of it left when it was cut short; whether there was anything.
 
         Raises:
             ContainerError: it does not come to an end.
@@ -128,7 +139,7 @@ class Rollout:
         for last in (False, True):
             everything = await engine.list(yard)
             if not any(is_aside(seen) and seen.name == name for seen in everything):
-                return
+                return last
             if last:
                 break
             with suppress(ContainerUnhealthy):
@@ -138,16 +149,40 @@ class Rollout:
             f"An earlier change of container {name!r} has not come to an end.", f"See: corral containers ps {name}"
         )
 
+    async def _confirm(self, want: Wanted, old: Seen, report: Report) -> Renewed:
+        """It runs the image that the registry has. If it does so since an update that was cut short, that is ended."""
+        engine, rows, name = self._parts.engine(), self._observer.rows, want.name
+        held = await engine.image(_kept_as(_HELD, await rows.yard(), name))
+        known = [row for row in await rows.versions(name) if row["model"] is None and row["status"] == "current"]
+        if held is None or held.id == old.image_id or not known or known[0]["version"] != held.id:
+            rows.version(name, old.image_id, want.spec.image)
+            return Renewed(name, None, UNCHANGED, old.image_id, old.image_id)
+        try:
+            await self._reconciler.well(name)
+            await self._speaks(want, ())
+        except ContainerUnhealthy as error:
+            await engine.tag(held.id, want.spec.image)
+            back = await self._change(want, old, held.id, report)
+            rows.version(name, old.image_id, want.spec.image, failed=error.message)
+            outcome = UNDONE if back.outcome == UPDATED else FAILED
+            return Renewed(name, None, outcome, held.id, back.after, f"{error.message} {back.reason}".rstrip())
+        await engine.tag(held.id, _kept_as(_PREVIOUS, await rows.yard(), name))
+        rows.version(name, old.image_id, want.spec.image)
+        self._observer.note(name, previous=held.id)
+        return Renewed(name, None, UPDATED, held.id, old.image_id)
+
     async def _change(self, want: Wanted, old: Seen, image: str, report: Report) -> Renewed:
         """Make it anew of `image`, which its name means by now; what was there comes back where that does not work."""
         engine, rows, name = self._parts.engine(), self._observer.rows, want.name
-        rows.version(name, old.image_id, want.spec.image)
         had = {model.name for model in self._observer.known[name].standing.models}
+        rows.version(name, old.image_id, want.spec.image)
+        await rows.flush()  # what it was must be known to whoever goes on after a kill
+        await engine.tag(old.image_id, _kept_as(_HELD, await rows.yard(), name))
 
         async def gate(_: str) -> None:
             await self._reconciler.well(name)
             await self._speaks(want, had)
-            await engine.tag(old.image_id, kept_as(await rows.yard(), name))
+            await engine.tag(old.image_id, _kept_as(_PREVIOUS, await rows.yard(), name))
 
         report(Progress("replace", detail=f"{name}: made anew of {image[:19]}"))
         try:
@@ -156,12 +191,23 @@ class Rollout:
         except CorralError as error:
             await engine.tag(old.image_id, want.spec.image)
             rows.version(name, image, want.spec.image, failed=error.message)
-            now = (await self._reconciler.look(name)).seen
-            back = now is not None and now.image_id == old.image_id and now.running
-            reason = error.message if back else f"{error.message} What was there before did not come back either."
-            self._observer.done(name, "undone" if back else "failed", reason)
-            return Renewed(name, None, UNDONE if back else FAILED, old.image_id, old.image_id, reason)
+            return await self._returned(name, old, error.message)
         return Renewed(name, None, UPDATED, old.image_id, image)
+
+    async def _returned(self, name: str, old: Seen, reason: str) -> Renewed:
+        """What became of an update that failed: whether what was there before is back, and answers."""
+        now = (await self._reconciler.look(name)).seen
+        if now is None or now.id != old.id or not now.running:
+            return Renewed(
+                name, None, FAILED, old.image_id, None, f"{reason} What was there before did not come back either."
+            )
+        self._observer.began(name, Do.RECREATE)
+        self._observer.done(name, "undone", reason, id=old.id)  # nothing is held against it
+        try:
+            await self._reconciler.well(name)
+        except ContainerUnhealthy as error:
+            return Renewed(name, None, FAILED, old.image_id, old.image_id, f"{reason} Then: {error.message}")
+        return Renewed(name, None, UNDONE, old.image_id, old.image_id, reason)
 
     async def _speaks(self, want: Wanted, had: Collection[str]) -> None:
         """Have one of its models say a word, if it has any.
@@ -193,6 +239,6 @@ def asker_of(want: Wanted, parts: Parts) -> Asker | None:
     return None if url is None else Asker(want.spec.kind, url, parts.clock, want.watch.health)
 
 
-def kept_as(yard: str, name: str) -> str:
-    """The reference under which the image is kept that a container had before."""
-    return f"corral-previous:{re.sub(r'[^A-Za-z0-9_.-]', '-', yard)[:20]}-{name}"
+def _kept_as(what: str, yard: str, name: str) -> str:
+    """The reference under which an image is kept that a container had before, or has while it is changed."""
+    return f"{what}:{re.sub(r'[^A-Za-z0-9_.-]', '-', yard)[:40]}-{name}"
