@@ -16,7 +16,8 @@ import uvicorn
 
 from corral.errors import CorralError
 from corral.gateway.wire import Protocol
-from corral.kit.relay import Clients, Outcome, Receive, Send, relay, respond
+from corral.kit.clients import Clients
+from corral.kit.relay import Outcome, Receive, Send, relay, respond
 from corral.kit.upstream import Target, Upstream, block
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import uvloop
 
 from corral.errors import CorralError
 from corral.gateway.wire import Protocol
-from corral.kit.relay import WHOLE_LIMIT, Clients, Outcome, relay, respond
+from corral.kit.clients import Clients
+from corral.kit.relay import WHOLE_LIMIT, Outcome, relay, respond
 from corral.kit.sse import HOLD_LIMIT
 from corral.kit.upstream import Target, Timeouts, Upstream
 

@@ -6,7 +6,12 @@ import asyncio
 
 import pytest
 
-from corral.kit.relay import Clients, relay, respond
+from corral.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout
+from corral.kit.clients import Clients
+from corral.kit.relay import Metering, Outcome, relay, respond
+from corral.kit.response import Response
+from corral.kit.sse import Meter
+from support.clocks import settle
 
 
 class Wire:
@@ -157,3 +162,124 @@ async def test_a_stream_that_is_added_to_is_not_said_to_be_as_long_as_before():
 
     assert b"content-length" not in dict(sent[0]["headers"])
     assert b"".join(message.get("body", b"") for message in sent[1:]).count(b": hi") == 2
+
+
+class Upstream:
+    """A connection on which an answer arrives, driven by hand."""
+
+    def __init__(self):
+        self.loop = asyncio.get_running_loop()
+        self.aborted = False
+
+    def resume(self):
+        pass
+
+    def abort(self):
+        self.aborted = True
+
+
+class Quick:
+    """A client that takes what is pushed, as long as it is not slow."""
+
+    framed = True
+
+    def __init__(self):
+        self.pushed = []
+        self.slow = False
+
+    def push(self, data):
+        self.pushed.append(data)
+        return not self.slow
+
+
+class Picky(Metering):
+    """Refuses what is no event."""
+
+    def passing(self, data, *, first):
+        if not data.startswith(b"data:"):
+            raise UpstreamProtocol("It is no event.")
+        return super().passing(data, first=first)
+
+
+def event(number):
+    return b'data: {"n": %d}\n\n' % number
+
+
+def bodies(wire):
+    return [message["body"] for message in wire.sent if message["type"] == "http.response.body"]
+
+
+async def streaming(wire, quick):
+    """A stream that is relayed, its first event sent."""
+    response = Response(Upstream())
+    response.status, response.headers = 200, [(b"content-type", b"text/event-stream")]
+    outcome = Outcome()
+    going = asyncio.create_task(
+        relay(response, wire.send, lambda _: b"data: broken\n\n", outcome=outcome, onlooker=Picky(Meter()), quick=quick)
+    )
+    await settle()
+    response.take(event(0))
+    response.wake()
+    await settle()
+    assert bodies(wire) == [event(0)]
+    return response, going, outcome
+
+
+async def test_an_event_is_sent_in_the_turn_in_which_it_comes():
+    wire, quick = Wire(), Quick()
+    response, going, outcome = await streaming(wire, quick)
+
+    response.take(event(1) + b"data: {")
+    assert quick.pushed == [event(1)]
+    response.take(b'"n": 2}\n\n')
+    assert quick.pushed == [event(1), event(2)]
+    assert bodies(wire) == [event(0)]
+    response.end(None)
+    await going
+
+    assert bodies(wire) == [event(0), b""]
+    assert (outcome.error, outcome.chunks, outcome.bytes) == (None, 3, 3 * len(event(0)))
+
+
+async def test_a_slow_client_gets_what_comes_by_messages_until_it_is_quick_again():
+    wire, quick = Wire(), Quick()
+    response, going, _ = await streaming(wire, quick)
+
+    quick.slow = True
+    response.take(event(1))
+    response.take(event(2))
+    response.take(event(3))
+    assert quick.pushed == [event(1)]
+    quick.slow = False
+    await settle()
+    assert bodies(wire) == [event(0), event(2), event(3)]
+    response.take(event(4))
+    assert quick.pushed == [event(1), event(4)]
+    response.end(None)
+    await going
+
+
+async def test_a_stream_that_breaks_while_it_is_poured_ends_with_an_error():
+    for broken in (
+        lambda response: response.take(b"nonsense\n\n"),
+        lambda response: response.end(UpstreamTimeout(".")),
+    ):
+        wire, quick = Wire(), Quick()
+        response, going, outcome = await streaming(wire, quick)
+        broken(response)
+        await going
+        assert bodies(wire) == [event(0), b"data: broken\n\n"]
+        assert isinstance(outcome.error, UpstreamError)
+
+
+async def test_whoever_is_cancelled_while_it_pours_lets_the_engine_know():
+    wire, quick = Wire(), Quick()
+    response, going, _ = await streaming(wire, quick)
+    upstream = response._connection
+
+    going.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await going
+
+    assert upstream.aborted
+    assert quick.pushed == []

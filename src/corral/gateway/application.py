@@ -27,7 +27,7 @@ from corral.gateway.ollama import doors as ollama
 from corral.gateway.pages import Asking, Page, Pages
 from corral.gateway.progress import converse
 from corral.gateway.telling import tell
-from corral.gateway.wire import WHOLE
+from corral.gateway.wire import DIRECT
 from corral.gateway.workshop import Workshop
 from corral.kit.identity import request_ids
 from corral.kit.relay import Message, Receive, Send, respond
@@ -121,7 +121,7 @@ class Gateway:
         request_id = next(self._ids)
         path: str = scope["path"]
         door = DOORS.get(path)
-        whole = scope.pop(WHOLE, None)
+        direct = scope.pop(DIRECT, None)
         model, status = None, 0
         try:
             head = Head(scope["headers"])
@@ -135,7 +135,7 @@ class Gateway:
                     caller = await self._gate.admit_anew(head)
                 _allow(scope, "POST")
                 asked = Asked(request_id, caller, head.strict, model, scope["query_string"], head.betas)
-                outcome = await self._answers.answer(door, asked, head.length, receive, send, whole)
+                outcome = await self._answers.answer(door, asked, head.length, receive, send, direct)
                 status = 499 if outcome.client_gone else outcome.status
             elif (question := counted(path)) is not None:
                 caller = await self._admit(queried(head, scope["query_string"]))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 HEAD_LIMIT = 64 * 1024
 """Bytes of a request's line and headers; one read more may have been taken before it is noticed."""
 
-WHOLE = "corral.whole"
-"""The key in a request's scope of its `Whole`. Whoever reads it takes it out: it leads back to the scope."""
+DIRECT = "corral.direct"
+"""The key in a request's scope of its `Direct`. Whoever reads it takes it out: it leads back to the scope."""
 
 _HEAD = b"HTTP/1.1 "
 _REFUSAL = (
@@ -114,7 +114,7 @@ class Protocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None:
             scope: Any = self.scope
-            scope[WHOLE] = Whole(cycle)
+            scope[DIRECT] = Direct(cycle)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -149,8 +149,8 @@ class Protocol(HttpToolsProtocol):
         """Say nothing: whatever else is asked for besides WebSockets is answered as any request."""
 
 
-class Whole:
-    """A request and its response, each in one piece, past ASGI's messages: most are, and messages cost their time."""
+class Direct:
+    """A request and its response past ASGI's messages, which cost their time; see `kit.relay.Quick`."""
 
     __slots__ = ("_cycle",)
 
@@ -171,7 +171,7 @@ class Whole:
         """Send a whole response in one write; False, and nothing is sent, where it must go the usual way.
 
         It does what ASGI's two messages would have done, for names in lower case and values that hold no line break,
-        which whoever calls has seen to (`kit.relay.Quick`).
+        which whoever calls has seen to.
         """
         cycle = self._cycle
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
@@ -191,6 +191,18 @@ class Whole:
         cycle.message_event.set()
         cycle.on_response()
         return True
+
+    def push(self, data: bytes) -> bool:
+        """Send a piece of a stream that has begun; False when the next must go the usual way, and this one is sent."""
+        cycle = self._cycle
+        if not cycle.disconnected:
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return not cycle.flow.write_paused
+
+    @property
+    def framed(self) -> bool:
+        """Whether the response that has begun goes out in chunks of HTTP, as it must for `push`."""
+        return self._cycle.chunked_encoding is True and self._cycle.scope["method"] != "HEAD"
 
 
 def websocket(**parts: Any) -> asyncio.Protocol:

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
-from corral.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
+from corral.errors import UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
+from corral.kit.response import Response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-Header = tuple[bytes, bytes]
+    from corral.errors import UpstreamError
+    from corral.kit.response import Header
 
 HIGH_WATER = 256 * 1024
 """Bytes of an answer that may wait for a slow reader before the sender is held back."""
-LOW_WATER = 64 * 1024
 HEAD_LIMIT = 64 * 1024
 """Bytes that may arrive without adding to a body: a head, chunk extensions, trailers."""
 PIECE = 64 * 1024
@@ -61,106 +59,6 @@ class Pool(Protocol):
     def discard(self, connection: Connection) -> None:
         """Count out a connection that is closed. Idempotent."""
         ...
-
-
-class Response:
-    """An answer whose head has arrived. Iterate over it for the body, piece by piece as it comes; once only.
-
-    `headers` have lower-case names. `content_length` is None when the answer did not say. `whole` turns true when all
-    of the body has arrived: when it is true at once, as with most short answers, `read` does not wait.
-
-    Iterating and `read` raise UpstreamUnreachable when the other side went away too early, UpstreamTimeout and
-    UpstreamProtocol; what arrived before comes first. When they are cancelled the connection is closed. Whoever does
-    not read to the end calls `close`.
-    """
-
-    __slots__ = ("_chunks", "_connection", "_error", "_size", "_waiter", "content_length", "headers", "status", "whole")
-    framed = False
-    """Pieces of the body are cut anywhere."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.status = 0
-        self.headers: list[Header] = []
-        self.content_length: int | None = None
-        self.whole = False
-        self._connection: Connection | None = connection
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._error: UpstreamError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def header(self, name: bytes) -> bytes | None:
-        """The value of the first header called `name` (lower case)."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._chunks:
-            if self._error is not None:
-                raise self._error
-            if self.whole:
-                raise StopAsyncIteration
-            await self._arrival()
-        chunk = self._chunks.popleft()
-        self._size -= len(chunk)
-        if self._connection is not None and self._size <= LOW_WATER:
-            self._connection.resume()
-        return chunk
-
-    async def read(self) -> bytes:
-        """The whole body, or what is left of it."""
-        if self.whole and len(self._chunks) == 1:
-            self._size = 0
-            return self._chunks.popleft()
-        return b"".join([chunk async for chunk in self])
-
-    def close(self) -> None:
-        """Stop: when the answer is not whole its connection is aborted, and the other side sees that. Idempotent."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-
-    async def aclose(self) -> None:
-        """`close`, for those who expect to await it."""
-        self.close()
-
-    async def _arrival(self) -> None:
-        connection = self._connection
-        if connection is None:
-            raise UpstreamUnreachable("The answer was closed before it was whole.")
-        waiter = self._waiter = connection.loop.create_future()
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        finally:
-            self._waiter = None
-
-    # What its connection tells it.
-
-    def take(self, chunk: bytes) -> int:
-        """The next piece of the body; returns how many bytes now wait for the reader."""
-        self._chunks.append(chunk)
-        self._size += len(chunk)
-        return self._size
-
-    def end(self, error: UpstreamError | None) -> None:
-        """Nothing more comes: the body is whole, or `error` says why it never will be."""
-        self._error = error
-        self.whole = error is None
-        self._connection = None
-        self.wake()
-
-    def wake(self) -> None:
-        """Let the reader look."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class Connection(asyncio.Protocol):

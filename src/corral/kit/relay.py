@@ -10,34 +10,29 @@ The way of a request, with both parts:
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.errors import CorralError, UpstreamError
+from corral.kit.response import Response
 from corral.kit.sse import Lines, Meter, Splitter, Whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from types import TracebackType
 
-    from corral.kit.http1 import Header
+    from corral.kit.response import Header
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
-Quick = Callable[[int, Sequence["Header"], bytes], bool]
-"""Sends a whole response, its names in lower case, in one write; False, and nothing is sent, where it cannot."""
 Render = Callable[[CorralError], bytes]
 """Writes an error as the last event of a stream, in the client's dialect."""
 
 WHOLE_LIMIT = 1024 * 1024
 """Bytes up to which an answer that is no stream is sent only when whole, so that its failure can still be told."""
-NOTICE = 0.05
-"""Seconds that a request may take before anyone listens for its client going away; most answers are faster."""
 
 _PASSED = frozenset(
     (
@@ -104,6 +99,23 @@ class Reply(Protocol):
 
     def close(self) -> None:
         """Read no further."""
+        ...
+
+
+class Quick(Protocol):
+    """Sends to a client at once, without a message and without waiting."""
+
+    @property
+    def framed(self) -> bool:
+        """Whether a response that has begun by messages can go on by `push`."""
+        ...
+
+    def send(self, status: int, headers: Sequence[Header], body: bytes) -> bool:
+        """Send a whole response, its names in lower case; False, and nothing is sent, where it cannot."""
+        ...
+
+    def push(self, data: bytes) -> bool:
+        """Send a piece of a stream; False when the client is slow, so that the next is to be sent by a message."""
         ...
 
 
@@ -214,7 +226,7 @@ async def relay(
     set): the caller must return too, the server then cuts the connection, and the client sees that the answer is not
     whole.
 
-    With `quick`, an answer that is whole goes out by it where that can be.
+    With `quick`, an answer that is whole goes out by it where that can be, and so do the events of a stream.
 
     The upstream answer is closed in every case. Pass an `outcome` to read it even when this is cancelled.
 
@@ -238,7 +250,7 @@ async def relay(
         if response.whole:
             await _send_whole(await response.read(), send, sent, outcome, onlooker, quick)
         else:
-            await _send_arriving(response, send, render, sent, outcome, onlooker)
+            await _send_arriving(response, send, render, sent, outcome, onlooker, quick)
     finally:
         response.close()
     return outcome
@@ -257,14 +269,20 @@ async def _send_whole(
     status = outcome.status
     if body or status not in {204, 304}:
         headers.append((b"content-length", b"%d" % len(body)))
-    if quick is None or not quick(status, headers, body):
+    if quick is None or not quick.send(status, headers, body):
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
     outcome.bytes, outcome.chunks = len(body), 1
 
 
 async def _send_arriving(
-    response: Reply, send: Send, render: Render, headers: list[Header], outcome: Outcome, onlooker: Onlooker
+    response: Reply,
+    send: Send,
+    render: Render,
+    headers: list[Header],
+    outcome: Outcome,
+    onlooker: Onlooker,
+    quick: Quick | None,
 ) -> None:
     kind = response.header(b"content-type") or b""
     pieces: list[bytes] = []
@@ -288,7 +306,7 @@ async def _send_arriving(
     start: Message = {"type": "http.response.start", "status": outcome.status, "headers": headers}
     if plain:
         splitter = Whole() if response.framed else Splitter() if kind.startswith(_EVENTS) else Lines()
-        await _send_events(response, splitter, send, render, start, outcome, onlooker)
+        await _send_events(_Events(response, splitter, send, quick, outcome, onlooker), render, start)
     else:
         await _send_pieces(response, send, pieces, start, outcome, onlooker)
 
@@ -299,25 +317,79 @@ def _worth_waiting(kind: bytes, length: int | None) -> bool:
     return kind.startswith(b"application/json") if length is None else length <= WHOLE_LIMIT
 
 
-async def _send_events(
-    response: Reply,
-    splitter: Splitter | Lines | Whole,
-    send: Send,
-    render: Render,
-    start: Message,
-    outcome: Outcome,
-    onlooker: Onlooker,
-) -> None:
+class _Events:
+    """A stream of events, or lines, on its way."""
+
+    __slots__ = ("_failure", "_quick", "onlooker", "outcome", "response", "send", "splitter")
+
+    def __init__(
+        self,
+        response: Reply,
+        splitter: Splitter | Lines | Whole,
+        send: Send,
+        quick: Quick | None,
+        outcome: Outcome,
+        onlooker: Onlooker,
+    ) -> None:
+        self.response = response
+        self.splitter = splitter
+        self.send = send
+        self.outcome = outcome
+        self.onlooker = onlooker
+        self._quick = quick
+        self._failure: UpstreamError | None = None
+
+    async def carry(self, start: Message) -> bytes:
+        """Send events as they come, and return what is left at the end; `first_byte_at` says whether any was sent."""
+        response, splitter, onlooker, outcome = self.response, self.splitter, self.onlooker, self.outcome
+        begun = False
+        async for chunk in response:
+            ready = splitter.feed(chunk)
+            if not ready:
+                continue
+            ready = onlooker.passing(ready, first=not begun)
+            if not begun:
+                begun = True
+                outcome.first_byte_at = time.perf_counter()
+                await self.send(start)
+            outcome.bytes += len(ready)
+            outcome.chunks += 1
+            if ready:
+                await self.send({"type": "http.response.body", "body": ready, "more_body": True})
+            if self._quick is not None and self._quick.framed and isinstance(response, Response):
+                await response.pour(self._push)
+                if self._failure is not None:
+                    raise self._failure
+        rest = splitter.flush()
+        return onlooker.passing(rest, first=not begun) if rest else b""
+
+    def _push(self, chunk: bytes) -> bool:
+        """Send what has just come; False where that must not go on."""
+        ready = self.splitter.feed(chunk)
+        if not ready:
+            return True
+        try:
+            ready = self.onlooker.passing(ready, first=False)
+        except UpstreamError as error:
+            self._failure = error
+            return False
+        self.outcome.bytes += len(ready)
+        self.outcome.chunks += 1
+        return not ready or self._quick is None or self._quick.push(ready)
+
+
+async def _send_events(events: _Events, render: Render, start: Message) -> None:
+    send, outcome, splitter = events.send, events.outcome, events.splitter
     failure: UpstreamError | None = None
     rest = b""
     try:
-        rest = await _pass_events(response, splitter, send, start, outcome, onlooker)
+        rest = await events.carry(start)
     except UpstreamError as error:
         failure = error
     begun = outcome.first_byte_at is not None
     if failure is None or begun:
         try:
-            rest, failure = _ending(rest, onlooker.over(failure), splitter), None
+            rest, failure = _ending(rest, events.onlooker.over(failure), splitter), None
         except UpstreamError as error:
             failure = error
     if not begun:
@@ -330,33 +402,6 @@ async def _send_events(
         await send({"type": "http.response.body", "body": rest})
     elif not splitter.torn:  # inside half an event nothing can be said
         await send({"type": "http.response.body", "body": render(failure)})
-
-
-async def _pass_events(
-    response: Reply,
-    splitter: Splitter | Lines | Whole,
-    send: Send,
-    start: Message,
-    outcome: Outcome,
-    onlooker: Onlooker,
-) -> bytes:
-    """Send events as they come, and return what is left at the end; `first_byte_at` says whether any was sent."""
-    begun = False
-    async for chunk in response:
-        ready = splitter.feed(chunk)
-        if not ready:
-            continue
-        ready = onlooker.passing(ready, first=not begun)
-        if not begun:
-            begun = True
-            outcome.first_byte_at = time.perf_counter()
-            await send(start)
-        outcome.bytes += len(ready)
-        outcome.chunks += 1
-        if ready:
-            await send({"type": "http.response.body", "body": ready, "more_body": True})
-    rest = splitter.flush()
-    return onlooker.passing(rest, first=not begun) if rest else b""
 
 
 def _ending(rest: bytes, after: bytes, splitter: Splitter | Lines | Whole) -> bytes:
@@ -404,78 +449,3 @@ async def respond(
     own = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": own})
     await send({"type": "http.response.body", "body": body})
-
-
-class Clients:
-    """Notices clients that go away, without a task or a timer for each request.
-
-    A request that is done within `NOTICE` costs an entry in a set. One timer, shared by all and running only while
-    there are requests, starts a listener for each that takes longer. Belongs to one loop.
-    """
-
-    __slots__ = ("_due", "_fresh", "_loop", "_period", "_timer")
-
-    def __init__(self, period: float = NOTICE) -> None:
-        self._period = period
-        self._fresh: set[Client] = set()
-        self._due: set[Client] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def watch(self, receive: Receive) -> Client:
-        """A context for the calling task. When the client goes away within it, the task is cancelled out of it.
-
-        The context swallows that cancellation, and no other; `gone` then is true. To be entered when the request's
-        body has been read, and left as soon as the answer is sent: nothing may be awaited in it after that.
-        """
-        # Asking which loop runs is a system call for each request before Python 3.12: one in twenty of the gateway's.
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        if self._timer is None:
-            self._timer = loop.call_later(self._period, self._tick)
-        client = Client(receive, self._fresh, asyncio.current_task(loop))
-        self._fresh.add(client)
-        return client
-
-    def _tick(self) -> None:
-        due, self._due, self._fresh = self._due, self._fresh, set()
-        for client in due:
-            client.listen()
-        again = self._due
-        self._timer = self._loop.call_later(self._period, self._tick) if again and self._loop is not None else None
-
-
-class Client:
-    """The client of one request; see `Clients.watch`."""
-
-    __slots__ = ("_home", "_listener", "_receive", "_task", "gone")
-
-    def __init__(self, receive: Receive, home: set[Client], task: asyncio.Task[Any] | None) -> None:
-        self.gone = False
-        self._receive = receive
-        self._home = home
-        self._listener: asyncio.Task[None] | None = None
-        self._task = task
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._home.discard(self)
-        if self._listener is not None:
-            self._listener.cancel()
-        if self.gone and self._task is not None and kind is asyncio.CancelledError:
-            return self._task.uncancel() == 0
-        return False
-
-    def listen(self) -> None:
-        """Begin to listen; called by the timer."""
-        self._listener = asyncio.get_running_loop().create_task(self._listen())
-
-    async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        if self._task is not None:
-            self._task.cancel()

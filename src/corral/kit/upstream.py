@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from corral.errors import ConfigError, InvalidRequest, UpstreamTimeout, UpstreamUnreachable
 from corral.kit import proxy
-from corral.kit.http1 import PIECE, Connection, Header, Response, Timeouts
+from corral.kit.http1 import PIECE, Connection, Timeouts
+from corral.kit.response import Header, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

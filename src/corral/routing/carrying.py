@@ -36,8 +36,8 @@ from corral.routing.hedging import race
 from corral.routing.policies import Action, backoff, classify
 
 if TYPE_CHECKING:
-    from corral.kit.http1 import Header
     from corral.kit.relay import Outcome
+    from corral.kit.response import Header
     from corral.lifecycle.engines import Engine
     from corral.routing.order import Order
     from corral.routing.parts import Parts

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from corral.kit.http1 import Header
     from corral.kit.relay import Reply
+    from corral.kit.response import Header
 
 _TYPE = b"content-type"
 

@@ -25,8 +25,8 @@ from corral.routing.translation import Translated
 
 if TYPE_CHECKING:
     from corral.dialects.form import Meter
-    from corral.kit.http1 import Response
     from corral.kit.relay import Outcome, Reply
+    from corral.kit.response import Response
     from corral.lifecycle.engines import Engine
     from corral.routing.calling import Calling
     from corral.routing.carrying import Carrying

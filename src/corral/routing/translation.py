@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from corral.dialects.canonical import Event
     from corral.dialects.form import StreamReader, StreamWriter
     from corral.domain.money import Usage
-    from corral.kit.http1 import Header, Response
+    from corral.kit.response import Header, Response
     from corral.routing.composing import Call
     from corral.routing.order import Order
 

@@ -37,7 +37,7 @@ from corral.gateway.api.runtime_shapes import (
 from corral.gateway.api.streaming import Streaming
 from corral.gateway.envelope import envelope
 from corral.gateway.feed import Feed
-from corral.kit.relay import Clients
+from corral.kit.clients import Clients
 from corral.routing.generation import Generator, Stream
 from corral.routing.limits import Limits
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from corral.kit.relay import Clients
+from corral.kit.clients import Clients
 
 
 class Streaming(Response):

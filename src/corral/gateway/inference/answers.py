@@ -12,13 +12,14 @@ from corral.gateway.body import read_body, too_large
 from corral.gateway.envelope import beside
 from corral.gateway.inference.doors import Asked, Door, read
 from corral.gateway.ollama import resting
-from corral.kit.relay import Clients, Message, Outcome, Quick, Receive, Send, relay, respond
+from corral.kit.clients import Clients
+from corral.kit.relay import Message, Outcome, Quick, Receive, Send, relay, respond
 from corral.observability.logs import tell_prompt
 from corral.routing.faults import Refused
 
 if TYPE_CHECKING:
     from corral.app import Corral
-    from corral.gateway.wire import Whole
+    from corral.gateway.wire import Direct
     from corral.routing.carrying import Carrying
     from corral.routing.order import Order
 
@@ -44,7 +45,13 @@ class Answers:
         self._prompts = corral.settings.log.prompts
 
     async def answer(
-        self, door: Door, asked: Asked, declared: bytes | None, receive: Receive, send: Send, whole: Whole | None = None
+        self,
+        door: Door,
+        asked: Asked,
+        declared: bytes | None,
+        receive: Receive,
+        send: Send,
+        quick: Direct | None = None,
     ) -> Outcome:
         """Answer one request.
 
@@ -58,7 +65,7 @@ class Answers:
         self._limits.enter(caller)
         self._metrics.enter()
         try:
-            body = None if whole is None else whole.body()
+            body = None if quick is None else quick.body()
             if body is None:
                 body = await read_body(receive, declared, self._limit)
             elif len(body) > self._limit:
@@ -67,7 +74,6 @@ class Answers:
             outcome = Outcome()
             if order.form.dialect == "ollama" and resting.empty(order):
                 return await self._rest(order, receive, send, outcome)
-            quick = None if whole is None else whole.send
             if self._prompts:
                 send, quick = _overheard(order.request_id, body, send), None
             carrying = self._carrier.begin(order)

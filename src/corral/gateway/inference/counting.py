@@ -17,7 +17,8 @@ from corral.errors import CorralError
 from corral.gateway.body import read_body
 from corral.gateway.inference import openai
 from corral.gateway.inference.doors import named
-from corral.kit.relay import Clients, Outcome, Receive, Send, respond
+from corral.kit.clients import Clients
+from corral.kit.relay import Outcome, Receive, Send, respond
 from corral.routing.composing import too_deep
 from corral.routing.order import BYTES_A_TOKEN, Order
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from corral.app import Corral
     from corral.dialects.canonical import Request
     from corral.gateway.inference.doors import Asked
-    from corral.kit.http1 import Header
+    from corral.kit.response import Header
     from corral.lifecycle.engines import Engine
 
 _CHAT = frozenset((Capability.CHAT,))

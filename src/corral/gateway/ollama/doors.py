@@ -15,7 +15,8 @@ from corral.errors import CorralError, InvalidRequest, ModelBusy, NotFound, NotS
 from corral.gateway.body import read_body
 from corral.gateway.inference import openai
 from corral.gateway.ollama import described, pulling
-from corral.kit.relay import Clients, Message, Receive, Send, respond
+from corral.kit.clients import Clients
+from corral.kit.relay import Message, Receive, Send, respond
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
