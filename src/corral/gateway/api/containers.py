@@ -47,7 +47,7 @@ from corral.gateway.api.pages import Limit, printable, reply
 from corral.gateway.api.shapes import Begun
 from corral.gateway.api.streaming import Streaming
 from corral.gateway.workshop import Workshop
-from corral.kit.relay import Clients
+from corral.kit.clients import Clients
 
 _BASE = "/api/v1/containers"
 
