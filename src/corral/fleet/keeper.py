@@ -214,8 +214,19 @@ class Keeper:
     # What is due
 
     def _changed(self, before: Standing, after: Standing) -> None:
-        if after.state != before.state:
-            self._stirred.set()
+        if after.state == before.state:
+            return
+        self._stirred.set()
+        cut_short = any(seen.name == after.name and is_aside(seen) for seen in self._observer.everything)
+        if after.state.active and cut_short and self.connected:
+            self._keep(self._checks, self._mend())
+
+    async def _mend(self) -> None:
+        """Bring to an end what was cut short before this Corral began, now that it is known how."""
+        try:
+            await self._parts.reconciler.mend(await self._parts.reconciler.survey())
+        except CorralError as error:
+            _log.warning("what was cut short is not mended: %s", error)
 
     async def _watch(self) -> None:
         """Ask who is to be asked, and look at what may be due without any news."""

@@ -11,6 +11,7 @@ All of it happens in one loop without waiting, so that there is one writer and n
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -157,14 +158,15 @@ class Observer:
         known.past = standing.done(known.past, now, id)
         self._tell(known, Happening(now, name, what, reason=reason))
 
-    def failed(self, name: str, reason: str) -> None:
-        """It could not be done."""
+    def failed(self, name: str, reason: str, *, again: bool = True) -> None:
+        """It could not be done; with `again` another try is due after a pause, however often that was so already."""
         known, now = self._of(name), self._clock.wall()
-        wanted = self._wanted().get(name)
-        if wanted is not None:
-            known.past = standing.failed(known.past, wanted.watch, reason, now)
+        wanted, past = self._wanted().get(name), known.past
+        if wanted is not None and again:
+            patient = replace(wanted.watch, crashes=sys.maxsize)  # what could not be started has not crashed
+            known.past = replace(standing.failed(past, patient, reason, now), crashes=past.crashes)
         else:
-            known.past = standing.done(known.past, now)
+            known.past = standing.done(past, now)
         self._tell(known, Happening(now, name, "failed", reason=reason))
 
     def wish(self, name: str, up: bool) -> None:
@@ -242,9 +244,7 @@ class Observer:
             detail = {} if event is None else {key: event.attributes[key] for key in _WORTH if key in event.attributes}
             told_before = None if state_before is None else str(state_before)
             at = now if event is None else event.at
-            line = Happening(
-                at, known.name, what, told_before, str(stand.state), known.standing.reason, detail
-            )
+            line = Happening(at, known.name, what, told_before, str(stand.state), known.standing.reason, detail)
         if line is not None or _plainly(before) != _plainly(known.standing) or now - known.written >= _LOOKED:
             known.written = now
             self._write(known, line)

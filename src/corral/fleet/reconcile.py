@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from corral.domain.containers import Planned, Step
 from corral.domain.ports import Progress, Report, silent
-from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy, CorralError
+from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy, CorralError, DockerUnavailable
 from corral.fleet import images
 from corral.fleet.observing import ASIDE, is_aside, mine
 from corral.fleet.plan import phases, plan
@@ -391,9 +391,15 @@ class Reconciler:
         """
         known = self._observer.known.get(name)
         seen = None if known is None else known.seen
-        if seen is None:
-            return self._observer.observe(name)
-        return await self._look_at(name, seen.id)
+        if seen is not None:
+            return await self._look_at(name, seen.id)
+        want, yard = self._wanted().get(name), await self._observer.rows.yard()
+        try:
+            found = None if want is None else await self._engine().inspect(want.spec.container)
+        except ContainerNotFound:
+            found = None
+        ours = found is not None and found.yard == yard and found.name == name
+        return self._observer.observe(name, seen=found if ours else None)
 
     async def _inspect(self, seen: Seen) -> Seen | None:
         try:
@@ -415,7 +421,8 @@ class Reconciler:
         try:
             yield
         except CorralError as error:
-            self._observer.failed(name, error.message.rstrip("."))
+            again = not isinstance(error, DockerUnavailable)  # else everything is looked at anew when it is back
+            self._observer.failed(name, error.message.rstrip("."), again=again)
             known = self._observer.known.get(name)
             if known is not None:
                 self._observer.observe(name)
