@@ -142,7 +142,8 @@ def test_what_is_too_old_or_no_engine_at_all_is_said(tmp_path: Path, answer: Any
 
 def test_an_engine_that_says_nothing_is_not_waited_for(tmp_path: Path):
     async def work(_: Docker) -> None:
-        server = await asyncio.start_unix_server(lambda *_: None, tmp_path / "d.sock")
+        silent: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_unix_server(lambda _, writer: silent.append(writer), tmp_path / "d.sock")
         made = Docker(Places(host=f"unix://{tmp_path}/d.sock", env={}), timeout=0.3)
         try:
             with pytest.raises(DockerUnavailable, match="did not answer in time"):
@@ -150,6 +151,9 @@ def test_an_engine_that_says_nothing_is_not_waited_for(tmp_path: Path):
         finally:
             await made.close()
             server.close()
+            for writer in silent:
+                writer.close()
+                await writer.wait_closed()
 
     asked(Places(host="unix:///nowhere", env={}), work)
 
