@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from corral.hardware.snapshot import ResourceDetector
     from corral.manager import ModelManager, RuntimeManager
     from corral.registry import ModelRegistry
+    from corral.stack import DockerManager, OllamaClient
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "DeviceType": "corral.domain.generation",
+    "DockerManager": "corral.stack",
     "GenerationConfig": "corral.domain.generation",
     "ModelCapabilities": "corral.domain.registry",
     "ModelConfig": "corral.domain.generation",
@@ -38,6 +40,7 @@ _WHERE = {
     "ModelOutput": "corral.domain.generation",
     "ModelProvider": "corral.domain.registry",
     "ModelRegistry": "corral.registry",
+    "OllamaClient": "corral.stack",
     "OperationStatus": "corral.domain.operations",
     "Reply": "corral.domain.generation",
     "ResourceDetector": "corral.hardware.snapshot",
@@ -47,6 +50,7 @@ _WHERE = {
 
 __all__ = [
     "DeviceType",
+    "DockerManager",
     "GenerationConfig",
     "ModelCapabilities",
     "ModelConfig",
@@ -57,6 +61,7 @@ __all__ = [
     "ModelOutput",
     "ModelProvider",
     "ModelRegistry",
+    "OllamaClient",
     "OperationStatus",
     "Reply",
     "ResourceDetector",

@@ -22,7 +22,7 @@ from tests.support.docker import PLAYER, Engine, free_port, until
 
 @asynccontextmanager
 async def corral_with(
-    home: Path, docker: Engine, containers: Mapping[str, Mapping[str, Any]], **more: Any
+    home: Path, docker: Engine, containers: Mapping[str, Mapping[str, Any]], /, **more: Any
 ) -> AsyncIterator[Corral]:
     """A Corral whose home is `home`, with these `containers`, on `docker`."""
     home.mkdir(parents=True, exist_ok=True)
