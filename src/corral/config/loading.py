@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from corral.config import values
+from corral.config.containers import ContainerSettings
 from corral.config.settings import ENTRIES, PATH_LISTS, PATHS, SECTIONS, ModelSettings, Settings, default_of, reference
 from corral.domain.models import check_name
 from corral.errors import ConfigError, InvalidName, UnknownOption
@@ -262,6 +263,15 @@ def model_settings(content: Mapping[str, Any], place: str) -> ModelSettings:
         ConfigError, UnknownOption: as `load`.
     """
     return _entry(ModelSettings, content, place)
+
+
+def container_settings(content: Mapping[str, Any], place: str) -> ContainerSettings:
+    """One entry of `containers`, checked.
+
+    Raises:
+        ConfigError, UnknownOption: as `load`.
+    """
+    return _entry(ContainerSettings, content, place)
 
 
 def _entry(kind: type[T], content: Mapping[str, Any], place: str) -> T:

@@ -202,7 +202,7 @@ def gpus(key: str, given: tuple[str, ...]) -> tuple[str, ...]:
             raise ConfigError(f"{key} has {device[:80]!r}, which names no GPU.", hint)
     if len(set(given)) != len(given):
         raise ConfigError(f"{key} names a GPU twice.", "Keep one of them.")
-    return given
+    return tuple(sorted(given, key=lambda device: ("=" in device, device)))  # their order says nothing
 
 
 def memory(key: str, given: int | None) -> int | None:
