@@ -136,8 +136,7 @@ def test_no_container_has_a_right_that_it_does_not_need(docker: Engine, tmp_path
     assert docker.run("exec", "corral-one", "touch", "/data/x").returncode != 0
     assert docker.run("exec", "corral-one", "touch", "/new").returncode != 0
     assert docker.cli("exec", "corral-one", "cat", "/proc/self/status").count("CapEff:\t0000000000000000") == 1
-    assert replace(described, kind="openai") == replace(wanted, pids=described.pids)
-    assert described.pids == host["PidsLimit"]
+    assert replace(described, kind="openai") == wanted
 
 
 @pytest.mark.parametrize(
@@ -290,22 +289,8 @@ def test_oom_kill_is_seen(docker: Engine):
 def test_lines_of_both_streams_with_times_and_long_ones_whole(docker: Engine):
     docker.image(TINY)
     long = "x" * 40_000
-    docker.cli(
-        "run",
-        "--name",
-        "corral-one",
-        "--network",
-        "none",
-        TINY,
-        "say",
-        "out",
-        "warn",
-        "wrong",
-        "say",
-        long,
-        "exit",
-        "0",
-    )
+    words = ("warn", "wrong", "after", "0.3", "say", "out", "say", long, "exit", "0")
+    docker.cli("run", "--name", "corral-one", "--network", "none", TINY, *words)
     docker.cli(
         "run", "-t", "--name", "tty", "--network", "none", TINY, "say", "of a terminal", "warn", "both", "exit", "0"
     )
@@ -339,7 +324,7 @@ def test_a_flood_of_lines_comes_whole_and_in_order(docker: Engine):
 
 def test_what_a_container_takes(docker: Engine):
     async def work(made: Docker) -> list[Usage | None]:
-        await made.create(spec("one", "burn", cpus=0.2, memory=64 * 1024**2), YARD)
+        await made.create(spec("one", "burn", cpus=0.05, memory=64 * 1024**2), YARD)
         assert await made.usage("corral-one") is None
         await made.start("corral-one")
         found = [await made.usage("corral-one")]
@@ -351,10 +336,10 @@ def test_what_a_container_takes(docker: Engine):
 
     once, first, *later = with_engine(docker, work)
     assert first is not None
-    assert max(usage.throttled or 0 for usage in (once, *later)) > 0.1
+    assert max(usage.throttled or 0 for usage in (once, *later)) > 0
     for usage in (once, *later):
         assert usage is not None
-        assert 0 < (usage.cpu or 0) < 0.4
+        assert 0 < (usage.cpu or 0) < 0.2
         assert usage.memory_limit == 64 * 1024**2
         assert 0 < (usage.memory or 0) < 64 * 1024**2
         assert (usage.pids or 0) >= 1

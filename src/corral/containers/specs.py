@@ -173,7 +173,7 @@ def spec_of(found: Mapping[str, Any], image: Mapping[str, Any] | None = None) ->
         memory=limits["Memory"],
         cpus=limits["NanoCpus"] / 1e9 if limits["NanoCpus"] else None,
         shm=None if host.get("ShmSize") in (None, 0, 64 * 1024**2) else host["ShmSize"],
-        pids=limits["PidsLimit"] if (limits["PidsLimit"] or 0) > 0 else None,
+        pids=limits["PidsLimit"] if (limits["PidsLimit"] or 0) > 0 and limits["PidsLimit"] != PIDS else None,
         user=None if config.get("User", "") in ("", base.get("User", "")) else config["User"],
         read_only=bool(host.get("ReadonlyRootfs")),
         capabilities=tuple(sorted(name.removeprefix("CAP_") for name in host.get("CapAdd") or ())),
