@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +12,14 @@ from corral.app import Corral, ahead
 from corral.config import Settings, load
 from corral.domain.containers import describe
 from corral.domain.ports import Report, silent
-from corral.errors import Conflict, ContainerNotFound, ContainerUnhealthy, CorralError, ModelNotFound
+from corral.errors import (
+    Conflict,
+    ContainerNotFound,
+    ContainerUnhealthy,
+    CorralError,
+    DockerUnavailable,
+    ModelNotFound,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,7 +203,8 @@ class DockerManager(_Stack):
         Each has `name`, `container_name`, `port`, `url` of its server, `openai_base_url` for clients of OpenAI's
         dialect, `installed_version` (its digest, where the server tells one), `status`, `loaded`, `size`, `purpose`.
         """
-        await self.sync_with_docker()
+        with suppress(DockerUnavailable):  # then none is known to be active
+            await self.sync_with_docker()
         return [
             {
                 "name": model.name,
