@@ -151,7 +151,8 @@ class Calling:
     def compose(self, engine: Engine) -> Call | None:
         """What the engine is sent; None when money for it must be waited for, or tokens be counted."""
         order, parts = self._carrying.order, self._carrying.parts
-        self._release()
+        if self.held is not None:
+            self._release()
         self.sent, self.engine = None, engine
         self.price = price = parts.money.price(engine)
         self.held, limit = parts.money.hold(order, price)

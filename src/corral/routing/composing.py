@@ -62,7 +62,8 @@ class Way:
     """How a client's form reaches an engine. `direct`: its bytes are relayed; `fold`: the model knows no system role.
 
     `able` are the engine's capabilities, None when unknown. `lacking` is what every answer of it is less than could be
-    had, such as one of a processor where there is a GPU.
+    had, such as one of a processor where there is a GPU. `path` is where it is asked, None where that has the model's
+    name in it.
     """
 
     spoken: Form
@@ -74,6 +75,7 @@ class Way:
     suffix: str
     lacking: tuple[str, ...] = ()
     remote: bool = True
+    path: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -159,16 +161,19 @@ class Composer:
                 param="model",
             )
         able = engine.session.facts.capabilities
+        spoken, suffix = asked if direct or name is None else form(name), f"?{endpoint.query}" if endpoint.query else ""
+        path = _PATHS.get(spoken.name)
         way = Way(
-            spoken=asked if direct or name is None else form(name),
+            spoken=spoken,
             direct=direct,
             endpoint=endpoint,
             profile=endpoint.profile or PLAIN,
             fold=able is not None and Capability.SYSTEM_ROLE not in able,
             able=able,
-            suffix=f"?{endpoint.query}" if endpoint.query else "",
+            suffix=suffix,
             lacking=self._lacking(engine),
             remote=engine.remote,
+            path=None if path is None else path + suffix,
         )
         if len(self._ways) >= _WAYS_KEPT:  # engines come and go for as long as the server runs
             self._ways.clear()
@@ -231,7 +236,8 @@ def _relayed(order: Order, way: Way, model: str, limit: int | None) -> Call | No
     if way.able is not None and Capability.TOOLS not in way.able and document.get("tools"):
         ignored = ("tools",)
     betas = order.betas if way.spoken.dialect == "anthropic" else b""
-    return Call(way, _path(name, wanted, stream=order.stream) + way.suffix, body, None, ignored, unasked, betas)
+    path = way.path or _path(name, wanted, stream=order.stream) + way.suffix
+    return Call(way, path, body, None, ignored, unasked, betas)
 
 
 def _bytes(order: Order, way: Way, changed: dict[str, Any], body: bytes | None, *, unasked: bool) -> bytes:

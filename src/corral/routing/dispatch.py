@@ -120,8 +120,9 @@ class Dispatcher:
             engine = self._supervisor.begin(ask.model) or await self._wait(ask, report)
             response = None
             try:
-                if ask.needs:
-                    _check(ask.needs, engine)
+                able = engine.session.facts.capabilities
+                if able is not None and not ask.needs <= able:
+                    raise _lacking(engine, ask.needs - able)
                 sent = ask.compose(engine) or await ask.prepare(engine)
                 ask.called = perf_counter()
                 response = await self._upstream.request(
@@ -203,16 +204,9 @@ def broken(engine: Engine, error: CorralError) -> CorralError:
     )
 
 
-def _check(needs: frozenset[Capability], engine: Engine) -> None:
-    """Refuse what the engine is known to be unable to do.
-
-    Raises:
-        NotSupported: names what the model cannot do.
-    """
-    able = engine.session.facts.capabilities
-    missing = needs - able if able is not None else None
-    if missing:
-        first = min(missing)  # without chat, nothing else of a chat matters
-        reasons = _CANNOT_ELSEWHERE if engine.session.facts.device == "remote" else _CANNOT
-        said, hint = reasons.get(first, (f"do {first}", "See what it can do: corral show MODEL."))
-        raise NotSupported(f"Model {engine.model!r} cannot {said}.", hint.replace("MODEL", engine.model), param="model")
+def _lacking(engine: Engine, missing: frozenset[Capability]) -> NotSupported:
+    """What is said of an engine that is known to be unable to do what is asked of it."""
+    first = min(missing)  # without chat, nothing else of a chat matters
+    reasons = _CANNOT_ELSEWHERE if engine.session.facts.device == "remote" else _CANNOT
+    said, hint = reasons.get(first, (f"do {first}", "See what it can do: corral show MODEL."))
+    return NotSupported(f"Model {engine.model!r} cannot {said}.", hint.replace("MODEL", engine.model), param="model")
