@@ -29,6 +29,7 @@ async def plan(corral: Corral, name: str) -> Launch:
     inside = corral.contained.get(model)
     if inside is not None and corral.models.get(model) is corral.configured.get(model):
         await corral.fleet.require(model, inside)
+        return launch  # what it takes is its container's, and whether its program is on this machine does not matter
     said = await corral.choices.availability(launch.runtime.kind)
     if not said.usable and getattr(launch.spec.options, "executable", None) is None:  # else it is not the one meant
         raise RuntimeUnavailable(f"The runtime {launch.runtime.kind} cannot run {name!r}: {said.reason}", said.hint)
