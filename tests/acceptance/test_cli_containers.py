@@ -242,3 +242,54 @@ def test_models_in_containers(docker: Engine, player_image: str, tmp_path: Path)
         desk.run("containers", "models", "rm", "coder", "tiny:1b", code=2)  # nobody is there to say yes
         desk.run("containers", "models", "rm", "coder", "tiny:1b", "--yes")
         assert desk.json("containers", "models", "list", "coder")["count"] == 0
+
+
+COMPOSE = """
+name: stack
+services:
+  code: {image: "ollama/ollama:0.12.3", ports: ["127.0.0.1:21434:11434"], volumes: ["models:/root/.ollama"]}
+  reason:
+    image: ollama/ollama:0.12.3
+    ports: ["127.0.0.1:21435:11434"]
+    deploy: {resources: {reservations: {devices: [{driver: nvidia, device_ids: ["0"], capabilities: [gpu]}]}}}
+  writing: {image: "ollama/ollama:0.12.3", ports: ["127.0.0.1:21436:11434"], privileged: true}
+  web: {build: .}
+volumes: {models: {}}
+"""
+
+
+def test_a_compose_file_is_taken_over_and_written_again(tmp_path: Path) -> None:
+    place = Yard(tmp_path / "home")
+    place.configure(f"# mine\ndocker: {{host: 'unix://{tmp_path}/no.sock'}}\n")
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "stack" / "docker-compose.yml").write_text(COMPOSE)
+    file = str(tmp_path / "stack")
+    with place.desk() as desk:
+        asked = desk.run("import", "docker-compose", file, code=2)
+        assert "+ reason  ollama/ollama:0.12.3, on port 21435, GPUs 0" in asked.stdout
+        for left_out in ("! writing.privileged: ", "! web.build: "):
+            assert left_out in asked.stdout
+        assert "containers" not in (place.home / "corral.yaml").read_text()
+
+        plan = desk.json("containers", "import", file, "--yes")
+        assert list(plan["containers"]) == ["code", "reason", "writing"]
+        assert {"writing", "web"} <= {left["service"] for left in plan["unsupported"]}
+        text = (place.home / "corral.yaml").read_text()
+        assert text.startswith("# mine")
+        kept = yaml.safe_load(text)["containers"]
+        assert kept["code"]["volumes"] == {"stack_models": "/root/.ollama"}
+        assert "nothing to import" in desk.run("import", "docker-compose", file, "--yes").stdout
+
+        desk.run("containers", "export", "--output", str(tmp_path / "out.yml"))
+        desk.run("containers", "export", "--output", str(tmp_path / "out.yml"), code=5)
+        written = (tmp_path / "out.yml").read_text()
+        assert desk.run("containers", "export").stdout == written
+        desk.run("import", "docker-compose", str(tmp_path / "none.yml"), code=2)
+
+    other = Yard(tmp_path / "other")
+    other.configure("")
+    other.run("import", "docker-compose", str(tmp_path / "out.yml"), "--yes")
+    again = yaml.safe_load((other.home / "corral.yaml").read_text())["containers"]
+    for name, entry in kept.items():
+        for key in ("image", "port", "gpus", *(["volumes"] if "volumes" in entry else [])):
+            assert again[name].get(key) == entry.get(key), (name, key)

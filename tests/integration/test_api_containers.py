@@ -264,3 +264,42 @@ def test_who_may_do_what_and_what_is_written_down(docker: Engine, tmp_path: Path
 
         until(managed)  # it is written down once it has been answered
         assert managed() == [f"POST {BASE}/sync"]
+
+
+COMPOSE = """
+name: stack
+services:
+  code:
+    image: ollama/ollama:0.12.3
+    ports: ["127.0.0.1:21434:11434"]
+    volumes: ["models:/root/.ollama", "./prompts:/prompts:ro"]
+    environment: {HF_TOKEN: "${HF_TOKEN}", HOME_OF: "${HOME}"}
+    privileged: true
+volumes: {models: {}}
+"""
+
+
+def test_compose_files_are_read_and_written(tmp_path: Path) -> None:
+    config = yaml.safe_dump({"docker": {"host": f"unix://{tmp_path}/no.sock"}})
+    with corral_server(tmp_path, config, env={"HF_TOKEN": "s3cret"}) as server:
+        asking = Asking(server)
+        read = asking.ask("POST", "/import", {"compose": COMPOSE, "folder": "/srv/stack"})
+        assert read["project"] == "stack"
+        entry = read["containers"]["code"]
+        assert entry["volumes"] == {"stack_models": "/root/.ollama", "/srv/stack/prompts": "/prompts:ro"}
+        assert "privileged" in [left["key"] for left in read["unsupported"] if left["service"] == "code"]
+        assert "s3cret" not in json.dumps(read)  # nothing of the server's own environment is told
+        assert str(tmp_path) not in json.dumps(read)
+        for text in ("a: [", "just words", "services: 7", "services: {a: {image: '${X:?must be set}'}}"):
+            assert asking.code("POST", "/import", {"compose": text}) == (400, "invalid_request"), text
+        assert asking.code("POST", "/import", {"compose": COMPOSE, "folder": "srv"}) == (400, "invalid_request")
+        assert asking.ask("GET")["count"] == 0
+        assert "services: {}" in asking.ask("GET", "/export")["compose"]
+
+    with corral_server(tmp_path, yaml.safe_dump({"containers": {"code": entry}}), env={"HF_TOKEN": "s3cret"}) as server:
+        asking = Asking(server)
+        written = asking.ask("GET", "/export")["compose"]
+        assert "s3cret" not in written
+        again = asking.ask("POST", "/import", {"compose": written, "folder": "/srv/stack"})["containers"]["code"]
+        assert again["volumes"] == entry["volumes"]
+        assert again["environment"]["HF_TOKEN"] == "${HF_TOKEN}"

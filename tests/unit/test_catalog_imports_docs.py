@@ -8,6 +8,7 @@ import yaml
 
 from corral.catalog import _litellm_models, imports
 from corral.catalog.litellm import plan_litellm
+from corral.fleet.compose import read_compose
 
 PAGE = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
 
@@ -48,3 +49,11 @@ def test_the_vendors_are_the_documented_ones():
 def test_every_field_is_documented():
     rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == imports._KNOWN
+
+
+def test_the_example_of_compose_is_read_as_it_is_shown():
+    section = PAGE.partition("## A compose file")[2].partition("\n## ")[0]
+    given, shown = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    found = read_compose(given, {})
+    assert json.loads(json.dumps(found.entries)) == yaml.safe_load(shown)["containers"]
+    assert found.unsupported == ()

@@ -5,7 +5,7 @@
     logs, stats                                 containers_live.py
     models [list|pull|rm|test]                  containers_models.py
     health, history, update, rollback           containers_upkeep.py
-    adopt                                       containers_files.py
+    adopt, import, export                       containers_files.py
 
 The server that runs is asked; without one, this process asks the Docker engine itself.
 """
@@ -221,6 +221,8 @@ app.add_typer(containers_models.app, name="models")
 app.command("update", add_help_option=False)(containers_upkeep.update)
 app.command("rollback", add_help_option=False)(containers_upkeep.rollback)
 app.command("adopt", add_help_option=False)(containers_files.adopt)
+app.command("import", add_help_option=False)(containers_files.take_over)
+app.command("export", add_help_option=False)(containers_files.export)
 
 
 def _list(given: Invocation) -> list[Found]:

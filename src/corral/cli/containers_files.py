@@ -1,15 +1,20 @@
 """`corral containers adopt`, `import` and `export`: containers of others, and compose files."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from corral.cli.containers_hands import ask
 from corral.cli.invocation import Invocation, command, flag
-from corral.errors import Conflict
+from corral.cli.output import FAILED, Output, size_text
+from corral.errors import Conflict, NoPermission
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from corral.fleet.compose import Imported
 
 
 @command
@@ -41,6 +46,112 @@ def adopt(
         output.note(f"It is written to {file}. Take it over: corral containers up {called}")
     else:
         output.note("Nothing is written; --write puts it into corral.yaml.")
+
+
+@command
+def take_over(
+    given: Invocation,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The compose file, or its folder. Default: the one here.")
+    ] = None,
+    yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take over the model servers of a compose file: the same as corral import docker-compose.
+
+    The plan is shown first, with all that is not taken over. For example: corral containers import docker-compose.yml
+    """
+    import_compose(given, file, yes=yes)
+
+
+@command
+def export(
+    given: Invocation,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there, if there is no such file.")
+    ] = None,
+) -> None:
+    """Write the configured containers as a compose file; secrets stay the names of their variables.
+
+    For example: corral containers export --output docker-compose.yml
+    """
+    text = ask(given, lambda hands: hands.export())
+    output = given.output
+    if file is None:
+        output.result({"compose": text, "file": None}, lambda: output.say(text.rstrip()), [text.rstrip()])
+        return
+    try:
+        with file.expanduser().open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise Conflict(f"There is a file {file} already.", "Take another name, or remove it.") from error
+    except OSError as error:
+        raise NoPermission(f"{file} cannot be written: {error.strerror}.", "Check the path.") from error
+    output.result({"compose": text, "file": file}, lambda: output.say(f"Written to {file}."), [file])
+
+
+def import_compose(given: Invocation, file: Path | None, *, yes: bool) -> None:
+    """Show what a compose file becomes, ask, and write it into corral.yaml.
+
+    Raises:
+        ConfigError: there is no such file, it is none, or corral.yaml cannot be added to.
+    """
+    import os
+
+    from corral.fleet.compose import plan_compose
+
+    given.here_only("import")
+    output, settings = given.output, given.settings()
+    env = os.environ if given.env is None else given.env
+    found = plan_compose((file or Path()).expanduser(), env)
+    fresh = {name: dict(entry) for name, entry in found.entries.items() if name not in settings.containers}
+    taken = sorted(name for name in found.entries if name in settings.containers)
+    _tell(output, found, fresh, taken)
+    data: dict[str, Any] = {
+        "event": "plan",
+        "project": found.project,
+        "containers": fresh,
+        "configured": taken,
+        "unsupported": [asdict(one) for one in found.unsupported],
+        "file": None,
+    }
+    if not fresh:
+        output.result(data, lambda: output.say("There is nothing to import."))
+        return
+    if not yes and not output.ask(f"Import {_count(fresh)}?"):
+        output.note("Nothing was imported.")
+        raise typer.Exit(FAILED)
+    from corral.cli.configuring import add_models
+
+    data["file"] = add_models(settings, {}, None, {"containers": fresh})
+    output.note(f"{_count(fresh)} written to {data['file']}.")
+    output.result(data, lambda: output.say("Bring them up: corral containers up"), sorted(fresh))
+
+
+def _tell(output: Output, found: "Imported", fresh: "Mapping[str, Any]", taken: "Sequence[str]") -> None:
+    for name, entry in fresh.items():
+        output.say(f"  + {name}  {_about(entry)}", "green")
+    for name in taken:
+        output.say(f"  = {name}  is in the configuration already")
+    for one in found.unsupported:
+        place = ".".join(part for part in (one.service, one.key) if part)
+        output.say(f"  ! {place}: {one.reason}", "yellow")
+
+
+def _about(entry: "Mapping[str, Any]") -> str:
+    """An entry in a few words."""
+    gpus = entry.get("gpus")
+    facts = [
+        str(entry.get("image") or entry.get("kind")),
+        f"on port {entry['port']}" if entry.get("port") else "",
+        f"GPUs {', '.join(map(str, gpus)) if isinstance(gpus, list | tuple) else gpus}" if gpus else "",
+        f"at most {size_text(entry['memory'])}" if isinstance(entry.get("memory"), int) else "",
+        f"volumes {', '.join(entry['volumes'])}" if entry.get("volumes") else "",
+    ]
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _count(entries: "Mapping[str, Any]") -> str:
+    return "1 container" if len(entries) == 1 else f"{len(entries)} containers"
 
 
 def entries_text(entries: "Mapping[str, Any]") -> str:

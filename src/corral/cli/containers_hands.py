@@ -115,6 +115,10 @@ class Hands(Protocol):
         """Have a model in it say a word."""
         ...
 
+    async def export(self) -> str:
+        """The containers of the configuration as a compose file."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections."""
         ...
@@ -217,6 +221,12 @@ class Here:
     async def test(self, name: str, model: str) -> Found:
         """Try it."""
         return asdict(await self._corral.inside.test(name, model))
+
+    async def export(self) -> str:
+        """A compose file."""
+        from corral.app import composition
+
+        return composition.export(self._corral)
 
     async def close(self) -> None:
         """Close the parts."""
@@ -333,6 +343,10 @@ class There:
         """Try it."""
         path = f"{_path(name)}/models/{quote(model, safe='')}/test"
         return dict((await self._server.tell("POST", path, "trial"))["trial"])
+
+    async def export(self) -> str:
+        """A compose file."""
+        return str((await self._server.question(f"{_BASE}/export", "compose"))["compose"])
 
     async def close(self) -> None:
         """Hang up."""

@@ -1,6 +1,6 @@
 """`corral import`: what other programs have here, taken over.
 
-Ollama's models, the configurations of llama-swap and LiteLLM, a `config/models.json`.
+Ollama's models, the configurations of llama-swap and LiteLLM, compose files, a `config/models.json`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from corral.catalog.imports import ImportPlan
     from corral.config import Settings
 
-_FORMS = "ollama [FOLDER], llama-swap CONFIG.YAML, litellm CONFIG.YAML, or a models.json with a list `models`"
+_FORMS = (
+    "ollama [FOLDER], llama-swap CONFIG.YAML, litellm CONFIG.YAML, docker-compose [FILE], "
+    "or a models.json with a list `models`"
+)
 
 
 @command
@@ -27,20 +30,26 @@ def import_models(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="ollama|llama-swap|litellm|FILE", help="ollama, llama-swap, litellm, or a config/models.json."
+            metavar="ollama|llama-swap|litellm|docker-compose|FILE",
+            help="ollama, llama-swap, litellm, docker-compose, or a config/models.json.",
         ),
     ],
     place: Annotated[
         Path | None,
-        typer.Argument(metavar="[PLACE]", help="Ollama's folder of models, or the config.yaml of the other two."),
+        typer.Argument(metavar="[PLACE]", help="Ollama's folder of models, or the file of the others."),
     ] = None,
     yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Take over models of Ollama, llama-swap, LiteLLM or a models.json.
+    """Take over models of Ollama, llama-swap, LiteLLM, Docker Compose, ….
 
     The plan is shown first. Ollama's files are linked, not copied, where that can be. For example: corral import ollama
     """
     invocation.here_only("import")
+    if what == "docker-compose":
+        from corral.cli.containers_files import import_compose
+
+        import_compose(invocation, place, yes=yes)
+        return
     output = invocation.output
     plan = _plan(invocation, what, place)
     settings = invocation.settings()
@@ -88,7 +97,8 @@ def _plan(invocation: Invocation, what: str, place: Path | None) -> "ImportPlan"
         return _configured(invocation, what, place)
     if place is not None:
         raise InvalidRequest(
-            "Only `ollama`, `llama-swap` and `litellm` take a place.", f"What can be imported: {_FORMS}."
+            "Only `ollama`, `llama-swap`, `litellm` and `docker-compose` take a place.",
+            f"What can be imported: {_FORMS}.",
         )
     path = Path(what).expanduser()
     if "\0" in what or len(what) > 4096 or not path.is_file():

@@ -5,18 +5,25 @@ A container's name may be one of the words here, such as `stack`; it is then tol
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from corral.app import Corral
+from corral.app import Corral, composition
 from corral.domain.containers import Standing, Step, describe
+from corral.errors import ConfigError, InvalidRequest
+from corral.fleet.compose import read_compose
 from corral.gateway.api import containers_live as live
 from corral.gateway.api.catalog import begin
 from corral.gateway.api.containers_shapes import (
+    ComposeGiven,
+    ComposeRead,
+    ComposeText,
     ContainerDone,
     ContainerEntry,
     ContainerLog,
@@ -60,7 +67,7 @@ def router(corral: Corral, workshop: Workshop) -> APIRouter:
     """The routes, over the containers of `corral`; long work goes to `workshop`."""
     routes = APIRouter(tags=["containers"])
     # In this order: what is a word here is no container's name.
-    for part in (_together(corral), _whole(corral, workshop)):
+    for part in (_together(corral), _whole(corral, workshop), _written(corral)):
         routes.include_router(part)
     for part in (_one(corral), _told(corral, workshop), _renewed(corral, workshop), _inside(corral, workshop)):
         routes.include_router(part)
@@ -292,5 +299,30 @@ def _inside(corral: Corral, workshop: Workshop) -> APIRouter:
         """Have its server remove a model."""
         await corral.inside.remove(name, printable(model, "model"))
         return reply({"success": True, "message": f"{name} no longer has {model}."})
+
+    return routes
+
+
+def _written(corral: Corral) -> APIRouter:
+    routes = APIRouter(prefix=_BASE)
+
+    @routes.get("/export", response_model=ComposeText)
+    async def export() -> Response:
+        """The containers of the configuration as a compose file, without the values of secrets."""
+        return reply({"success": True, "compose": await asyncio.to_thread(composition.export, corral)})
+
+    @routes.post("/import", response_model=ComposeRead)
+    async def read(given: ComposeGiven) -> Response:
+        """What a compose file would be in the configuration, and what of it is not taken over. Nothing is written."""
+        folder = Path(printable(given.folder, "folder"))
+        if not folder.is_absolute():
+            raise InvalidRequest("The folder must be given whole, from / on.", param="folder")
+        try:
+            found = await asyncio.to_thread(read_compose, given.compose, given.variables, folder=folder)
+        except ConfigError as error:  # it is the caller's file, and not ours
+            raise InvalidRequest(error.message, error.hint, param="compose") from error
+        entries = {name: dict(entry) for name, entry in found.entries.items()}
+        left = [asdict(one) for one in found.unsupported]
+        return reply({"success": True, "project": found.project, "containers": entries, "unsupported": left})
 
     return routes

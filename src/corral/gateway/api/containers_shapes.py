@@ -260,7 +260,14 @@ class ComposeText(BaseModel):
 
     success: bool = True
     compose: str
-    notes: list[str] = Field(description="What a compose file cannot say")
+
+
+class LeftOut(BaseModel):
+    """A key of a compose file that is not taken over, or not whole, and why. `service` is empty for the file's own."""
+
+    service: str
+    key: str
+    reason: str
 
 
 class ComposeRead(BaseModel):
@@ -269,16 +276,19 @@ class ComposeRead(BaseModel):
     success: bool = True
     project: str
     containers: dict[str, dict[str, Any]] = Field(description="Entries under `containers`, by name")
-    unsupported: list[dict[str, Any]] = Field(description="What is not taken over: its place, and why")
+    unsupported: list[LeftOut]
 
 
 class ComposeGiven(BaseModel):
-    """A compose file's text. Files that it names are not opened."""
+    """A compose file's text. Files that it names are not opened, and no variable of the server's is filled in."""
 
     model_config = ConfigDict(extra="forbid")
 
     compose: str = Field(max_length=500_000)
-    project: str | None = Field(default=None, max_length=100, description="The project's name, where the file has none")
+    folder: str = Field(
+        default="/", max_length=1000, description="Where it lies: relative paths are below, and it names the project"
+    )
+    variables: dict[str, str] = Field(default={}, description="Those that the file refers to")
 
 
 class UpRequest(BaseModel):
