@@ -198,13 +198,19 @@ class Inside:
             )
         return {"updates": [asdict(one) for one in done]}
 
-    async def sweep(self) -> list[str]:
-        """Remove engines in containers that a killed Corral of this home left; their names. Never raises."""
+    async def sweep(self) -> None:
+        """Remove engines in containers that a killed Corral of this home left, where there may be any. Never raises.
+
+        The runtime itself does so before its first start: this is for a server, in which that may be much later.
+        """
+        corral = self._corral
         try:
-            swept: list[str] = await self._corral.runtimes["container"].sweep()  # type: ignore[attr-defined]
+            chosen = {entry.runtime for entry in corral.models.values()}
+            chosen |= {corral.registry.override(name).get("runtime") for name in corral.registry.names()}
+            if "container" in chosen:
+                await corral.choices.availability("container")
         except CorralError:
-            return []  # the runtime sweeps before its first start anyway, and says what is in the way
-        return swept
+            return  # whoever starts one is told what is in the way
 
     @property
     def _fleet(self) -> Fleet:

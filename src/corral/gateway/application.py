@@ -290,6 +290,7 @@ class Gateway:
         self._spawn(self.corral.reloading.watch())
         self._spawn(self.corral.choices.survey_all())
         self._spawn(self.corral.fleet.keep())
+        self._spawn(self.corral.inside.sweep())
         for name in self.corral.preloads():
             self._loading.add(name)
             self._spawn(self._preload(name))

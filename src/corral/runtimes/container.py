@@ -67,9 +67,10 @@ class Container:
         self._sweeping = asyncio.Lock()
 
     async def probe(self) -> Availability:
-        """Whether a Docker engine answers."""
+        """Whether a Docker engine answers. A server asks this when it begins: what a killed one left goes then."""
         try:
             info = await self._containers.engine.info()
+            await self._sweep_once()
         except CorralError as error:
             return Availability(usable=False, reason=error.message, hint=error.hint or _NOTHING)
         return Availability(usable=True, version=info.version)
@@ -109,11 +110,14 @@ class Container:
         self._swept = True
         return gone
 
-    async def _start(self, spec: LaunchSpec, report: Report) -> ContainerSession:
-        engine = self._containers.engine
+    async def _sweep_once(self) -> None:
         async with self._sweeping:
             if not self._swept:
                 await self.sweep()
+
+    async def _start(self, spec: LaunchSpec, report: Report) -> ContainerSession:
+        engine = self._containers.engine
+        await self._sweep_once()
         for last in (False,) * (_PORTS - 1) + (True,):
             made = await asyncio.to_thread(lambda: make(spec, _free_port(), _owner()))
             await self._provide(engine, made, report, pull=spec.options.pull)
