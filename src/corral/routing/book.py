@@ -140,8 +140,8 @@ class Group:
         """
         spent: list[int] = []
         over = False
-        for account, was in zip(self.accounts, reserved, strict=True):
-            now = actual[account.unit]
+        for place, account in enumerate(self.accounts):
+            was, now = reserved[place], actual[account.unit]
             if now is None:
                 now = was
             elif not 0 <= now <= MOST:

@@ -27,7 +27,7 @@ def input_upper(size: int, messages: int = 1, images: int = 0) -> int:
     return size + messages * MESSAGE + images * IMAGE
 
 
-def worst_case(price: Price, input_upper: int, max_tokens: int, *, images: int = 0, seconds: float = 0.0) -> Amounts:
+def worst_case(price: Price, input_upper: int, max_tokens: int, images: int = 0, seconds: float = 0.0) -> Amounts:
     """The most that a call can take: each token at the dearest class that it could be of, in the dearest tier.
 
     Args:
@@ -42,7 +42,7 @@ def worst_case(price: Price, input_upper: int, max_tokens: int, *, images: int =
     if not price.known:
         return Amounts(None, tokens)
     bounds = price.bounds
-    read, written = bounds[0].read, bounds[0].written
+    _, read, written = bounds[0]
     if len(bounds) > 1:
         reached = [bounds[0], *(each for each in bounds[1:] if each.over < input_upper)]
         read, written = max(each.read for each in reached), max(each.written for each in reached)

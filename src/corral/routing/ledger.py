@@ -365,7 +365,8 @@ class Ledger:
             journal = self._opened()
         journal.write(group.held_line % (number, *amounts))
         thirsty = False
-        for account, amount in zip(group.accounts, amounts, strict=True):
+        for place, account in enumerate(group.accounts):
+            amount = amounts[place]
             account.held += amount
             account.used = True
             account.free = free = account.free - amount

@@ -94,22 +94,17 @@ def worst(order: Order, price: Price, limit: int) -> Amounts:
     """The most that one call can take of the caller's budgets."""
     document, body = order.document, order.body
     messages = document.get("messages") or document.get("contents") or document.get("input")
-    tools = document.get("tools")
     count = len(messages) if isinstance(messages, list) else 0
-    if isinstance(tools, list):
+    if "tools" in document and isinstance(tools := document["tools"], list):
         count += len(tools)
     size = len(body) if body else len(str(document))
     images = 0
     if Capability.VISION in order.needs:
         # Their bytes are no text: what a picture can count for at most stands in their place.
         size, images = _text_size(document), _pictures(document)
-    if not _SEVERAL.isdisjoint(document):
+    if "n" in document or "best_of" in document or "generationConfig" in document:
         limit *= _choices(document)
-    return worst_case(price, input_upper(size, count or 1, images), limit, seconds=_LONGEST_ANSWER)
-
-
-_SEVERAL = frozenset(("n", "best_of", "generationConfig"))
-"""Where a request says how many answers it wants."""
+    return worst_case(price, input_upper(size, count or 1, images), limit, 0, _LONGEST_ANSWER)
 
 
 def _choices(document: Mapping[str, Any]) -> int:
