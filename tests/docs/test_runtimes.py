@@ -15,7 +15,7 @@ from corral.plugins import runtimes
 from tests.docs import pages
 
 PAGE = pages.read("docs/runtimes.md")
-PLUGINS = runtimes({"env": {}, "clock": None, "home": None})
+PLUGINS = runtimes({"env": {}, "clock": None, "home": None, "containers": None})
 
 
 @pytest.mark.parametrize("kind", PLUGINS)
