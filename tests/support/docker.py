@@ -222,7 +222,7 @@ class Engine:
     @contextmanager
     def forwarded(self, *ports: int) -> Iterator[None]:
         """Ports of the engine's own loopback on this machine's, each by the same number."""
-        servers = [_Forward(port, self.pid) for port in ports]
+        servers = [_Forward(port, self) for port in ports]
         threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]
         for thread in threads:
             thread.start()
@@ -250,13 +250,13 @@ class Engine:
 
 
 class _Forward(socketserver.ThreadingTCPServer):
-    """A port of loopback that goes on in another network namespace."""
+    """A port of loopback that goes on in the network namespace that the engine has by then."""
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, port: int, pid: int) -> None:
-        self.there, self.pid = port, pid
+    def __init__(self, port: int, engine: Engine) -> None:
+        self.there, self.engine = port, engine
         super().__init__(("127.0.0.1", port), _Pump)
 
 
@@ -264,7 +264,9 @@ class _Pump(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         server = self.server
         assert isinstance(server, _Forward)
-        with open(f"/proc/{server.pid}/ns/net", "rb") as namespace:  # noqa: PTH123 - a descriptor is wanted
+        if not server.engine.running:
+            return
+        with open(f"/proc/{server.engine.pid}/ns/net", "rb") as namespace:  # noqa: PTH123 - a descriptor is wanted
             # Of this thread alone, which ends with the connection; a socket stays in the namespace it was made in.
             done = ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _NEWNET)
             assert done == 0, os.strerror(ctypes.get_errno())
