@@ -558,3 +558,8 @@ def test_several_are_written_together() -> None:
     assert not found.unsupported
     assert wanted_of(found) == first
     assert replace(first["c"], up=True) != first["c"]
+
+
+def test_what_is_no_text_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"compose\.yaml:2 has a character"):
+        read_compose("services:\n  a: \x13\n", {})

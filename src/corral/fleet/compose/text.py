@@ -48,7 +48,11 @@ def parse(text: str, place: str) -> dict[str, Any]:
     """
     if len(text) > _MOST_TEXT:
         raise ConfigError(f"{place} is too long for a compose file.", "Check the path.")
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{place}:{line} has a character that YAML does not take.", "Is it a text file?") from error
     try:
         node = loader.get_single_node()
         if node is None:
