@@ -63,7 +63,7 @@ class Slow:
     """A web server that sends a model in small pieces, for as long as it is asked to."""
 
     def __init__(self) -> None:
-        self.web = ThreadedOrigin({"/phi-mini.gguf": gguf(400_000)})
+        self.web = ThreadedOrigin({"/phi-mini.gguf": gguf(400_000), "/tiny-coder.gguf": gguf(200_000)})
         self.web.origin.tamper = self._tamper
 
     @property
@@ -73,7 +73,7 @@ class Slow:
 
     def _tamper(self, asked: Asked) -> Reply | None:
         honest = self.web.origin.serve(asked)
-        if not isinstance(honest.body, bytes) or len(honest.body) < 1000:
+        if asked.path != "/phi-mini.gguf" or not isinstance(honest.body, bytes) or len(honest.body) < 1000:
             return None
         return Reply(honest.status, honest.headers, self._dripping(honest.body))
 
@@ -145,6 +145,9 @@ async def prepare(server: Server, slow: Slow) -> list[asyncio.Task[object]]:
         "budget",
         {"name": "daily-requests", "amount": 5, "unit": "requests", "period": "day"},
     )
+    small = await link.submit(Order("install", "", {"what": f"http://{slow.host}/tiny-coder.gguf"}))
+    async for _ in link.watch(small.id):
+        pass
     await link.submit(Order("install", "tiny", {"what": f"http://{slow.host}/phi-mini.gguf", "name": "phi-mini"}))
     body = {"model": "deepseek-reasoner", "messages": [{"role": "user", "content": "Prove it."}], "stream": True}
 
@@ -176,6 +179,8 @@ async def photograph(menu: Menu, pilot: object, camera: Photographer) -> None:
     await when(lambda: bool(menu.query_one(Chat).receipts))
     await camera.take("chat", "waited")
     await press("escape", "1")
+    if menu.wide:
+        return
     menu.query_one("#models").action_install()  # type: ignore[attr-defined]
     await when(lambda: isinstance(menu.screen, Ask))
     await camera.take("install")

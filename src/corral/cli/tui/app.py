@@ -343,6 +343,8 @@ class Menu(App[None]):
     def _draw(self) -> None:
         self._drawing = None
         topics, self._topics = self._topics, set()
+        if not self.screen_stack:
+            return  # it has just been left
         base = self.screen_stack[0]
         if topics & {"link", "machine"}:
             base.query_one(Head).tell(self.yard)

@@ -38,5 +38,7 @@ def ui(
         raise InvalidRequest("The menu needs a terminal that can move a cursor.", "In lines: corral ui --plain")
     from corral.cli.tui.app import Menu
 
+    if not os.environ.get("NO_COLOR"):
+        os.environ.pop("NO_COLOR", None)  # empty is as if it were not there: Textual would take it for a wish
     invocation.key()  # warns of a configuration that cannot be used while there is still a line to do so
     Menu(invocation, theme).run()
