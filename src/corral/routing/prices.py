@@ -78,7 +78,7 @@ class Prices:
         """
         name = (model, provider, upstream_model, local, batch)
         found = self._found.get(name)
-        if found is not None and self._clock.wall() < found[1]:
+        if found is not None and (found[1] == inf or self._clock.wall() < found[1]):
             return found[0]
         price, until = self._look(model, provider, upstream_model or model, local=local, batch=batch)
         if found is None and not price.known:
