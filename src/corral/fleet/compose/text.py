@@ -51,8 +51,8 @@ def parse(text: str, place: str) -> dict[str, Any]:
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{place}:{line} has a character that YAML does not take.", "Is it a text file?") from error
+        at = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{place}:{at} has a character that YAML does not take.", "Is it a text file?") from error
     try:
         node = loader.get_single_node()
         if node is None:
