@@ -209,6 +209,32 @@ def test_what_is_different_in_words() -> None:
     assert drifted(replace(spec, network="host"), replace(spec, network="host", ports=())) == ()
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"command": ("serve",)}, {"command": None}),
+        ({"user": "root"}, {"user": None}),
+        ({"environment": {"OLLAMA_HOST": "0.0.0.0"}}, {"environment": {}}),
+        ({"pids": 4096, "shm": 64 * 2**20}, {"pids": None, "shm": None}),
+        ({"memory": 2**30}, {"memory": None}),
+        ({"cpus": 1 / 3}, {"cpus": 0.333333333}),
+        ({"ports": (Port(1, 2, "::"),)}, {"ports": (Port(1, 2, "0.0.0.0"),)}),
+        ({}, {"image": "sha256:" + "0" * 64}),
+    ],
+)
+def test_what_an_image_or_an_engine_says_otherwise_is_no_difference(
+    ours: dict[str, object], theirs: dict[str, object]
+) -> None:
+    """Else a container would be made anew again and again."""
+    assert drifted(replace(A.spec, **ours), replace(A.spec, **theirs)) == ()
+
+
+@pytest.mark.parametrize(("key", "value"), [("memory", 5), ("cpus", 0.5), ("pids", 7), ("network", "proxy")])
+def test_what_somebody_changed_by_hand(key: str, value: object) -> None:
+    (told,) = drifted(A.spec, replace(A.spec, **{key: value}))
+    assert told.startswith(f"{key} is {value}, and shall be")
+
+
 # An engine of values.
 
 NAMES = ("a", "b", "c")

@@ -6,7 +6,7 @@ started. `create` and `recreate` mean: made, and started.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from corral.domain.containers import Planned, Step
@@ -15,7 +15,7 @@ from corral.fleet.desired import clash
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from corral.domain.containers import ContainerSpec, Seen, Wanted
+    from corral.domain.containers import ContainerSpec, Port, Seen, Wanted
 
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
@@ -244,20 +244,22 @@ def _shared_port(spec: ContainerSpec, other: Seen) -> int | None:
 def drifted(want: ContainerSpec, made: ContainerSpec) -> tuple[str, ...]:
     """What is different, in words, each naming the key. Values of the environment are not shown.
 
-    `made` is a container as it was described; what its image gave it (`command`, `environment`, `user`, …) does not
-    count where nothing is wanted there.
+    `made` is a container as it was described, without what it has from its image. So nothing there is no difference:
+    the image may say the same, and an engine without a kernel's limits keeps none. A difference that is none would
+    have a container made anew for ever.
     """
     found = []
     for key in _COMPARED:
         ours, theirs = getattr(want, key), getattr(made, key)
-        if ours != theirs and not (key in _BY_IMAGE and ours is None):
+        if ours != theirs and not (theirs is None or (ours is None and key in _BY_IMAGE) or _as_good_as(ours, theirs)):
             found.append(f"{key} is {_shown(theirs)}, and shall be {_shown(ours)}")
-    if want.digest is None and want.image != made.image:
+    if want.digest is None and want.image != made.image and "sha256:" not in made.image:
         found.append(f"image is {made.image}, and shall be {want.image}")
-    lacking = [] if want.network == "host" else [port for port in want.ports if port not in made.ports]
+    published = {_plain(port) for port in made.ports}
+    lacking = [] if want.network == "host" else [port for port in want.ports if _plain(port) not in published]
     found += [f"port {port.outside} does not lead to its port {port.inside}" for port in lacking]
-    lost = sorted(name for name, value in want.environment.items() if made.environment.get(name) != value)
-    found += [f"environment has another {name}" for name in lost]
+    others = sorted(name for name, value in want.environment.items() if made.environment.get(name, value) != value)
+    found += [f"environment has another {name}" for name in others]
     targets = {mount.target: mount for mount in made.mounts}
     found += [
         f"{mount.target} has {there.source if (there := targets.get(mount.target)) else 'nothing'}, "
@@ -273,6 +275,16 @@ def drifted(want: ContainerSpec, made: ContainerSpec) -> tuple[str, ...]:
 _COMPARED = ("memory", "cpus", "shm", "pids", "gpus", "network", "read_only", "capabilities", "user", "command",
     "entrypoint", "working")  # fmt: skip
 _BY_IMAGE = frozenset({"user", "command", "entrypoint", "working", "shm"})
+
+
+def _as_good_as(ours: object, theirs: object) -> bool:
+    """Whether two numbers differ by less than the engine keeps."""
+    return isinstance(ours, float) and isinstance(theirs, float) and abs(ours - theirs) < 1e-6
+
+
+def _plain(port: Port) -> Port:
+    """The port, with one word for every address, as the engine shows it."""
+    return replace(port, host="0.0.0.0") if port.host == "::" else port  # noqa: S104
 
 
 def _shown(value: object) -> str:
