@@ -26,7 +26,7 @@ from tests.support.fleets import corral_with
 
 MIB = 1024**2
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

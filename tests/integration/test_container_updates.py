@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from corral.domain.operations import OperationStatus
 from corral.errors import Conflict, ContainerUnhealthy, ModelNotFound, NotSupported
+from tests.docs.pages import ROOT
 from tests.support.docker import TINY, free_port, until
 from tests.support.fleets import corral_with, player, publish, registry_in
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
@@ -209,19 +214,66 @@ async def test_a_container_that_cannot_fetch_says_so_at_once(tmp_path, docker, t
             corral.inside.pull_order("coder", "tiny:1b")
 
 
-async def test_an_update_goes_on_after_a_kill(tmp_path, docker, registry):
-    """What a killed Corral left half done is brought to an end by the operation that the next one resumes."""
+async def test_room_that_was_made_for_nobody_is_taken_back(tmp_path, docker, registry):
+    """As it is when the process dies between making room and making the successor."""
     first = publish(docker, registry)
     entries = {"coder": {**player(f"{registry}/player:1"), "models": ["tiny:1b"]}}
     async with corral_with(tmp_path / "home", docker, entries) as corral:
         await corral.fleet.up()
     second = publish(docker, registry, "ENV EDITION=2")
-    docker.cli("pull", "--quiet", f"{registry}/player:1")
-    # As it is when the process dies between making room and making the successor.
     docker.cli("stop", "corral-coder")
     docker.cli("rename", "corral-coder", "corral-coder.before")
     async with corral_with(tmp_path / "home", docker, entries) as corral:
         operation = await corral.catalog.perform(corral.inside.update_order(models=False))
         assert operation.status is OperationStatus.COMPLETED, operation.error
-        until(lambda: running(docker) in (first, second))
         assert set(docker.seen()) == {"corral-coder"}
+        assert running(docker) == second
+        assert (await corral.fleet.status("coder")).previous == first
+
+
+UPDATER = """
+import asyncio, os, sys
+from pathlib import Path
+from corral.app import Corral
+from corral.config import load
+
+async def main():
+    corral = Corral(load(dict(os.environ), {}, Path(sys.argv[1])), env=dict(os.environ))
+    await corral.catalog.perform(corral.inside.update_order(models=False))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("mute", [False, True], ids=["forward", "back"])
+async def test_an_update_that_is_killed_is_brought_to_its_end_by_the_next(tmp_path, docker, registry, mute):
+    first = publish(docker, registry)
+    entries = {"coder": {**player(f"{registry}/player:1"), "models": ["tiny:1b"]}}
+    async with corral_with(tmp_path / "home", docker, entries) as corral:
+        await corral.fleet.up()
+    second = publish(docker, registry, f"ENV PLAYED_DELAY=4 {'PLAYED_MUTE=1' if mute else 'EDITION=2'}")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "DOCKER_"))}
+    env |= {"CORRAL_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-c", UPDATER, str(tmp_path / "home" / "corral.yaml")]
+    with subprocess.Popen(words, env=env) as process:
+        try:
+            until(lambda: {"corral-coder", "corral-coder.before"} <= set(docker.seen()), within=60)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    async with corral_with(tmp_path / "home", docker, entries) as corral:
+        operation = await corral.catalog.perform(corral.inside.update_order(models=False))
+        assert operation.attempts == 2, "it is the same operation that goes on"
+        assert set(docker.seen()) == {"corral-coder"}
+        standing = await corral.fleet.status("coder")
+        assert str(standing.state) == "healthy"
+        assert (await corral.inside.test("coder", "tiny:1b")).ok
+        rows = {row["status"]: row["version"] for row in await corral.fleet.versions("coder") if row["model"] is None}
+        if mute:
+            assert operation.status is OperationStatus.FAILED
+            assert "was undone: Its API answers, and 'tiny:1b' does not" in operation.error.message
+            assert (running(docker), rows["current"], rows["failed"]) == (first, first, second)
+        else:
+            assert operation.status is OperationStatus.COMPLETED
+            assert (running(docker), rows["current"], standing.previous) == (second, second, first)
+            await corral.inside.rollback("coder")
+            assert running(docker) == first

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -259,6 +260,7 @@ def main() -> None:
         sys.exit("Usage: ollama serve")
     daemon = Daemon()
     daemon.mute, daemon.spoils = bool(os.environ.get("PLAYED_MUTE")), int(os.environ.get("PLAYED_SPOILS", "0"))
+    time.sleep(float(os.environ.get("PLAYED_DELAY", "0")))  # as a server that has much to read
     for name in os.environ.get("PLAYED_MODELS", "").split():
         daemon.add(name, ["completion"])
     print(f"models in {os.environ['OLLAMA_MODELS']}", file=sys.stderr, flush=True)
