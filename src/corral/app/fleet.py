@@ -185,7 +185,7 @@ class Fleet(Sight):
             return
         if standing.state.active:
             raise ContainerUnhealthy(
-                f"Container {name!r} does not have {model!r} yet.", f"Fetch it: corral containers pull {name} {model}"
+                f"Container {name!r} does not have {model!r} yet.", f"Fetch it: corral containers models pull {name} {model}"
             )
         later = 1.0 if standing.state in (ContainerState.STARTING, ContainerState.WAITING) else None
         raise ContainerUnhealthy(
