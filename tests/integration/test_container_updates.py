@@ -145,6 +145,18 @@ async def test_an_image_that_cannot_be_fetched_changes_nothing(tmp_path, docker)
             await corral.inside.rollback("coder")
 
 
+async def test_an_image_that_no_registry_has_is_left_alone(tmp_path, docker, registry):
+    docker.cli("tag", docker.image(TINY), f"{registry}/made-here:1")
+    port = free_port()
+    entry = {"network": "host", "kind": "openai", "image": f"{registry}/made-here:1", "port": port}
+    entry |= {"command": ["serve", str(port), "127.0.0.1"]}
+    async with corral_with(tmp_path / "home", docker, {"coder": entry}) as corral:
+        await corral.fleet.up()
+        (done,) = await corral.inside.update()
+        assert done.outcome == "skipped"
+        assert "made-here" in done.reason
+
+
 async def test_models_are_fetched_tried_and_removed(tmp_path, docker, player_image):
     async with corral_with(tmp_path / "home", docker, {"coder": player(models="")}) as corral:
         await corral.fleet.up()

@@ -91,7 +91,9 @@ class Rollout:
                 pulled = await engine.pull(spec.image, report)
             except DockerUnavailable:
                 raise
-            except (ContainerError, ImageNotFound) as error:
+            except ImageNotFound as error:  # it may have been made here
+                return Renewed(name, None, SKIPPED, old.image_id, old.image_id, error.message)
+            except ContainerError as error:
                 return Renewed(name, None, FAILED, old.image_id, old.image_id, error.message)
             if pulled.id == old.image_id:
                 return await self._confirm(want, old, report)
