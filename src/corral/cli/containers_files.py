@@ -12,7 +12,7 @@ from corral.cli.output import FAILED, Output, size_text
 from corral.errors import Conflict, NoPermission
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, Sequence, Sized
 
     from corral.fleet.compose import Imported
 
@@ -55,12 +55,15 @@ def take_over(
         Path | None, typer.Argument(metavar="[FILE]", help="The compose file, or its folder. Default: the one here.")
     ] = None,
     yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
+    migrate: Annotated[
+        bool, flag("--migrate", help="Take over the containers, too, that compose has started.")
+    ] = False,
 ) -> None:
     """Take over the model servers of a compose file: the same as corral import docker-compose.
 
     The plan is shown first, with all that is not taken over. For example: corral containers import docker-compose.yml
     """
-    import_compose(given, file, yes=yes)
+    import_compose(given, file, yes=yes, migrate=migrate)
 
 
 @command
@@ -89,14 +92,16 @@ def export(
     output.result({"compose": text, "file": file}, lambda: output.say(f"Written to {file}."), [file])
 
 
-def import_compose(given: Invocation, file: Path | None, *, yes: bool) -> None:
-    """Show what a compose file becomes, ask, and write it into corral.yaml.
+def import_compose(given: Invocation, file: Path | None, *, yes: bool, migrate: bool) -> None:
+    """Show what a compose file becomes, ask, and write it into corral.yaml; then take over the containers it has.
 
     Raises:
         ConfigError: there is no such file, it is none, or corral.yaml cannot be added to.
+        CorralError: a container could not be taken over; it is as it was.
     """
     import os
 
+    from corral.cli import containers_migration as migration
     from corral.fleet.compose import plan_compose
 
     given.here_only("import")
@@ -105,26 +110,36 @@ def import_compose(given: Invocation, file: Path | None, *, yes: bool) -> None:
     found = plan_compose((file or Path()).expanduser(), env)
     fresh = {name: dict(entry) for name, entry in found.entries.items() if name not in settings.containers}
     taken = sorted(name for name in found.entries if name in settings.containers)
+    there = migration.existing(given, found) if found.entries else []
     _tell(output, found, fresh, taken)
+    migration.tell(output, there)
     data: dict[str, Any] = {
         "event": "plan",
         "project": found.project,
         "containers": fresh,
         "configured": taken,
         "unsupported": [asdict(one) for one in found.unsupported],
+        "existing": migration.described(there),
         "file": None,
     }
-    if not fresh:
+    if not fresh and not there:
         output.result(data, lambda: output.say("There is nothing to import."))
         return
-    if not yes and not output.ask(f"Import {_count(fresh)}?"):
-        output.note("Nothing was imported.")
-        raise typer.Exit(FAILED)
-    from corral.cli.configuring import add_models
+    if fresh:
+        if not yes and not output.ask(f"Import {_count(fresh)}?"):
+            output.note("Nothing was imported.")
+            raise typer.Exit(FAILED)
+        from corral.cli.configuring import add_models
 
-    data["file"] = add_models(settings, {}, None, {"containers": fresh})
-    output.note(f"{_count(fresh)} written to {data['file']}.")
-    output.result(data, lambda: output.say("Bring them up: corral containers up"), sorted(fresh))
+        data["file"] = add_models(settings, {}, None, {"containers": fresh})
+        output.note(f"{_count(fresh)} written to {data['file']}.")
+    output.result(data, lambda: None, sorted(fresh))
+    if there and (migrate or (not yes and output.ask(f"Take over {_count(there)} of compose's now?"))):
+        migration.migrate(given, there)
+    elif there:
+        output.note("Compose's containers go on as they are. Take them over: the same with --migrate")
+    else:
+        output.note("Bring them up: corral containers up")
 
 
 def _tell(output: Output, found: "Imported", fresh: "Mapping[str, Any]", taken: "Sequence[str]") -> None:
@@ -150,7 +165,7 @@ def _about(entry: "Mapping[str, Any]") -> str:
     return ", ".join(fact for fact in facts if fact)
 
 
-def _count(entries: "Mapping[str, Any]") -> str:
+def _count(entries: "Sized") -> str:
     return "1 container" if len(entries) == 1 else f"{len(entries)} containers"
 
 

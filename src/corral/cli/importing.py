@@ -39,6 +39,9 @@ def import_models(
         typer.Argument(metavar="[PLACE]", help="Ollama's folder of models, or the file of the others."),
     ] = None,
     yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
+    migrate: Annotated[
+        bool, flag("--migrate", help="docker-compose: take over the containers, too, that it has started.")
+    ] = False,
 ) -> None:
     """Take over models of Ollama, llama-swap, LiteLLM, Docker Compose, ….
 
@@ -48,7 +51,7 @@ def import_models(
     if what == "docker-compose":
         from corral.cli.containers_files import import_compose
 
-        import_compose(invocation, place, yes=yes)
+        import_compose(invocation, place, yes=yes, migrate=migrate)
         return
     output = invocation.output
     plan = _plan(invocation, what, place)
