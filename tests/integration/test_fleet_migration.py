@@ -42,7 +42,7 @@ class Project:
         return port
 
     def take_over(self, *more: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        volumes = {name: {} for name, service in self.services.items() if service["volumes"]}
+        volumes: dict[str, Any] = {name: {} for name, service in self.services.items() if service["volumes"]}
         whole = {"name": "stack", "services": self.services, "volumes": volumes}
         (self.folder / "compose.yaml").write_text(yaml.safe_dump(whole))
         return self.yard.run("import", "docker-compose", str(self.folder), "--yes", *more, code=code)

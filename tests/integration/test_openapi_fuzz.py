@@ -31,11 +31,14 @@ models:
 routes:
   both: {models: [robot, spare]}
 sources: {retries: 1, stall_timeout: 1s}
+docker: {host: "unix:///no/such/docker.sock"}
+containers:
+  coder: {image: "model-server:1", port: 18080}
 """
 KEY = "the-servers-own-key"
 NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
 EXAMPLES = 12
-ENDLESS = frozenset(("GET /api/v1/runtime/events",))
+ENDLESS = frozenset(("GET /api/v1/runtime/events", "GET /api/v1/containers/events"))
 """Events come for as long as somebody listens."""
 SLOW = frozenset(("GET /api/v1/runtime/fit", "GET /api/v1/models/search", "GET /api/v1/models/providers"))
 """They ask sources, which takes its time where none is there."""
