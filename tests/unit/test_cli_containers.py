@@ -198,6 +198,12 @@ def test_figures_fit_the_terminal(width: int) -> None:
     assert "writer: not running" in lines[-1]
 
 
+def test_what_is_known_of_no_container_has_no_column() -> None:
+    invocation, stdout, _ = given()
+    containers_live._show(invocation.output, [figures(cpu=0.1, memory=5_000_000, pids=3)], [])
+    assert stdout.getvalue().splitlines()[0].split() == ["NAME", "CPU", "MEMORY", "PIDS"]
+
+
 class Player:
     """Hands over what it is told to say: what a server or an engine would answer."""
 

@@ -59,6 +59,9 @@ def test_an_event_is_a_line() -> None:
     assert _brief(decided) == []
     assert said({"type": "snapshot", "models": [{"name": "m", "state": "ready"}]})[0].endswith("in memory: m\n")
     assert said({"type": "snapshot"})[0].endswith("in memory: nothing\n")
+    happened = {"type": "container_event", "at": 0.0, "name": "coder", "what": "die", "before": "healthy"}
+    shown = said({**happened, "after": "exited", "reason": "it ended with code 1"})[0]
+    assert shown.endswith("  container coder die (healthy → exited): it ended with code 1\n")
     assert "7 events went lost" in said({"type": "lost", "count": 7})[1]
     assert said({"type": "sample"}) == ("", "")
 

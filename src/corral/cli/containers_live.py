@@ -172,7 +172,7 @@ def _screen(output: Output, latest: Mapping[str, Found]) -> Iterator[Draw]:
 
     def draw() -> None:
         console.width = output.width(output.stdout) or console.width
-        shown = output.lines(_columns(), [_row(row) for row in rows()])
+        shown = output.lines(*_figures(rows()))
         room = max(console.height - _HEAD, 3)
         if len(shown) > room:
             shown = [*shown[: room - 1], f"… and {len(shown) - room + 1} more: name those that you want to see"]
@@ -185,11 +185,22 @@ def _screen(output: Output, latest: Mapping[str, Found]) -> Iterator[Draw]:
 
 def _show(output: Output, rows: Sequence[Mapping[str, Any]], idle: Sequence[str]) -> None:
     if rows:
-        output.table(_columns(), [_row(row) for row in rows])
+        output.table(*_figures(rows))
     elif not idle:
         output.say("No container runs. Bring them up: corral containers up")
     if idle:
         output.say(f"{', '.join(idle)}: not running", "dim")
+
+
+def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Column], list[list[object]]]:
+    """The table's columns and rows, without those that are known of none, such as a GPU's where there is none."""
+    columns, shown = _columns(), [_row(row) for row in rows]
+    kept = [
+        index
+        for index, column in enumerate(columns)
+        if not column.spare or any(str(row[index]) != "-" for row in shown)
+    ]
+    return [columns[index] for index in kept], [[row[index] for index in kept] for row in shown]
 
 
 def _columns() -> list[Column]:

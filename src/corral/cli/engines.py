@@ -234,6 +234,10 @@ def _tell(invocation: Invocation, event: Mapping[str, Any]) -> None:
     elif kind == "decision":
         for_whom = f" for {event['room_for']}" if event.get("room_for") else ""
         output.say(f"{at}  decided: {event.get('effect')} {event.get('model')}{for_whom}: {event.get('reason')}", "dim")
+    elif kind == "container_event":
+        states = " → ".join(str(event[key]) for key in ("before", "after") if event.get(key))
+        why = f": {event['reason']}" if event.get("reason") else ""
+        output.say(f"{at}  container {event.get('name')} {event.get('what')} ({states or 'unknown'}){why}")
     elif kind == "lost":
         output.warn(f"{event.get('count')} events went lost: they came faster than they were read.")
 

@@ -148,7 +148,7 @@ class Rollout:
                 await self._reconciler.well(name)
             await self._reconciler.mend(everything)
         raise ContainerError(
-            f"An earlier change of container {name!r} has not come to an end.", f"See: corral containers ps {name}"
+            f"An earlier change of container {name!r} has not come to an end.", f"See: corral containers status {name}"
         )
 
     async def _confirm(self, want: Wanted, old: Seen, report: Report) -> Renewed:
