@@ -163,7 +163,9 @@ class Inside:
             await self._asker(name)
             done = await self._editions.back(want, _require_name(model))
         if done.outcome in BROKEN:
-            raise ContainerUnhealthy(f"{name!r} was not put back: {done.reason}", f"See: corral containers status {name}")
+            raise ContainerUnhealthy(
+                f"{name!r} was not put back: {done.reason}", f"See: corral containers status {name}"
+            )
         await fleet.health(name)
         return await fleet.status(name)
 
