@@ -130,7 +130,7 @@ def test_ports_are_texts_as_yaml_1_2_has_them() -> None:
         ("['v1:/m']", {"stack_v1": "/m"}),
         ("['v1:/m:ro']", {"stack_v1": "/m:ro"}),
         ("['./w:/m', '../x:/n:rw']", {"/srv/stack/w": "/m", "/srv/x": "/n"}),
-        ("['~/.ollama:/root/.ollama']", {"/home/me/.ollama": "/root/.ollama"}),
+        ("['~/.ollama:/root/.ollama']", {"/people/me/.ollama": "/root/.ollama"}),
         ("['/srv/m:/m']", {"/srv/m": "/m"}),
         ("[{type: volume, source: v1, target: /m, read_only: true}]", {"stack_v1": "/m:ro"}),
         ("[{type: bind, source: w, target: /m, bind: {create_host_path: true}}]", {"/srv/stack/w": "/m"}),
@@ -139,7 +139,7 @@ def test_ports_are_texts_as_yaml_1_2_has_them() -> None:
 )
 def test_volumes(volumes: str, becomes: dict[str, str]) -> None:
     rest = "volumes: {v1: , ext: {external: true}, old: {external: {name: older}}, own: {name: mine, driver: local}}\n"
-    assert one(f"volumes: {volumes}", rest=rest, env={"HOME": "/home/me"})["volumes"] == becomes
+    assert one(f"volumes: {volumes}", rest=rest, env={"HOME": "/people/me"})["volumes"] == becomes
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_images_that_are_some(image: str) -> None:
 def test_folders() -> None:
     assert one(volumes={"./w": "/models"}).spec.mounts == (Mount("/srv/corral/w", "/models"),)
     assert one(volumes={"../w": "/models/"}).spec.mounts == (Mount("/srv/w", "/models"),)
-    assert one({"HOME": "/home/me"}, volumes={"~/w": "/models"}).spec.mounts == (Mount("/home/me/w", "/models"),)
+    assert one({"HOME": "/people/me"}, volumes={"~/w": "/models"}).spec.mounts == (Mount("/people/me/w", "/models"),)
     assert "no HOME" in refused(volumes={"~/w": "/models"})
     assert "Write ./w/x" in refused(volumes={"w/x": "/models"})
     assert "'z' after its place" in refused(volumes={"w1": "/models:z"})
@@ -283,7 +283,7 @@ def test_folders() -> None:
             "/var/lib",
             "/var/lib/docker/volumes",
         ),
-        *("/srv/../etc", "//etc", "/home/../"),
+        *("/srv/../etc", "//etc", "/srv/../"),
     ],
 )
 def test_folders_that_are_refused(source: str) -> None:
@@ -295,7 +295,7 @@ def test_the_engines_own_places_are_refused() -> None:
     assert refuse_mount("/data/docker") is None
     for source in ("/data/docker", "/data", "/data/docker/volumes"):
         assert refuse_mount(source, ["/data/docker"]) is not None
-    for source in ("/srv/models", "/home/me/.ollama", "/var/lib/models", "/data2"):
+    for source in ("/srv/models", "/people/me/.ollama", "/var/lib/models", "/data2"):
         assert refuse_mount(source, ["/data/docker"]) is None
 
 

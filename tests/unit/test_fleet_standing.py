@@ -674,3 +674,66 @@ def happen_to_what_runs(yard: Yard, seen: Seen, step: str) -> None:
         yard.run()
         for what in ("die", "stop", "start"):
             yard.tell(what, exitCode="143")
+
+
+def test_what_cannot_even_be_started_once_is_a_crash_loop_in_the_end() -> None:
+    yard = Yard()
+    yard.seen = Seen("1" * 64, "corral-qwen", "x", created_only=True, error="no such device: gpu")
+    for _ in range(5):
+        assert dos(yard.after(60.0)) == [Do.START]
+        yard.past = standing.began(yard.past, Do.START, yard.now)
+        yard.past = standing.failed(yard.past, WATCH, "no such device: gpu", yard.now)
+    found = yard.after(60.0)
+    assert (found.state, found.effects) == (State.CRASH_LOOP, ())
+    assert "no such device" in found.reason
+
+
+def test_a_crash_loop_that_cannot_be_stopped_is_tried_again_later() -> None:
+    yard = up(replace(WATCH, crashes=1))
+    for _ in range(3):
+        found = yard.check(ok=False)
+    assert (found.state, dos(found)) == (State.CRASH_LOOP, [Do.STOP])
+    yard.past = standing.began(yard.past, Do.STOP, yard.now)
+    yard.past = standing.failed(yard.past, yard.watch, "the engine did not answer", yard.now)
+    found = yard.after(59.0)
+    assert (found.state, found.effects, found.wake) == (State.CRASH_LOOP, (), yard.now + 1.0)
+    assert not yard.check(ok=False).effects
+    assert dos(yard.after(1.0)) == [Do.STOP]
+    assert yard.check().state is State.HEALTHY, "it came back by itself"
+
+
+def test_out_of_memory_without_a_limit_is_the_machines() -> None:
+    yard = up()
+    assert yard.wanted is not None
+    yard.wanted = replace(yard.wanted, spec=replace(SPEC, memory=None))
+    yard.end(137, oom=True)
+    assert "the machine had no memory left" in yard.tell("die", exitCode="137").reason
+
+
+def test_a_restart_that_is_due_is_not_put_off_by_further_checks() -> None:
+    yard = up()
+    yard.end(1)
+    yard.tell("die", exitCode="1")
+    yard.after(1.0)
+    yard.carry_out(Do.START)
+    yard.check()
+    for _ in range(3):
+        found = yard.check(ok=False)
+    assert (found.state, found.effects) == (State.UNHEALTHY, ())
+    assert found.wake == yard.now + 2.0
+    yard.now += 1.0
+    assert (yard.check(ok=False).state, yard.past.pauses) == (State.UNHEALTHY, 2)
+    assert dos(yard.after(1.0)) == [Do.RESTART]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, "it ended"),
+        (125, "the Docker engine could not run it (exit code 125)"),
+        (140, "signal 12 (exit code 140)"),
+        (135, "SIGBUS: it lost a file or memory that it had mapped (exit code 135)"),
+    ],
+)
+def test_exit_codes_in_words(code: int | None, words: str) -> None:
+    assert standing.ended(code) == words
