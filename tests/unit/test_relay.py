@@ -186,6 +186,13 @@ class Quick:
     def __init__(self):
         self.pushed = []
         self.slow = False
+        self.begun = None
+
+    def begin(self, status, headers, data):
+        if self.begun is None:
+            return False
+        self.begun.append((status, dict(headers)[b"content-type"], data))
+        return True
 
     def push(self, data):
         self.pushed.append(data)
@@ -239,6 +246,26 @@ async def test_an_event_is_sent_in_the_turn_in_which_it_comes():
 
     assert bodies(wire) == [event(0), b""]
     assert (outcome.error, outcome.chunks, outcome.bytes) == (None, 3, 3 * len(event(0)))
+
+
+async def test_the_head_goes_out_with_the_first_event_at_once_where_that_can_be():
+    wire, quick = Wire(), Quick()
+    quick.begun = []
+    response = Response(Upstream())
+    response.status, response.headers = 200, [(b"content-type", b"text/event-stream")]
+    going = asyncio.create_task(relay(response, wire.send, lambda _: b"", onlooker=Picky(Meter()), quick=quick))
+    await settle()
+    response.take(event(0))
+    response.wake()
+    await settle()
+    response.take(event(1))
+    response.end(None)
+    outcome = await going
+
+    assert quick.begun == [(200, b"text/event-stream", event(0))]
+    assert quick.pushed == [event(1)]
+    assert wire.sent == [{"type": "http.response.body", "body": b""}]
+    assert (outcome.chunks, outcome.bytes) == (2, 2 * len(event(0)))
 
 
 async def test_a_slow_client_gets_what_comes_by_messages_until_it_is_quick_again():

@@ -173,6 +173,23 @@ class Direct:
         It does what ASGI's two messages would have done, for names in lower case and values that hold no line break,
         which whoever calls has seen to.
         """
+        if not self._start(status, headers, b"\r\n%b" % body):
+            return False
+        cycle = self._cycle
+        cycle.response_complete = True
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], data: bytes) -> bool:
+        """As `send`, with the first piece of a stream, which is not empty. More goes by `push`, or by messages."""
+        if not self._start(status, headers, b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(data), data)):
+            return False
+        self._cycle.chunked_encoding = True
+        return True
+
+    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]], rest: bytes) -> bool:
+        """Write a head and what follows it at once; False, and nothing is written, where the usual way must do more."""
         cycle = self._cycle
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
             return False
@@ -183,13 +200,11 @@ class Direct:
             pieces += (name, b": ", value, b"\r\n")
         for name, value in headers:
             pieces += (name, b": ", value, b"\r\n")
-        pieces += (b"\r\n", body)
-        cycle.response_started = cycle.response_complete = True
+        pieces.append(rest)
+        cycle.response_started = True
         cycle.waiting_for_100_continue = False
         joining: Any = cycle.transport
         joining.bare.write(b"".join(pieces))
-        cycle.message_event.set()
-        cycle.on_response()
         return True
 
     def push(self, data: bytes) -> bool:

@@ -114,6 +114,10 @@ class Quick(Protocol):
         """Send a whole response, its names in lower case; False, and nothing is sent, where it cannot."""
         ...
 
+    def begin(self, status: int, headers: Sequence[Header], data: bytes) -> bool:
+        """Begin a stream, likewise; `data` is its first piece, and is not empty."""
+        ...
+
     def push(self, data: bytes) -> bool:
         """Send a piece of a stream; False when the client is slow, so that the next is to be sent by a message."""
         ...
@@ -342,7 +346,7 @@ class _Events:
     async def carry(self, start: Message) -> bytes:
         """Send events as they come, and return what is left at the end; `first_byte_at` says whether any was sent."""
         response, splitter, onlooker, outcome = self.response, self.splitter, self.onlooker, self.outcome
-        begun = False
+        begun = sent = False
         async for chunk in response:
             ready = splitter.feed(chunk)
             if not ready:
@@ -351,10 +355,14 @@ class _Events:
             if not begun:
                 begun = True
                 outcome.first_byte_at = time.perf_counter()
-                await self.send(start)
+                sent = self._begin(start, ready)
+                if not sent:
+                    await self.send(start)
             outcome.bytes += len(ready)
             outcome.chunks += 1
-            if ready:
+            if sent:
+                sent = False
+            elif ready:
                 await self.send({"type": "http.response.body", "body": ready, "more_body": True})
             if self._quick is not None and self._quick.framed and isinstance(response, Response):
                 await response.pour(self._push)
@@ -362,6 +370,10 @@ class _Events:
                     raise self._failure
         rest = splitter.flush()
         return onlooker.passing(rest, first=not begun) if rest else b""
+
+    def _begin(self, start: Message, ready: bytes) -> bool:
+        """Whether the head has been sent at once, with the first events."""
+        return self._quick is not None and bool(ready) and self._quick.begin(start["status"], start["headers"], ready)
 
     def _push(self, chunk: bytes) -> bool:
         """Send what has just come; False where that must not go on."""
