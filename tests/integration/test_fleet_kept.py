@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from corral.domain.containers import ContainerState as State
 from corral.errors import ContainerUnhealthy
-from tests.support.docker import TINY, Engine
+from tests.support.docker import TINY, Engine, free_port
 from tests.support.kept import Place, reach, states, tiny, truth
 
 pytestmark = pytest.mark.timeout(120)
@@ -132,6 +134,43 @@ async def test_an_event_is_in_the_database_soon(place: Place, capsys: pytest.Cap
     with capsys.disabled():
         print(f"\nfrom the container's end to its row: {took * 1000:.0f} ms")
     assert took < 5
+
+
+async def test_a_database_that_is_locked_holds_up_nothing(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral(keep=True) as corral:
+        fleet = corral.fleet
+        first = await reach(fleet, "one", State.HEALTHY)
+        async with asyncio.timeout(20):
+            while fleet.works.rows.waiting:
+                await asyncio.sleep(0.02)
+        with closing(sqlite3.connect(place.folder / ".corral" / "corral.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await place.by_hand("kill", "corral-one")
+            again = await reach(fleet, "one", State.HEALTHY, when=lambda now: now.started_at != first.started_at)
+            assert fleet.works.rows.waiting
+            other.execute("ROLLBACK")
+        async with asyncio.timeout(30):
+            while (await fleet.works.rows.load())["one"].started_at != again.started_at:
+                await asyncio.sleep(0.05)
+        assert {"kill", "die", "started"} <= {line.what for line in await fleet.history("one")}
+
+
+async def test_what_is_waited_for_ends_when_the_configuration_says_otherwise(place: Place) -> None:
+    port = free_port()
+    place.write({"one": tiny(port=port)})
+    async with place.corral(keep=True) as corral:
+        first = await reach(corral.fleet, "one", State.HEALTHY)
+        place.write({"one": tiny("wait", port=port)})  # it will never answer
+        await corral.reloading.reload()
+        await reach(corral.fleet, "one", State.STARTING, State.HEALTHY, when=lambda now: now.id != first.id)
+        place.write({"one": tiny(port=port)})
+        await corral.reloading.reload()
+        async with asyncio.timeout(60):
+            while set(place.docker.seen()) != {"corral-one"}:
+                await asyncio.sleep(0.1)
+        last = await reach(corral.fleet, "one", State.HEALTHY)
+        assert not last.drift
 
 
 async def test_a_request_for_a_model_of_a_container_that_is_down_is_told_why(place: Place) -> None:

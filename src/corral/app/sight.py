@@ -115,13 +115,18 @@ class Sight:
         Raises:
             ContainerNotFound: it is neither configured nor an orphan; names the nearest.
         """
-        await self.works.current()
+        works = self.works
+        if works.keeper.running or name not in self.all_wanted():
+            await works.current()
         self._check(name)
-        if not self.works.keeper.connected:
-            with suppress(DockerUnavailable):
-                await self.works.reconciler.look(name)
-                await self.works.prober.check(name)
-            await self.works.written()
+        if not works.keeper.running:
+            await works.ready()
+            try:
+                await works.reconciler.look(name)
+                await works.prober.check(name)
+            except DockerUnavailable as error:
+                works.observer.unreachable(error.message.rstrip("."))
+            await works.written()
         standing = self.works.observer.known[name].standing
         return await self._explained(name, standing) if standing.drift and standing.state.up else standing
 

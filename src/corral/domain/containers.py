@@ -158,7 +158,11 @@ class ContainerSpec:
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change when anything here does. Secrets cannot be read from it."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        # Each look at each container needs it: `asdict`, which copies everything, would be most of that look.
+        told = {name: getattr(self, name) for name in self.__slots__}
+        told["ports"] = [(port.inside, port.outside, port.host) for port in self.ports]
+        told["mounts"] = [(mount.source, mount.target, mount.read_only) for mount in self.mounts]
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"), default=dict)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def labelled(self, yard: str) -> dict[str, str]:

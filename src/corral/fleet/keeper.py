@@ -295,16 +295,23 @@ class Keeper:
     # The whole
 
     async def _reconciling(self, everything: Sequence[Seen]) -> None:
-        """Make everything what it shall be: now, and each time the configuration has changed."""
+        """Make everything what it shall be: now, and each time the configuration has changed, whatever was begun."""
         while True:
             self._renewed.clear()
+            work = asyncio.ensure_future(self._reconcile(everything))
+            renewed = asyncio.ensure_future(self._renewed.wait())
             try:
-                await self._reconcile(everything)
+                await asyncio.wait({work, renewed}, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    work.result()
+                    await renewed
             except DockerUnavailable:
                 return  # the events end too, and it is done again after the next connection
             except CorralError as error:
                 _log.warning("containers are not all as they shall be: %s", error)
-            await self._renewed.wait()
+                await renewed
+            finally:
+                await _end([work, renewed])
             everything = await self._parts.reconciler.survey()
 
     async def _reconcile(self, everything: Sequence[Seen]) -> None:

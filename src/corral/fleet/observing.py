@@ -172,8 +172,12 @@ class Observer:
     def wish(self, name: str, up: bool) -> None:
         """Somebody says whether it shall run."""
         known = self._of(name)
-        known.past = standing.wish(known.past, up, self._clock.wall())
-        self.observe(name)
+        before, want = known.past, self._wanted().get(name)
+        after = standing.wish(before, up, self._clock.wall())
+        as_it_was = replace(after, wish=before.wish, wished_at=before.wished_at, wish_before=before.wish_before)
+        if as_it_was != before or standing.shall_run(want, after) is not standing.shall_run(want, before):
+            known.past = after
+            self.observe(name)
 
     def note(self, name: str, *, previous: str | None) -> None:
         """The image that its last update replaced."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from corral.domain.containers import Planned, Step
+from corral.domain.containers import YARD_LABEL, Planned, Step
 from corral.domain.ports import Progress, Report, silent
 from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy, CorralError, DockerUnavailable
 from corral.fleet import images
@@ -288,6 +288,9 @@ class Reconciler:
         async with self._doing(name, Do.STOP):
             await self._stop(which, self._grace(name))
             await self._engine().remove(which, force=True)
+            for aside in self._observer.everything:
+                if own and is_aside(aside) and aside.name == name and aside.yard == await self._observer.rows.yard():
+                    await self._engine().remove(aside.id, force=True)
             self._observer.done(name, "removed", reason)
         if own:
             self._observer.observe(name, seen=None)
@@ -307,7 +310,7 @@ class Reconciler:
         engine, was_well = self._engine(), known.standing.state.active
         async with self._doing(name, Do.RECREATE):
             image = await images.present(self._engine(), spec, pull=how.pull, report=how.report)
-            await self._step_aside(old, spec)
+            old = await self._step_aside(old, spec, was_well)
             try:
                 made = await engine.create(spec, await self._observer.rows.yard())
                 if self._shall_run(name):
@@ -431,11 +434,18 @@ class Reconciler:
             self._observer.done(name, "interrupted", str(do))
             raise
 
-    async def _step_aside(self, old: Seen, spec: ContainerSpec) -> None:
-        engine = self._engine()
-        await engine.remove(f"{spec.container}{ASIDE}", force=True)
+    async def _step_aside(self, old: Seen, spec: ContainerSpec, was_well: bool) -> Seen:
+        """Make room; who is brought back if need be: one that was never well has its own predecessor for that."""
+        engine, name = self._engine(), f"{spec.container}{ASIDE}"
+        with suppress(ContainerNotFound):
+            before = await engine.inspect(name)
+            if not was_well and before.labels.get(YARD_LABEL) == old.yard and before.name == old.name:
+                await engine.remove(old.id, force=True)
+                return replace(before, container=spec.container, running=True)
+        await engine.remove(name, force=True)
         await self._stop(old.id, spec.stop_grace)
-        await engine.rename(old.id, f"{spec.container}{ASIDE}")
+        await engine.rename(old.id, name)
+        return old
 
     async def _undo(self, name: str, old: Seen, spec: ContainerSpec, error: CorralError) -> None:
         """Bring the old container back."""
