@@ -245,15 +245,18 @@ def _packages(folder: Path) -> Layer:
 def _closure(name: str) -> dict[str, metadata.Distribution]:
     """A distribution and all that it needs, by canonical name."""
     found: dict[str, metadata.Distribution] = {}
-    waiting = [name]
+    done: set[tuple[str, str]] = set()
+    waiting = [(name, "")]
     while waiting:
-        name = waiting.pop()
+        name, extra = waiting.pop()
         key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in found:
+        if (key, extra) in done:
             continue
+        done.add((key, extra))
         found[key] = metadata.distribution(name)
-        needed = [Requirement(text) for text in found[key].requires or ()]
-        waiting += [each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+        for each in map(Requirement, found[key].requires or ()):
+            if each.marker is None or each.marker.evaluate({"extra": extra}):
+                waiting += [(each.name, one) for one in ("", *each.extras)]
     return found
 
 
