@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from corral.cli.tui.app import PANES, Menu
 from corral.cli.tui.dialogs import Ask, Choose, Confirm, Page
 from corral.cli.tui.frame import Finder, Hints
 from corral.cli.tui.link import Link
-from corral.cli.tui.listing import Listing
 from corral.cli.tui.panes.chat import Chat
 from corral.cli.tui.panes.logs import Logs
 from corral.cli.tui.tape import Sheet, Tape
-from corral.cli.tui.yard import Connection
+from tests.support.menu import Lateness, Seat, invited, seated
 from tests.support.models import gguf
 from tests.support.origin import Origin, Reply, ThreadedOrigin
 from tests.support.servers import Server, corral_server
 
-PATIENCE = 30.0
 CONFIG = """
 models:
   parrot: {runtime: fake, options: {reply: "one two three"}}
@@ -51,63 +48,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, web: ThreadedOrigin) -> Ite
     env = {"CORRAL_SOURCES_ALLOW_PRIVATE": web.origin.host}
     with corral_server(tmp_path_factory.mktemp("menu"), CONFIG, env=env) as running:
         yield running
-
-
-class Seat:
-    """Somebody who sits before the menu."""
-
-    def __init__(self, menu: Menu, pilot: Any) -> None:
-        self.menu = menu
-        self.pilot = pilot
-
-    async def until(self, so: Callable[[], bool], what: str = "") -> None:
-        """Wait until it is so."""
-        deadline = time.monotonic() + PATIENCE
-        while not so():
-            assert time.monotonic() < deadline, f"{what}\n{self.text}\n{self.menu.notice.said}"
-            await self.pilot.pause(0.02)
-
-    async def sees(self, *texts: str) -> None:
-        """Wait until these are on the screen."""
-        await self.until(lambda: all(text in self.text for text in texts), f"not seen: {texts}")
-
-    async def told(self, text: str) -> None:
-        """Wait until the line for messages has it."""
-        await self.until(lambda: text in self.menu.notice.said, f"not told: {text}")
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
-
-    async def type(self, text: str) -> None:
-        await self.pilot.press(*("space" if letter == " " else letter for letter in text))
-
-    @property
-    def text(self) -> str:
-        """What the screen shows, line by line."""
-        screen = self.menu.screen
-        strips = screen._compositor.render_strips()
-        return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
-
-    def listing(self) -> Listing:
-        return self.menu.pane.query(Listing).first()
-
-
-def invited(server: Server) -> Invocation:
-    return Invocation(Output(), home=server.home, env=dict(server.env))
-
-
-@asynccontextmanager
-async def seated(
-    server: Server, size: tuple[int, int] = (80, 24), *, connected: bool = True, theme: str = "dark"
-) -> AsyncIterator[Seat]:
-    menu = Menu(invited(server), theme)
-    async with menu.run_test(size=size) as pilot:
-        seat = Seat(menu, pilot)
-        if connected:
-            await seat.until(lambda: menu.yard.connection is Connection.CONNECTED)
-            await seat.sees("parrot")
-        yield seat
 
 
 async def test_the_models_are_there_with_their_states(server: Server) -> None:
@@ -385,26 +325,6 @@ async def flood(pieces: list[bytes], every: float) -> AsyncIterator[bytes]:
     for number, piece in enumerate(pieces):
         yield piece
         await asyncio.sleep(max(0.0, began + number * every - time.monotonic()))
-
-
-class Lateness:
-    """How long the loop is busy between two looks at it, in its own processor time: so long a key would wait.
-
-    Whatever else the machine does meanwhile does not count.
-    """
-
-    def __init__(self) -> None:
-        self.worst = 0.0
-        self._spent = time.thread_time()
-        self._look()
-
-    def _look(self) -> None:
-        now = time.thread_time()
-        self.worst, self._spent = max(self.worst, now - self._spent), now
-        self._handle = asyncio.get_running_loop().call_later(0.01, self._look)
-
-    def end(self) -> None:
-        self._handle.cancel()
 
 
 async def test_five_thousand_lines_a_second_do_not_freeze_it(server: Server) -> None:

@@ -11,7 +11,7 @@ def operation(identifier: str, status: OperationStatus = OperationStatus.IN_PROG
 
 
 def container(name: str, **more: object) -> dict[str, object]:
-    standing = {"name": name, "state": "healthy", "started_at": 5.0, "wanted": True, **more}
+    standing = {"name": name, "state": "healthy", "uptime": 5.0, "wanted": True, **more}
     return {"type": "container", "container": standing}
 
 
@@ -93,7 +93,7 @@ def test_containers_come_change_and_go() -> None:
 
     yard.set_usage_of("a", {"cpu": 0.5, "memory": 10})
     assert yard.trail("a/cpu").last == 0.5
-    yard.take(container("a", state="stopped", started_at=None))
+    yard.take(container("a", state="stopped", uptime=None))
     assert yard.trail("a/cpu").last is None
 
     assert yard.take(container("a", state="absent", wanted=False)) == {"containers"}

@@ -7,7 +7,7 @@ shows has changed.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from corral.cli.invocation import Invocation
     from corral.cli.tui.link import Link
     from corral.domain.operations import Operation
+
+    T = TypeVar("T")
+    Doing = Callable[[], Coroutine[Any, Any, T]]
 
 PANES: tuple[type[Pane], ...] = (Models, Queue, Containers, Machine, Work, Spend, Logs, Chat)
 """The screens, in the order of their keys."""
@@ -156,8 +159,8 @@ class Menu(App[None]):
         for theme in themes.THEMES:
             self.register_theme(theme)
         self.theme = self._theme_name
-        self.run_worker(self.live.run(), name="events")
-        self.run_worker(self.live.models(), name="models")
+        self.quietly(self.live.run)
+        self.quietly(self.live.models)
         self._dress()
         self.pane.first().focus()
 
@@ -202,45 +205,45 @@ class Menu(App[None]):
         self._was_connected = True
         if self.notice.said.startswith("error: "):
             self.notice.clear()
-        self.attempt(self.pane.entered())
+        self.attempt(self.pane.entered)
 
-    def act(self, work: Coroutine[Any, Any, str | None], doing: str) -> None:
+    def act(self, work: Doing[str | None], doing: str) -> None:
         """Do something that somebody asked for, and say how it went."""
         self.notice.wait(doing)
 
         async def done() -> None:
-            said = await work
+            said = await work()
             if said is None:
                 self.notice.clear()
             else:
                 self.notice.say(said)
                 self._hush()
 
-        self.attempt(done())
+        self.attempt(done)
 
-    def attempt(self, work: Coroutine[Any, Any, None], broke: Callable[[str], None] | None = None) -> Worker[None]:
+    def attempt(self, work: Doing[None], broke: Callable[[str], None] | None = None) -> Worker[None]:
         """Do something beside everything else; an error is shown, and told to `broke`."""
 
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except CorralError as error:
                 self.notice.fail(error)
                 if broke is not None:
                     broke(error.message)
 
-        return self.run_worker(guarded())
+        return self.run_worker(guarded)
 
-    def quietly(self, work: Coroutine[Any, Any, None]) -> Worker[None]:
+    def quietly(self, work: Doing[None]) -> Worker[None]:
         """Do something that nobody asked for: an error is no message, for the events feed tells what is wrong."""
 
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except CorralError as error:
                 self.log.warning(str(error))
 
-        return self.run_worker(guarded())
+        return self.run_worker(guarded)
 
     def take(self, message: Mapping[str, Any]) -> None:
         """What a feed tells, or an answer that says the same."""
@@ -277,7 +280,7 @@ class Menu(App[None]):
         self.pane.draw()
         self.pane.first().focus()
         if self.yard.connection is Connection.CONNECTED:
-            self.attempt(self.pane.entered())
+            self.attempt(self.pane.entered)
 
     def action_step(self, by: int) -> None:
         """The next screen, or the one before."""

@@ -10,7 +10,7 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
-from corral.cli.table import Cell, arranged, cells, cut
+from corral.cli.table import Cell, arranged, cells, cut, fold
 from corral.cli.tui.marks import Table
 from corral.cli.tui.tape import Lines
 
@@ -143,7 +143,8 @@ class Listing(Lines):
         """All of it, as a person would read it."""
         heads = self._placed(tuple(Cell(column.title) for column in self._table.columns))
         rows = [heads, *(self.row(place) for place in range(len(self._table.rows)))]
-        return "\n".join("".join(piece.text for piece in row).rstrip() for row in rows)
+        lines = ["".join(piece.text for piece in row).rstrip() for row in rows]
+        return "\n".join(lines if self._table.rows else [*lines, "", self._table.empty])
 
     def render_line(self, y: int) -> Strip:
         """The headings, a row, or why there is none."""
@@ -153,9 +154,10 @@ class Listing(Lines):
             head = self.get_component_rich_style("listing--head")
             return self._strip(tuple(Cell(c.title, "") for c in self._table.columns), head, width)
         index = self.scroll_offset.y + y - 1
-        if not self._table.rows and y == 2:
-            empty = cut(self._table.empty, width)
-            return Strip([Segment(empty, self.tone("dim"))]).adjust_cell_length(width, style)
+        if not self._table.rows and y >= 2:
+            why = fold(self._table.empty, max(width, 8))
+            text = why[y - 2] if y - 2 < len(why) else ""
+            return Strip([Segment(text, self.tone("dim"))]).adjust_cell_length(width, style)
         if not 0 <= index < len(self._table.rows):
             return Strip.blank(width, style)
         if index != self._at:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from corral.cli.tui.link import Link, linked
@@ -129,7 +130,7 @@ class Live:
         self._menu.tell("work")
         if not operation.status.ended and operation.id not in self._watched:
             self._watched.add(operation.id)
-            self._menu.quietly(self._watch(operation.id))
+            self._menu.quietly(partial(self._watch, operation.id))
 
     async def refresh_operations(self) -> None:
         """Ask for the newest operations; those under way are followed."""
@@ -172,7 +173,7 @@ class Live:
     def follow_containers(self) -> None:
         """Follow Docker's events, and what the containers take, until told otherwise."""
         if self._containers is None or self._containers.is_finished:
-            self._containers = self._menu.quietly(self._follow_containers())
+            self._containers = self._menu.quietly(self._follow_containers)
 
     def leave_containers(self) -> None:
         """Follow the containers no longer."""
@@ -193,7 +194,7 @@ class Live:
                     yard.connection, yard.fault = Connection.CONNECTED, ("", "")
                     self._menu.connected()
                     self._menu.tell("link")
-                    self._menu.quietly(self._catch_up(link))
+                    self._menu.quietly(partial(self._catch_up, link))
                 self.take(message)
 
     async def _catch_up(self, link: Link) -> None:
@@ -222,11 +223,11 @@ class Live:
         if here in ("models", "queue") and any(model.get("loaded") for model in yard.models.values()):
             self._stale.set()
         if here == "queue":
-            self._menu.quietly(self.refresh_stats())
+            self._menu.quietly(self.refresh_stats)
         if here in ("models", "work") and self._samples % _WORK_EVERY == 0:
-            self._menu.quietly(self.refresh_operations())
+            self._menu.quietly(self.refresh_operations)
         if here == "spend" and self._samples % _SPEND_EVERY == 0:
-            self._menu.quietly(self.refresh_spend())
+            self._menu.quietly(self.refresh_spend)
 
     async def _watch(self, identifier: str) -> None:
         yard = self._menu.yard
@@ -278,7 +279,7 @@ class Live:
             self._meters.pop(name).cancel()
         for name in up[:_METERED]:
             if name not in self._meters or self._meters[name].is_finished:
-                self._meters[name] = self._menu.quietly(self._usages(name))
+                self._meters[name] = self._menu.quietly(partial(self._usages, name))
 
     async def _usages(self, name: str) -> None:
         figures = self.link.container_stats(name)

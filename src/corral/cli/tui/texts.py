@@ -42,12 +42,12 @@ ENGINES = (
 CONTAINERS = (
     Column("NAME", soft=True),
     Column("STATE"),
-    Column("PURPOSE", soft=True, spare=3),
+    Column("PURPOSE", soft=True, spare=1),
     Column("PORT", right=True),
     Column("CPU"),
     Column("MEMORY"),
-    Column("MODELS", soft=True, spare=1),
-    Column("UP", right=True, spare=2),
+    Column("MODELS", soft=True, spare=2),
+    Column("UP", right=True, spare=4),
     Column("RESTARTS", right=True, spare=5),
     Column("IMAGE", soft=True, spare=6),
 )
@@ -108,7 +108,7 @@ def _model(model: Mapping[str, Any], installed: Mapping[str, Any], operation: Op
 def version_of(model: Mapping[str, Any], installed: Mapping[str, Any]) -> str | None:
     """The version its source calls it by, else the beginning of the revision's digest."""
     version, revision = installed.get("version"), model.get("revision")
-    return str(version or revision).removeprefix("sha256:")[:16] if version or revision else None
+    return str(version or revision).removeprefix("sha256:").strip('"')[:16] if version or revision else None
 
 
 def model_fields(model: Mapping[str, Any], installed: Mapping[str, Any], url: str) -> Fields:
@@ -252,6 +252,7 @@ def container_fields(one: Mapping[str, Any]) -> Fields:
     limits = [size_text(one["memory_limit"])] if one.get("memory_limit") else []
     limits += [f"{one['cpu_limit']:g} processors"] if one.get("cpu_limit") else []
     fields += _given(
+        ("purpose", one.get("purpose")),
         ("kind", " ".join(str(part) for part in (one.get("kind"), one.get("version")) if part)),
         ("image", one.get("image")),
         ("wanted", None if one.get("wanted", True) else "stopped: somebody wants it so"),

@@ -177,7 +177,7 @@ class Yard:
             self._forget(name)
         else:
             self.containers[name] = standing
-            if standing.get("started_at") is None:
+            if standing.get("uptime") is None:
                 self._forget(name)
         return frozenset({"containers"})
 

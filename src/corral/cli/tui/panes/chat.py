@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -139,7 +140,7 @@ class Chat(Pane):
         event.input.value = ""
         self.answer = Answer(asked_at=time.monotonic())
         body = self.conversation.ask(text)
-        self._worker = self.menu.attempt(self._listen(body, self.answer), lambda _: None)
+        self._worker = self.menu.attempt(partial(self._listen, body, self.answer), lambda _: None)
         self.draw()
 
     def action_type(self) -> None:

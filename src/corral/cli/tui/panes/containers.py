@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -86,7 +87,7 @@ class Containers(Pane):
     def action_do(self, verb: str) -> None:
         """Start or restart."""
         if name := self.query_one(Listing).key:
-            self.menu.act(self._do(name, verb), f"{verb.capitalize()}ing {name} …")
+            self.menu.act(partial(self._do, name, verb), f"{verb.capitalize()}ing {name} …")
 
     def action_stop(self) -> None:
         """Ask, and stop: others may be using it."""
@@ -94,7 +95,7 @@ class Containers(Pane):
 
             def answered(yes: bool | None) -> None:
                 if yes:
-                    self.menu.act(self._do(name, "stop"), f"Stopping {name} …")
+                    self.menu.act(partial(self._do, name, "stop"), f"Stopping {name} …")
 
             question = f"Stop {name}? It stays down until it is started again; its models cannot be asked meanwhile."
             self.menu.push_screen(Confirm("Stop a container", question, "Yes, stop it"), answered)
@@ -102,12 +103,12 @@ class Containers(Pane):
     def action_update(self) -> None:
         """Bring image and models to what there is now."""
         if name := self.query_one(Listing).key:
-            self.menu.act(self._update(name), f"Beginning the update of {name} …")
+            self.menu.act(partial(self._update, name), f"Beginning the update of {name} …")
 
     def action_roll_back(self) -> None:
         """Back to the image before."""
         if name := self.query_one(Listing).key:
-            self.menu.act(self._do(name, "rollback"), f"Taking {name} back to the image before …")
+            self.menu.act(partial(self._do, name, "rollback"), f"Taking {name} back to the image before …")
 
     def action_log(self) -> None:
         """What it printed."""
@@ -117,12 +118,12 @@ class Containers(Pane):
     def action_history(self) -> None:
         """What happened to it."""
         if name := self.query_one(Listing).key:
-            self.menu.act(self._history(name), f"Looking what happened to {name} …")
+            self.menu.act(partial(self._history, name), f"Looking what happened to {name} …")
 
     def action_test(self) -> None:
         """Ask its models' own API for a word."""
         if name := self.query_one(Listing).key:
-            self.menu.act(self._test(name), f"Asking {name} for a word …")
+            self.menu.act(partial(self._test, name), f"Asking {name} for a word …")
 
     def _detail(self) -> None:
         one = self.yard.containers.get(self.query_one(Listing).key or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -160,7 +161,7 @@ class Logs(Pane):
         self._why = ""
         if self.source is not None:
             kind, name = self.source
-            work = self._container(name) if kind == "container" else self._model(name)
+            work = partial(self._container if kind == "container" else self._model, name)
             self._reading = self.menu.attempt(work, self._broke)
 
     def _broke(self, why: str) -> None:

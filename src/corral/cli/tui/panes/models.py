@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -97,22 +98,22 @@ class Models(Pane):
     def action_load(self) -> None:
         """Into memory."""
         if name := self._chosen():
-            self.menu.act(self._load(name), f"Loading {name} …")
+            self.menu.act(partial(self._load, name), f"Loading {name} …")
 
     def action_unload(self) -> None:
         """Out of memory."""
         if name := self._chosen():
-            self.menu.act(self._unload(name), f"Taking {name} out of memory …")
+            self.menu.act(partial(self._unload, name), f"Taking {name} out of memory …")
 
     def action_test(self) -> None:
         """Have it say a few words."""
         if name := self._chosen():
-            self.menu.act(self._test(name), f"Asking {name} to say hello …")
+            self.menu.act(partial(self._test, name), f"Asking {name} to say hello …")
 
     def action_update(self) -> None:
         """Bring it to what its source has now."""
         if name := self._chosen():
-            self.menu.act(self._begin("update", name), f"Asking the source of {name} …")
+            self.menu.act(partial(self._begin, "update", name), f"Asking the source of {name} …")
 
     def action_remove(self) -> None:
         """Ask, and remove."""
@@ -121,7 +122,7 @@ class Models(Pane):
 
             def answered(yes: bool | None) -> None:
                 if yes:
-                    self.menu.act(self._begin("remove", name), f"Removing {name} …")
+                    self.menu.act(partial(self._begin, "remove", name), f"Removing {name} …")
 
             self.menu.push_screen(Confirm("Remove a model", question, "Yes, remove it"), answered)
 
@@ -138,7 +139,7 @@ class Models(Pane):
     def action_explain(self) -> None:
         """What would happen to a request for it now."""
         if name := self._chosen():
-            self.menu.act(self._explain(name), f"Asking what would happen to a request for {name} …")
+            self.menu.act(partial(self._explain, name), f"Asking what would happen to a request for {name} …")
 
     def _chosen(self) -> str | None:
         name = self.query_one(Listing).key
@@ -165,7 +166,7 @@ class Models(Pane):
 
     def _install(self, what: str | None) -> None:
         if what:
-            self.menu.act(self._installing(what), f"Asking for {what} …")
+            self.menu.act(partial(self._installing, what), f"Asking for {what} …")
 
     async def _installing(self, what: str) -> str:
         operation = await self.menu.link().submit(Order("install", what, {"what": what}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -54,7 +55,7 @@ class Queue(Pane):
     def action_unload(self) -> None:
         """Out of memory."""
         if name := self.query_one(Listing).key:
-            self.menu.act(self._unload(name), f"Taking {name} out of memory …")
+            self.menu.act(partial(self._unload, name), f"Taking {name} out of memory …")
 
     def action_log(self) -> None:
         """What its engine printed."""

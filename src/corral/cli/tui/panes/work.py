@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -59,7 +60,7 @@ class Work(Pane):
     def action_change(self, verb: str) -> None:
         """Pause or resume."""
         if identifier := self.query_one(Listing).key:
-            self.menu.act(self._change(identifier, verb), "Asking the server …")
+            self.menu.act(partial(self._change, identifier, verb), "Asking the server …")
 
     def action_cancel(self) -> None:
         """Ask, and call off."""
@@ -69,7 +70,7 @@ class Work(Pane):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.menu.act(self._change(one.id, "cancel"), "Asking the server …")
+                self.menu.act(partial(self._change, one.id, "cancel"), "Asking the server …")
 
         question = f"Call off: {one.order.kind} {one.order.model}? What has arrived and nobody needs is removed."
         self.menu.push_screen(Confirm("Cancel an operation", question, "Yes, call it off"), answered)
