@@ -215,6 +215,7 @@ def test_without_docker(tmp_path: Path) -> None:
             ["up"],
             ["start", "coder"],
             ["stats", "coder", "--once"],
+            ["stats"],
             ["logs", "coder"],
             ["plan"],
             ["sync"],
@@ -225,6 +226,34 @@ def test_without_docker(tmp_path: Path) -> None:
             assert "no.sock" in failed[0]
         refused = json.loads(desk.run("containers", "up", "--json", code=1).stderr)
         assert refused["error"]["code"] == "docker_missing"
+
+
+def test_an_engine_that_goes_away_ends_what_follows_it(docker: Engine, tiny_image: str, tmp_path: Path) -> None:
+    place = yard(tmp_path, docker, coder=tiny(free_port(), "print", "5", "and"))
+    place.run("containers", "up")
+    followers = (["logs", "coder", "-f"], ["stats", "--json"])
+    with started(place, "containers", *followers[0]) as first, started(place, "containers", *followers[1]) as second:
+        for process in (first, second):
+            assert process.stdout is not None
+            assert process.stdout.readline()
+        docker.stop()
+        for process in (first, second):
+            code = process.wait(30)
+            assert process.stderr is not None
+            said = process.stderr.read().splitlines()
+            assert code in {0, 1}  # its containers end a moment before it does, and that is an end like any other
+            assert len(said) == (2 * code), said
+
+
+def test_ctrl_c_while_it_comes_up(docker: Engine, tiny_image: str, tmp_path: Path) -> None:
+    place = yard(tmp_path, docker, coder=tiny(free_port(), health="/no-such-path", start_timeout="2m"))
+    with started(place, "containers", "up") as process:
+        until(lambda: any(one["State"]["Running"] for one in docker.seen().values()))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert place.json("containers")["containers"][0]["state"] in {"starting", "unhealthy"}
 
 
 def test_models_in_containers(docker: Engine, player_image: str, tmp_path: Path) -> None:

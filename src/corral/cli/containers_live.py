@@ -14,7 +14,7 @@ from corral.cli.invocation import Invocation, command, flag
 from corral.cli.names import Container, Containers
 from corral.cli.output import Mode, Output, size_text
 from corral.cli.table import Column
-from corral.errors import ContainerNotFound, CorralError
+from corral.errors import ContainerNotFound, CorralError, DockerUnavailable
 
 _EVERY = 1.0
 """Seconds between two looks of the table, which shows the newest that is known of each."""
@@ -93,11 +93,20 @@ async def _once(hands: Hands, wanted: Sequence[str]) -> dict[str, Found | None]:
 
 
 async def _running(hands: Hands, wanted: Sequence[str]) -> list[str]:
-    """Those that were named, or all whose process runs."""
+    """Those that were named, or all whose process runs.
+
+    Raises:
+        DockerUnavailable: nobody knows which those are.
+    """
     if wanted:
         return list(wanted)
-    up = [one for one in await hands.all() if one["started_at"] is not None and one["uptime"] is not None]
-    return [one["name"] for one in up]
+    found = await hands.all()
+    away = next((one["reason"] for one in found if one["state"] == "unknown"), None)
+    if away is not None:
+        raise DockerUnavailable(
+            f"{away[:1].upper()}{away[1:]}".rstrip(".") + ".", "See what is the matter: corral doctor"
+        )
+    return [one["name"] for one in found if one["uptime"] is not None]
 
 
 async def _live(given: Invocation, hands: Hands, wanted: Sequence[str]) -> None:
