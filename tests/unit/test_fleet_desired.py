@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from corral.app.contained import entry_of
 from corral.config import ContainerSettings, load
+from corral.config.loading import container_settings
 from corral.domain.containers import Mount, Port, Wanted
 from corral.errors import ConfigError
 from corral.fleet.checks import refuse_mount
@@ -338,3 +340,22 @@ def test_values_as_they_become() -> None:
     assert spec.ports[1:] == (Port(80, 8080), Port(10, 9, "0.0.0.0"))
     assert spec.entrypoint == ("x",)
     assert one(health="/ready", start_timeout=5.0, restart=False).watch.health == "/ready"
+
+
+def test_a_container_that_is_there_as_an_entry_and_back() -> None:
+    spec = one(
+        {"SECRET": "pa$$word ${X} $Y"},
+        image="ollama/ollama:0.5",
+        container="theirs",
+        environment={"PASSWORD": "$SECRET", "PLAIN": "1"},
+        volumes={"stack_models": "/root/.ollama", "/srv/w": "/weights:ro"},
+        gpus=("0", "GPU-1a2b"),
+        port=5,
+        ports=("0.0.0.0:8:9",),
+        memory=2**30,
+        read_only=True,
+        command=("serve", "$HOME"),
+    ).spec
+    assert spec.environment["PASSWORD"] == "pa$$word ${X} $Y"
+    again = wanted("qwen", container_settings(entry_of(spec), "adopted"), {}).spec
+    assert again == spec

@@ -77,7 +77,7 @@ def entry_of(spec: ContainerSpec) -> dict[str, Any]:
         "pids": spec.pids,
         "volumes": {mount.source: f"{mount.target}:ro" if mount.read_only else mount.target for mount in spec.mounts},
         "tmpfs": dict(spec.tmpfs),
-        "environment": dict(spec.environment),
+        "environment": {name: value.replace("$", "$$") for name, value in spec.environment.items()},
         "entrypoint": None if spec.entrypoint is None else list(spec.entrypoint),
         "command": None if spec.command is None else list(spec.command),
         "user": spec.user,
