@@ -1,9 +1,12 @@
 """The containers of a Corral: what is wanted, what is there, and what makes the second like the first.
 
-desired.py    the configuration as specs                          pure
+kinds.py      what can serve in a container: one row each         pure
+desired.py    the configuration as specs; checks.py its values    pure
 plan.py       wanted and seen → steps with reasons                pure
 standing.py   what was seen, asked and remembered → one state     pure
-compose.py    docker-compose files, read and written              pure
+past.py       what is remembered, what is new, what comes of it   pure
+limits.py     limits from what models take                        pure
+compose/      docker-compose files, read and written              pure, but for opening them
 rows.py       what is written down: containers, models, versions, history
 …             see each file
 """
