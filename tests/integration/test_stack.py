@@ -123,10 +123,12 @@ async def test_without_docker_the_stack_says_why(tmp_path, docker, entry):
 def test_one_belongs_to_one_loop_and_ends(tmp_path):
     file = tmp_path / "corral.yaml"
     file.write_text(f"home: {tmp_path}\ndocker: {{host: unix:///nowhere}}\n")
-    manager = DockerManager(file, env={})
-    assert asyncio.run(manager.get_stack_status())["total"] == 0
-    with pytest.raises(Conflict, match="belongs to another event loop"):
-        asyncio.run(manager.get_stack_status())
+    with asyncio.Runner() as runner:
+        manager = DockerManager(file, env={})
+        assert runner.run(manager.get_stack_status())["total"] == 0
+        with pytest.raises(Conflict, match="belongs to another event loop"):
+            asyncio.run(manager.get_stack_status())
+        runner.run(manager.close())
 
     async def closed():
         async with OllamaClient(file, env={}) as client:
