@@ -8,5 +8,8 @@ past.py       what is remembered, what is new, what comes of it   pure
 limits.py     limits from what models take                        pure
 compose/      docker-compose files, read and written              pure, but for opening them
 rows.py       what is written down: containers, models, versions, history
+asking.py     the model servers in them, asked by their own APIs
+rollout.py    images brought to what their registries have, and back
+editions.py   the same for the models in them
 …             see each file
 """
