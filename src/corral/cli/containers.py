@@ -383,6 +383,9 @@ def _told(given: Invocation, found: Sequence[Found], nothing: str) -> None:
             output.say(nothing)
         for one in found:
             _say(given, one)
+            if one["missing"] and one["state"] in {"healthy", "unhealthy"}:
+                fetch = " ".join(["corral containers models pull", one["name"], *one["missing"]])
+                output.note(f"It lacks {', '.join(one['missing'])}. Fetch it: {fetch}")
 
     output.result({"containers": list(found), "count": len(found)}, rows, [one["name"] for one in found])
 

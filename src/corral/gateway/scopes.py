@@ -60,6 +60,7 @@ TABLE: tuple[tuple[str, str, Scope], ...] = (
     ("POST", "/api/v1/containers/*/adopt", Scope.ADMIN),
     (_ANY, "/api/v1/containers", Scope.MANAGE),
     (_ANY, "/api/v1/containers/**", Scope.MANAGE),
+    (_READ, "/api/v1/doctor", Scope.MANAGE),
     (_READ, "/metrics", Scope.MANAGE),
     (_READ, "/docs", Scope.MANAGE),
     (_READ, "/api/v1/openapi.json", Scope.MANAGE),
