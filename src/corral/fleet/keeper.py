@@ -20,7 +20,7 @@ from typing import Any
 from corral.config import DockerSettings
 from corral.domain.containers import NAME_LABEL, YARD_LABEL, ContainerEngine, Event, Seen, Standing, Wanted
 from corral.domain.ports import Clock
-from corral.errors import ContainerNotFound, CorralError, DockerUnavailable
+from corral.errors import ContainerError, ContainerNotFound, CorralError, DockerUnavailable
 from corral.fleet import plan
 from corral.fleet.observing import Known, Observer, is_aside
 from corral.fleet.probing import Prober
@@ -74,6 +74,7 @@ class Keeper:
         self._last: float | None = None
         self._yard = ""
         self._reached = 0
+        self._room = asyncio.Semaphore()
         self.running = False
         self.connected = False
         self.problem = ""
@@ -82,6 +83,7 @@ class Keeper:
     async def run(self) -> None:
         """Keep them, until cancelled; what is being done is then left as it is. Containers go on running."""
         self._yard = await self._observer.rows.yard()
+        self._room = asyncio.Semaphore(self._parts.settings().parallel)
         self.running, self.problem = True, ""
         works = [self._observer.rows.run(), self._stay_connected(), self._watch()]
         tasks = [asyncio.ensure_future(work) for work in works]
@@ -127,7 +129,7 @@ class Keeper:
             await engine.list(self._yard)  # one that is coming up takes questions long before it answers them
             await self._settled(queue)
             everything = await self._parts.reconciler.survey()
-            self.connected, self.problem, self._reached = True, "", self._reached + 1
+            self.problem, self._reached = "", self._reached + 1
             reconciling = asyncio.ensure_future(self._reconciling(everything))
             try:
                 while True:
@@ -270,7 +272,7 @@ class Keeper:
 
     async def _carry_out(self, name: str) -> None:
         reconciler = self._parts.reconciler
-        async with reconciler.alone(name):
+        async with self._room, reconciler.alone(name):
             known = self._observer.observe(name)  # what was due when it was begun may have been done meanwhile
             for effect in known.effects[:1]:
                 try:
@@ -316,13 +318,20 @@ class Keeper:
 
     async def _reconcile(self, everything: Sequence[Seen]) -> None:
         reconciler, settings = self._parts.reconciler, self._parts.settings()
-        if await reconciler.mend(everything):
-            everything = await reconciler.survey()
+        try:
+            if await reconciler.mend(everything):
+                everything = await reconciler.survey()
+        except ContainerError as error:
+            if isinstance(error, DockerUnavailable):
+                raise
+            _log.warning("what was cut short is not mended: %s", error)
         steps = reconciler.plan(everything, self._yard, plan.Asked(orphans=settings.orphans))
         with reconciler.claim({step.name for step in steps}):
+            self.connected = True  # from now on what is due is done as well; what the plan does is claimed already
+            self._stirred.set()
             wrong = await reconciler.carry_out(steps, How(parallel=settings.parallel))
-        for name, error in wrong.items():
-            _log.warning("container %s: %s", name, error)
+        for name, why in wrong.items():
+            _log.warning("container %s: %s", name, why)
         self._stirred.set()
 
     def _keep(self, where: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> None:
