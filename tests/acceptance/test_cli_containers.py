@@ -258,13 +258,16 @@ def test_ctrl_c_while_it_comes_up(docker: Engine, tiny_image: str, tmp_path: Pat
 
 def test_models_in_containers(docker: Engine, player_image: str, tmp_path: Path) -> None:
     entry = {"kind": "ollama", "image": PLAYER, "network": "host", "port": free_port(), "stop_grace": "1s"}
-    place = yard(tmp_path, docker, coder=entry)
+    place = yard(tmp_path, docker, coder={**entry, "models": ["tiny:1b"]})
     with place.desk() as desk:
-        desk.run("containers", "up")
+        lacking = desk.run("containers", "up", code=1)
+        assert "Fetch it: corral containers models pull coder tiny:1b" in lacking.stderr
+        assert json.loads(desk.run("containers", "status", "coder", "--json", code=1).stdout)["missing"] == ["tiny:1b"]
         assert "There is no model" in desk.run("containers", "models", "coder").stdout
         pulled = desk.run("containers", "models", "pull", "coder", "tiny:1b", "--json").stdout.splitlines()
         assert json.loads(pulled[-1])["model"] == "tiny:1b"
         assert "tiny:1b" in desk.run("containers", "models", "coder").stdout
+        assert desk.json("containers", "status", "coder")["missing"] == []
         assert desk.json("containers", "models")["count"] == 1
         assert desk.json("containers", "models", "test", "coder", "tiny:1b")["ok"] is True
         assert desk.run("containers", "models", "pull", "coder", "nobody:has", code=None).returncode != 0

@@ -15,7 +15,8 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from corral.domain.containers import ContainerState, Happening, Health, Seen, Standing, Wanted
+from corral.domain.containers import Seen, Wanted
+from corral.domain.standings import ContainerState, Happening, Health, Standing
 from corral.fleet import plan, standing
 from corral.fleet.desired import url_of
 from corral.fleet.standing import Effect, News, Past, Stand
@@ -279,7 +280,7 @@ class Observer:
         )
         if seen is not None:
             told = replace(told, container=seen.container, image=seen.image, image_id=seen.image_id or before.image_id)
-        if health is not None and (health.models or health.healthy):
+        if health is not None and (health.models or health.missing or health.healthy):
             told = replace(told, models=health.models, missing=health.missing, version=health.version or told.version)
         if not stand.state.up and stand.state is not ContainerState.UNKNOWN and told.models:
             told = replace(told, models=tuple(replace(model, loaded=False, in_gpu=None) for model in told.models))
