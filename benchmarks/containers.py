@@ -23,7 +23,7 @@ import aiohttp
 
 from corral.app import Corral
 from corral.config import load
-from corral.domain.containers import ContainerState
+from corral.domain.standings import ContainerState
 from tests.support.docker import TINY, free_port, running
 
 if TYPE_CHECKING:

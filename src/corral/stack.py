@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from corral.app import Corral, ahead
 from corral.config import Settings, load
-from corral.domain.containers import describe
 from corral.domain.ports import Report, silent
+from corral.domain.standings import describe
 from corral.errors import (
     Conflict,
     ContainerNotFound,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from corral.domain.containers import Standing
+    from corral.domain.standings import Standing
 
 _UNKNOWN = "unknown"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corral.config import load
-from corral.domain.containers import ContainerState
+from corral.domain.standings import ContainerState
 from corral.fleet.desired import all_wanted
 from corral.fleet.kinds import KINDS
 from tests.docs import pages

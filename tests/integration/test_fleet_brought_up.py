@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from corral.app.fleet import Fleet
-from corral.domain.containers import NAME_LABEL, SPEC_LABEL, YARD_LABEL, Step
-from corral.domain.containers import ContainerState as State
+from corral.domain.containers import NAME_LABEL, SPEC_LABEL, YARD_LABEL
+from corral.domain.standings import ContainerState as State
+from corral.domain.standings import Step
 from corral.errors import ConfigError, Conflict, ContainerNotFound, ContainerUnhealthy, DockerUnavailable, PortTaken
 from tests.support.docker import TINY, Engine, free_port
 from tests.support.kept import Counted, Place, reach, states, tiny, truth

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.domain.containers import ContainerState as State
+from corral.domain.standings import ContainerState as State
 from corral.errors import ContainerUnhealthy
 from tests.support.docker import TINY, Engine, free_port
 from tests.support.kept import Place, reach, states, tiny, truth

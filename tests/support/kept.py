@@ -13,7 +13,7 @@ import yaml
 from corral.app.corral import Corral
 from corral.app.fleet import Fleet
 from corral.config import load
-from corral.domain.containers import ContainerState, Standing
+from corral.domain.standings import ContainerState, Standing
 from tests.support.docker import TINY, Engine, free_port
 
 PATIENCE = 30.0

@@ -13,7 +13,8 @@ from corral.cli import containers, containers_live
 from corral.cli.containers_words import STATES, STEPS, trouble
 from corral.cli.invocation import Invocation
 from corral.cli.output import Mode, Output
-from corral.domain.containers import ContainerState, ModelInside, Standing, Step, Usage, describe
+from corral.domain.containers import Usage
+from corral.domain.standings import ContainerState, ModelInside, Standing, Step, describe
 from corral.errors import ContainerNotFound, CorralError, DockerUnavailable, InvalidRequest
 
 NOW = 1_000_000.0

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corral.domain.containers import ContainerSpec, Mount, Planned, Port, Seen, Step, Wanted
+from corral.domain.containers import ContainerSpec, Mount, Port, Seen, Wanted
+from corral.domain.standings import Planned, Step
 from corral.fleet.plan import Asked, Remembered, drifted, phases, plan, whose
 
 YARD = "yard-1"

@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corral.domain.containers import (
-    ContainerSpec,
-    ContainerState,
-    Event,
-    Health,
-    ModelInside,
-    Seen,
-    Standing,
-    Wanted,
-    Watch,
-)
+from corral.domain.containers import ContainerSpec, Event, Seen, Wanted, Watch
+from corral.domain.standings import ContainerState, Health, ModelInside, Standing
 from corral.fleet import standing
 from corral.fleet.standing import Do, News, Past, Stand
 

@@ -6,8 +6,8 @@ import pytest
 
 from corral.cli.table import Cell, Column
 from corral.cli.tui.marks import Table, bar, cell, inked, percent, spark, state_word, toned
-from corral.domain.containers import ContainerState
 from corral.domain.operations import OperationStatus
+from corral.domain.standings import ContainerState
 from corral.domain.states import State
 
 

@@ -19,8 +19,8 @@ from corral.cli.tui.texts import (
     work_table,
 )
 from corral.cli.tui.yard import Yard
-from corral.domain.containers import ContainerState, ModelInside, Standing, describe
 from corral.domain.operations import Failure, Operation, OperationStatus, Order
+from corral.domain.standings import ContainerState, ModelInside, Standing, describe
 
 NOW = 1_000_000.0
 

@@ -6,15 +6,16 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from corral.config import ModelSettings
-from corral.domain.containers import ContainerState
 from corral.domain.models import check_name
+from corral.domain.standings import ContainerState
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from corral.config import Settings
-    from corral.domain.containers import ContainerSpec, Standing, Usage
+    from corral.domain.containers import ContainerSpec, Usage
+    from corral.domain.standings import Standing
 
 _log = logging.getLogger("corral.containers")
 

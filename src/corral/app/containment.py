@@ -6,9 +6,9 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from corral.domain.containers import ContainerState, ModelInside
 from corral.domain.operations import Order
 from corral.domain.ports import Report, silent
+from corral.domain.standings import ContainerState, ModelInside
 from corral.errors import ContainerUnhealthy, CorralError, InvalidRequest, NotSupported
 from corral.fleet.asking import OLLAMA, Asker, Trial, missing
 from corral.fleet.editions import Editions
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from corral.app.corral import Corral
     from corral.app.fleet import Fleet
-    from corral.domain.containers import Standing
     from corral.domain.operations import Operation
+    from corral.domain.standings import Standing
     from corral.operations.durable import Work
 
 _LONGEST_NAME = 200

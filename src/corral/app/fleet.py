@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from corral.app.contained import stands, way_on
 from corral.app.sight import Orphans, Sight
-from corral.domain.containers import ContainerState, Standing
 from corral.domain.ports import silent
+from corral.domain.standings import ContainerState, Standing
 from corral.errors import Conflict, ContainerNotFound, ContainerUnhealthy, CorralError, DatabaseError, DockerUnavailable
 from corral.fleet import plan
 from corral.fleet.reconcile import How
@@ -185,7 +185,8 @@ class Fleet(Sight):
             return
         if standing.state.active:
             raise ContainerUnhealthy(
-                f"Container {name!r} does not have {model!r} yet.", f"Fetch it: corral containers models pull {name} {model}"
+                f"Container {name!r} does not have {model!r} yet.",
+                f"Fetch it: corral containers models pull {name} {model}",
             )
         later = 1.0 if standing.state in (ContainerState.STARTING, ContainerState.WAITING) else None
         raise ContainerUnhealthy(

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from corral.app.contained import entry_of, stands, summed, way_on
-from corral.domain.containers import Standing, check_container, describe
+from corral.domain.containers import check_container
+from corral.domain.standings import Standing, describe
 from corral.errors import ContainerNotFound, ContainerUnhealthy, DockerUnavailable, nearest
 from corral.fleet import desired, plan
 from corral.fleet.works import Sources, Works
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from corral.app.corral import Corral
-    from corral.domain.containers import ContainerEngine, EngineInfo, Happening, Health, Line, Planned, Usage, Wanted
+    from corral.domain.containers import ContainerEngine, EngineInfo, Line, Usage, Wanted
+    from corral.domain.standings import Happening, Health, Planned
     from corral.fleet.keeper import Parts
 
     # In the class `list` is a method.

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from corral.domain.containers import Standing, describe
+from corral.domain.standings import Standing, describe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from corral.app import Corral
     from corral.cli.invocation import Invocation
     from corral.cli.server import Server
-    from corral.domain.containers import Happening
+    from corral.domain.standings import Happening
 
 T = TypeVar("T")
 Found = dict[str, Any]
@@ -25,7 +25,7 @@ _BASE = "/api/v1/containers"
 
 
 class Hands(Protocol):
-    """What can be asked of containers. They are described as `corral.domain.containers.describe` does.
+    """What can be asked of containers. They are described as `corral.domain.standings.describe` does.
 
     Raises (every method):
         CorralError: it cannot be had, or not be done.

@@ -17,8 +17,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from corral.domain.containers import Health, ModelInside
 from corral.domain.ports import Clock, Progress
+from corral.domain.standings import Health, ModelInside
 from corral.errors import ContainerUnhealthy, CorralError, EngineError, ModelNotFound, NotSupported, UpstreamError
 from corral.kit import loopback
 from corral.kit.ollama_api import OllamaApi, entries, whole

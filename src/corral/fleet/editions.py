@@ -15,16 +15,17 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from corral.domain.containers import Happening
 from corral.domain.ports import Progress
+from corral.domain.standings import Happening
 from corral.errors import Conflict, ContainerUnhealthy, CorralError, ModelNotFound
 from corral.fleet.asking import HELD, OLLAMA, TRIAL_TIMEOUT, missing
 from corral.fleet.rollout import FAILED, SKIPPED, UNCHANGED, UNDONE, UPDATED, Renewed, asker_of
 from corral.kit.ollama_api import whole
 
 if TYPE_CHECKING:
-    from corral.domain.containers import ModelInside, Wanted
+    from corral.domain.containers import Wanted
     from corral.domain.ports import Report
+    from corral.domain.standings import ModelInside
     from corral.fleet.asking import Asker
     from corral.fleet.keeper import Parts
 

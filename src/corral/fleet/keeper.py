@@ -15,10 +15,10 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corral.config import DockerSettings
-from corral.domain.containers import NAME_LABEL, YARD_LABEL, ContainerEngine, Event, Seen, Standing, Wanted
+from corral.domain.containers import NAME_LABEL, YARD_LABEL, ContainerEngine, Event, Seen, Wanted
 from corral.domain.ports import Clock
 from corral.errors import ContainerError, ContainerNotFound, CorralError, DockerUnavailable
 from corral.fleet import plan
@@ -26,6 +26,9 @@ from corral.fleet.observing import Known, Observer, is_aside
 from corral.fleet.probing import Prober
 from corral.fleet.reconcile import How, Reconciler
 from corral.fleet.standing import Do, Effect
+
+if TYPE_CHECKING:
+    from corral.domain.standings import Standing
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two tries to reach the engine, each time it does not answer again; the last for ever after."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from corral.domain.containers import ContainerState, Event, Health
+from corral.domain.containers import Event
+from corral.domain.standings import ContainerState, Health
 
 if TYPE_CHECKING:
     from corral.domain.containers import Watch

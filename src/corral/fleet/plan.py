@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from corral.domain.containers import Planned, Step
+from corral.domain.standings import Planned, Step
 from corral.fleet.desired import clash
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from corral.domain.containers import ContainerState, Health
+from corral.domain.standings import ContainerState, Health
 from corral.errors import ContainerNotFound, DockerUnavailable
 from corral.fleet.asking import Asker
 from corral.fleet.desired import url_of

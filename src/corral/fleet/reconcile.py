@@ -18,8 +18,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from corral.domain.containers import YARD_LABEL, Planned, Step
+from corral.domain.containers import YARD_LABEL
 from corral.domain.ports import Progress, Report, silent
+from corral.domain.standings import Planned, Step
 from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy, CorralError, DockerUnavailable
 from corral.fleet import images
 from corral.fleet.observing import ASIDE, is_aside, mine
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
         Sequence,
     )
 
-    from corral.domain.containers import ContainerEngine, ContainerSpec, Health, ImageInfo, Seen, Wanted
+    from corral.domain.containers import ContainerEngine, ContainerSpec, ImageInfo, Seen, Wanted
     from corral.domain.ports import Clock
+    from corral.domain.standings import Health
     from corral.fleet.observing import Known, Observer
     from corral.fleet.plan import Asked, Remembered
     from corral.fleet.probing import Prober

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from corral.domain.containers import ContainerState, Happening, ModelInside, Standing
+from corral.domain.standings import ContainerState, Happening, ModelInside, Standing
 from corral.errors import CorralError
 from corral.kit.disk import in_thread
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from corral.domain.containers import ContainerState as State
 from corral.domain.containers import Watch
+from corral.domain.standings import ContainerState as State
 from corral.fleet.past import Act, Do, Effect, News, Past, Stand, ended, pause
 
 if TYPE_CHECKING:
-    from corral.domain.containers import Event, Health, Seen, Standing, Wanted
+    from corral.domain.containers import Event, Seen, Wanted
+    from corral.domain.standings import Health, Standing
 
 __all__ = [
     "MOST_REMADE",

@@ -37,7 +37,7 @@ async def engine(corral: Corral) -> tuple[EngineInfo | None, Check]:
 
 async def containers(corral: Corral) -> AsyncIterator[Check]:
     """Of each configured container: whether its image is here and its ports are free, or its own."""
-    from corral.domain.containers import ContainerState
+    from corral.domain.standings import ContainerState
 
     if not corral.settings.containers:
         return

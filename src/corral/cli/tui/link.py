@@ -93,7 +93,7 @@ class Link(Server):
             response.close()
 
     async def containers(self) -> list[dict[str, Any]]:
-        """Every container, as `domain.containers.describe` has it."""
+        """Every container, as `domain.standings.describe` has it."""
         return list((await self.question(_CONTAINERS, "containers"))["containers"])
 
     async def container(self, name: str, verb: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from corral.app import Corral, composition
-from corral.domain.containers import Standing, Step, describe
+from corral.domain.standings import Standing, Step, describe
 from corral.errors import ConfigError, InvalidRequest
 from corral.fleet.compose import read_compose
 from corral.gateway.api import containers_live as live

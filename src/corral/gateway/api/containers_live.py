@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from corral.domain.containers import describe
+from corral.domain.standings import describe
 from corral.errors import CorralError
 from corral.gateway.envelope import envelope
 from corral.gateway.progress import paced

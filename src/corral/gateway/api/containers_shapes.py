@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Body
 from pydantic import BaseModel, ConfigDict, Field
 
-from corral.domain.containers import ContainerState, Step
+from corral.domain.standings import ContainerState, Step
 
 Orphans = Literal["report", "remove", "adopt"]
 
