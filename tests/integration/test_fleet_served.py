@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.support.servers import Server, corral_server
 pytestmark = pytest.mark.timeout(500)
 
 PURPOSES = {"code": "code completion", "reasoning": "reasoning", "writing": "writing"}
-SLOW = 200.0
+SLOW = 100.0
 """Seconds that a model server may take to come up on a busy machine."""
 QUESTION = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
 
@@ -46,9 +47,21 @@ def rows(server: Server) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in found["containers"]}
 
 
-def all_healthy(server: Server) -> dict[str, dict[str, Any]] | None:
-    found = rows(server)
-    return found if {row["state"] for row in found.values()} == {"healthy"} else None
+def all_healthy(server: Server, when: Callable[[dict[str, Any]], Any] = lambda _: True) -> dict[str, dict[str, Any]]:
+    """How they stand, as soon as all of them are healthy."""
+    last: dict[str, dict[str, Any]] = {}
+
+    def there() -> bool:
+        nonlocal last
+        last = rows(server)
+        return {row["state"] for row in last.values()} == {"healthy"} and bool(when(last))
+
+    try:
+        until(there, SLOW)
+    except AssertionError:
+        told = {name: (row["state"], row["reason"], row["wanted"]) for name, row in last.items()}
+        raise AssertionError(f"{told}\n{(server.home.parent / 'server.log').read_text()[-3000:]}") from None
+    return last
 
 
 def ask(server: Server, model: str) -> httpx.Response:
@@ -58,7 +71,7 @@ def ask(server: Server, model: str) -> httpx.Response:
 def test_three_containers_answer_and_outlive_what_may_end(docker: Engine, tmp_path: Path, model_store: Path) -> None:
     config = configuration(docker, model_store)
     with corral_server(tmp_path, config) as server:
-        up = until(lambda: all_healthy(server), SLOW)
+        up = all_healthy(server)
         assert {name: row["purpose"] for name, row in up.items()} == PURPOSES
         answer = ask(server, "smollm2")
         assert answer.status_code == 200, answer.text
@@ -68,7 +81,7 @@ def test_three_containers_answer_and_outlive_what_may_end(docker: Engine, tmp_pa
         assert "smollm2" in {model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]}
 
         docker.cli("kill", "corral-code")
-        again = until(lambda: (found := all_healthy(server)) and found["code"]["restarts"] and found, SLOW)
+        again = all_healthy(server, lambda found: found["code"]["restarts"])
         assert again["code"]["id"] == up["code"]["id"]
         assert ask(server, "smollm2").status_code == 200
 
@@ -84,12 +97,12 @@ def test_three_containers_answer_and_outlive_what_may_end(docker: Engine, tmp_pa
         docker.stop()
         until(lambda: rows(server)["code"]["state"] == "unknown")
         docker.start()
-        back = until(lambda: all_healthy(server), SLOW)
+        back = all_healthy(server)
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
     docker.cli("kill", "corral-writing")
     with corral_server(tmp_path, config) as server:  # the others went on, and the one that was killed comes back
-        now = until(lambda: all_healthy(server), SLOW)
+        now = all_healthy(server)
         assert {name: row["id"] for name, row in now.items()} == {name: row["id"] for name, row in back.items()}
         assert now["code"]["started_at"] == pytest.approx(back["code"]["started_at"], abs=0.01)
         assert ask(server, "smollm2").status_code == 200
