@@ -166,6 +166,7 @@ async def test_the_machine_has_its_figures(server: Server) -> None:
 async def test_the_chat_answers_and_shows_the_receipt_and_the_day_its_cost(server: Server) -> None:
     async with seated(server) as seat:
         seat.menu.chat_with("parrot")
+        await seat.sees("enter send", "F1 help")
         await seat.type("hello there")
         await seat.press("enter")
         await seat.sees("one two three", "waited", "$0.00")
@@ -210,6 +211,7 @@ async def test_containers_say_honestly_what_is_there(server: Server) -> None:
 async def test_what_is_looked_for_is_all_that_is_shown(server: Server) -> None:
     async with seated(server) as seat:
         await seat.press("slash")
+        await seat.sees("enter keep  esc show all  F1 help")
         await seat.type("sec")
         await seat.until(lambda: seat.listing().table.keys == ("second",))
         await seat.press("enter")
@@ -217,6 +219,7 @@ async def test_what_is_looked_for_is_all_that_is_shown(server: Server) -> None:
         assert not seat.menu.query_one(Finder).display
         await seat.press("escape")
         await seat.until(lambda: len(seat.listing().table.keys) >= 4)
+        await seat.sees("i install", "? help")
 
 
 async def test_every_screen_is_reached_by_its_number_by_arrows_and_by_the_mouse(server: Server) -> None:

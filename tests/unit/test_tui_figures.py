@@ -89,12 +89,15 @@ def test_no_line_is_wider_than_the_terminal() -> None:
 
 def test_the_head_tells_what_is_known() -> None:
     yard = Yard()
-    assert head_text(yard) == ""
+    assert head_text(yard, 80) == ""
 
     yard.take({"type": "sample", "cpu": 12.4, "memory": 3e9})
-    assert head_text(yard) == "cpu 12 %  memory 3 GB"
+    assert head_text(yard, 80) == "cpu 12 %  memory 3 GB"
     yard.machine = MACHINE
-    assert head_text(yard) == "cpu 12 %  memory 3 GB of 16 GB"
+    assert head_text(yard, 80) == "cpu 12 %  memory 3 GB of 16 GB"
+    assert head_text(yard, 25) == "cpu 12 %  memory 3 GB"
+    assert head_text(yard, 10) == "cpu 12 %"
+    assert head_text(yard, 3) == ""
 
 
 def test_what_was_spent_by_model() -> None:

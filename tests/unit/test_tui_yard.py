@@ -109,8 +109,16 @@ def test_what_containers_took_is_forgotten_with_them() -> None:
     assert yard.trail("a/cpu").last is None
 
 
+def test_before_all_containers_are_known_one_alone_says_nothing() -> None:
+    yard = Yard()
+    assert yard.take(container("a")) == frozenset()
+    yard.set_containers([])
+    assert yard.take(container("a")) == {"containers"}
+
+
 def test_what_is_no_container_is_passed_over() -> None:
     yard = Yard()
+    yard.set_containers([])
     assert yard.take({"type": "container"}) == frozenset()
     assert yard.take({"type": "container", "container": {"state": "healthy"}}) == frozenset()
     assert yard.take({"type": "nobody knows this"}) == frozenset()

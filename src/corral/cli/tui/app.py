@@ -83,7 +83,7 @@ class Menu(App[None]):
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"go('{pane.NAME}')", pane.TITLE) for number, pane in enumerate(PANES, 1)),
-        Binding("q", "quit", "Quit"),
+        Binding("q,ctrl+c", "quit", "Quit"),
         Binding("question_mark,f1", "help", "Help"),
         Binding("slash", "find", "Find"),
         Binding("colon", "command_palette", "Commands"),
@@ -294,6 +294,7 @@ class Menu(App[None]):
             finder.display = True
             finder.value = self.pane.wanted
             finder.focus()
+            self.call_after_refresh(self.hint)
 
     def action_calm(self) -> None:
         """Show everything again, and say nothing."""
@@ -301,6 +302,7 @@ class Menu(App[None]):
         self.notice.clear()
         if self.screen.focused is None or isinstance(self.screen.focused, Input):
             self.pane.first().focus()
+        self.call_after_refresh(self.hint)
 
     def action_try_now(self) -> None:
         """Try to reach the server."""
@@ -366,7 +368,9 @@ class Menu(App[None]):
 
     def hint(self) -> None:
         """Say which keys work here."""
-        self.screen_stack[0].query_one(Hints).tell(self.pane.hints())
+        finding = self.query_one(Finder).display
+        hints = (("enter", "keep"), ("esc", "show all")) if finding else self.pane.hints()
+        self.screen_stack[0].query_one(Hints).tell(hints, typing=isinstance(self.focused, Input))
 
     def _tell_away(self) -> None:
         """Say that no server answers: in place of everything before the first did, above it afterwards."""

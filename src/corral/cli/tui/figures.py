@@ -39,14 +39,16 @@ _BAR = 12
 _NEARLY = 0.8
 
 
-def head_text(yard: Yard) -> str:
-    """The machine in a few words, for the head of every screen."""
+def head_text(yard: Yard, room: int) -> str:
+    """The machine in as many words as fit into so many cells, for the head of every screen."""
     cpu, used = yard.trail("cpu").last, yard.trail("memory").last
-    parts = [] if cpu is None else [f"cpu {cpu:.0f} %"]
     total = (yard.machine.get("memory") or {}).get("total")
-    if used is not None:
-        parts.append(f"memory {size_text(used)}" + (f" of {size_text(total)}" if total else ""))
-    return "  ".join(parts)
+    said = "" if cpu is None else f"cpu {cpu:.0f} %"
+    if used is None:
+        return said if len(said) <= room else ""
+    most = f" of {size_text(total)}" if total else ""
+    taken = f"{said}  memory {size_text(used)}".strip()
+    return next((text for text in (taken + most, taken, said) if len(text) <= room), "")
 
 
 def machine_lines(yard: Yard, width: int) -> list[Row]:

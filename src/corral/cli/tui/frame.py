@@ -49,10 +49,9 @@ class Head(Static):
             Cell(f"  {line(yard.url)}  ", "dim"),
             Cell(word, tone),
         )
-        right = head_text(yard)
-        space = self.content_size.width - sum(cells(piece.text) for piece in left) - cells(right)
-        shown: Row = left if space < 2 else (*left, Cell(" " * space), Cell(right, "dim"))
-        self.update(content_of(shown))
+        room = self.content_size.width - sum(cells(piece.text) for piece in left)
+        right = head_text(yard, room - 2)
+        self.update(content_of((*left, Cell(" " * max(room - len(right), 0)), Cell(right, "dim"))))
 
 
 class Tabs(Static):
@@ -79,30 +78,41 @@ class Hints(Static):
     auto_links = False
     DEFAULT_CSS = "Hints { height: 1; padding: 0 1; background: $panel; }"
     _ALWAYS: ClassVar[Sequence[Hint]] = (("?", "help"), ("q", "quit"))
+    _IN_A_BOX: ClassVar[Sequence[Hint]] = (("F1", "help"), ("ctrl+q", "quit"))
 
     def __init__(self) -> None:
         super().__init__()
         self._hints: Sequence[Hint] = ()
+        self._always = self._ALWAYS
 
-    def tell(self, hints: Sequence[Hint]) -> None:
-        """Show these."""
+    def tell(self, hints: Sequence[Hint], *, typing: bool = False) -> None:
+        """Show these. While somebody is `typing`, letters are no keys."""
         self._hints = hints
+        self._always = self._IN_A_BOX if typing else self._ALWAYS
         room = self.content_size.width
-        room -= sum(len(key) + len(word) + 3 for key, word in self._ALWAYS)
+        room -= sum(len(key) + len(word) + 3 for key, word in self._always)
         shown: list[Hint] = []
         for key, word in hints:
             room -= len(key) + len(word) + 3
             if room < 0:
                 break
             shown.append((key, word))
-        self.update(Content("  ").join([_hint(*hint) for hint in (*shown, *self._ALWAYS)]))
+        self.update(Content("  ").join([_hint(*hint) for hint in (*shown, *self._always)]))
 
     def on_resize(self) -> None:
         """Show as many as fit now."""
-        self.tell(self._hints)
+        self.tell(self._hints, typing=self._always is self._IN_A_BOX)
 
 
-_KEYS = {"?": "question_mark", "/": "slash", "esc": "escape", "↑↓": "down", "space": "space", "enter": "enter"}
+_KEYS = {
+    "?": "question_mark",
+    "/": "slash",
+    "esc": "escape",
+    "↑↓": "down",
+    "F1": "f1",
+    "space": "space",
+    "enter": "enter",
+}
 
 
 def _hint(key: str, word: str) -> Content:
@@ -114,7 +124,7 @@ class Notice(Static):
     """What was done, or why not and what to do next; in words first, in colour second."""
 
     DEFAULT_CSS = """
-    Notice { height: auto; max-height: 4; padding: 0 1; display: none; }
+    Notice { height: auto; max-height: 6; padding: 0 1; display: none; }
     Notice.-shown { display: block; }
     """
 

@@ -167,6 +167,7 @@ class Link(Server):
                 if chunk is None:
                     return
                 yield list(reader.feed(chunk))
+                await asyncio.sleep(0)  # what has come already is handed out without a pause: keys would wait for it
         except (UpstreamError, TimeoutError) as error:
             raise ServerNotRunning(
                 f"The server at {self.url} went away: {str(error) or 'nothing came from it.'}", "Start it: corral serve"

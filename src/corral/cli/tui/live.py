@@ -226,6 +226,7 @@ class Live:
             self._menu.quietly(self.refresh_stats)
         if here in ("models", "work") and self._samples % _WORK_EVERY == 0:
             self._menu.quietly(self.refresh_operations)
+            self._menu.tell("work")  # how long ago something was changes without news
         if here == "spend" and self._samples % _SPEND_EVERY == 0:
             self._menu.quietly(self.refresh_spend)
 

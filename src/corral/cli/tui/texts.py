@@ -42,7 +42,7 @@ ENGINES = (
 CONTAINERS = (
     Column("NAME", soft=True),
     Column("STATE"),
-    Column("PURPOSE", soft=True, spare=1),
+    Column("PURPOSE", soft=True),
     Column("PORT", right=True),
     Column("CPU"),
     Column("MEMORY"),

@@ -54,7 +54,7 @@ class Yard:
     """All that is known. Bytes, seconds and Unix seconds as in docs/http.md; `fault` says why nothing comes in.
 
     `trails` are figures by name: `cpu` and `memory` of the machine, `cuda:0/usage`, and of a container
-    `NAME/cpu` in processors and `NAME/memory`.
+    `NAME/cpu` in processors and `NAME/memory`. `looked`: all containers have been told once.
     """
 
     models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -66,6 +66,7 @@ class Yard:
     machine: Mapping[str, Any] = field(default_factory=dict)
     trails: dict[str, Trail] = field(default_factory=dict)
     containers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    looked: bool = False
     docker: str | None = None
     operations: dict[str, Operation] = field(default_factory=dict)
     usage: Mapping[str, Any] | None = None
@@ -112,7 +113,7 @@ class Yard:
         for name in self.containers.keys() - found.keys():
             self._forget(name)
         changed = found != self.containers or self.docker is not None
-        self.containers, self.docker = found, None
+        self.containers, self.docker, self.looked = found, None, True
         return changed
 
     def set_operations(self, operations: Iterable[Operation]) -> bool:
@@ -169,8 +170,8 @@ class Yard:
     def _container(self, message: Mapping[str, Any]) -> Topics:
         """How one stands now."""
         standing = message.get("container")
-        if not isinstance(standing, dict) or not standing.get("name"):
-            return NOTHING
+        if not self.looked or not isinstance(standing, dict) or not standing.get("name"):
+            return NOTHING  # before all are known, one alone would look like all
         name = str(standing["name"])
         if standing.get("state") == "absent" and not standing.get("wanted", True):
             self.containers.pop(name, None)

@@ -90,10 +90,6 @@ class Chat(Pane):
             return (("enter", "send"), ("esc", "leave the box: then letters are keys"))
         return self.HINTS
 
-    def on_descendant_focus(self) -> None:
-        """Say which keys work now."""
-        self.menu.hint()
-
     def first(self) -> Widget:
         """The line to type in."""
         return self.query_one(Input)

@@ -67,6 +67,10 @@ class Pane(Container):
         """The keys that work where the keys go now."""
         return self.HINTS
 
+    def on_descendant_focus(self) -> None:
+        """Say which keys work now."""
+        self.menu.hint()
+
     def first(self) -> Widget:
         """Where keys go when it comes into sight."""
         return next(widget for widget in self.query(Widget) if widget.can_focus)
