@@ -14,8 +14,9 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from corral.errors import InvalidName
 
@@ -106,12 +107,13 @@ class ContainerSpec:
     working: str | None = None
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change when anything here does. Secrets cannot be read from it."""
+        """Twelve hexadecimal digits that change when anything here does. Secrets cannot be read from it.
+
+        What is as it is unless somebody says otherwise does not count: a Corral that knows of more than the one that
+        made a container gives it the same fingerprint, and lets it be.
+        """
         # Each look at each container needs it: `asdict`, which copies everything, would be most of that look.
-        told = {name: getattr(self, name) for name in self.__slots__}
-        told["ports"] = [(port.inside, port.outside, port.host) for port in self.ports]
-        told["mounts"] = [(mount.source, mount.target, mount.read_only) for mount in self.mounts]
-        text = json.dumps(told, sort_keys=True, separators=(",", ":"), default=dict)
+        text = json.dumps(_said(self), sort_keys=True, separators=(",", ":"), default=_said)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def labelled(self, yard: str) -> dict[str, str]:
@@ -440,3 +442,21 @@ def check_container(name: str) -> str:
             param="container",
         )
     return name
+
+
+def _said(value: object) -> dict[str, Any]:
+    """What somebody said of a mapping or a dataclass: its fields that are not as they are by default."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    kind: Any = type(value)
+    told = ((name, getattr(value, name), default) for name, default in _defaults(kind))
+    return {name: given for name, given, default in told if given != default}
+
+
+@cache
+def _defaults(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """The fields of a dataclass and what each is by default; MISSING, which nothing equals, where it is to be given."""
+    return tuple(
+        (each.name, each.default if each.default_factory is MISSING else each.default_factory())
+        for each in fields(kind)
+    )
