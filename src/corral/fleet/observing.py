@@ -55,6 +55,7 @@ class Known:
     name: str
     standing: Standing
     past: Past = field(default_factory=Past)
+    want: Wanted | None = None
     seen: Seen | None = None
     health: Health | None = None
     drift: tuple[str, ...] = ()
@@ -120,7 +121,8 @@ class Observer:
         if health is not None:
             known.health = health
         now = self._clock.wall()
-        stand = standing.stand(self._wanted().get(name), known.seen, known.past, now, News(event, health, gpu_memory))
+        known.want = self._wanted().get(name)
+        stand = standing.stand(known.want, known.seen, known.past, now, News(event, health, gpu_memory))
         how = "health" if event is None and health is not None else "seen"
         return self._settle(known, stand, now, how if event is None else event.what, event)
 
@@ -133,7 +135,13 @@ class Observer:
             before = None if known is None else known.seen
             if seen is not None and before is not None and before.id == seen.id and before.detailed:
                 seen = merged(before, seen)
-            self.observe(name, seen=seen)
+            if known is None or seen != before or not self._at_rest(known):
+                self.observe(name, seen=seen)
+
+    def _at_rest(self, known: Known) -> bool:
+        """Whether another look at the same thing would show nothing new."""
+        same = known.want is self._wanted().get(known.name) and known.past.state not in (None, ContainerState.UNKNOWN)
+        return same and not known.effects and (known.wake is None or known.wake > self._clock.wall())
 
     def unreachable(self, reason: str) -> None:
         """The engine does not answer: nobody knows how they stand."""
