@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.commands import Yard
-from tests.support.docker import TINY, Engine, free_port, until
+from tests.support.docker import PLAYER, TINY, Engine, free_port, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -116,3 +116,34 @@ def test_what_was_cut_short_goes_on(project: Project) -> None:
 
     project.take_over("--migrate")
     until(lambda: set(docker.seen()) == {"corral-code"})
+
+
+def test_a_container_of_nobodys_is_adopted(bridged: Engine, tmp_path: Path) -> None:
+    docker, image, port = bridged, bridged.image(PLAYER), free_port()
+    place = Yard(tmp_path / "home", {"SOME_API_KEY": "s3cret"})
+    place.configure(yaml.safe_dump({"docker": {"host": docker.address}}))
+    mine = ("--name", "My-Ollama", "--publish", f"127.0.0.1:{port}:11434", "--volume", "mine:/models")
+    docker.cli("run", "--detach", "--init", "--memory", "300m", *mine, "--env", "SOME_API_KEY=s3cret", image)
+    (tmp_path / "a-model").write_text("weights")
+    docker.cli("cp", str(tmp_path / "a-model"), "My-Ollama:/models/a-model")
+
+    shown = place.run("containers", "adopt", "My-Ollama")
+    assert "s3cret" not in shown.stdout
+    assert "SOME_API_KEY" in shown.stderr
+    found = place.json("containers", "adopt", "My-Ollama")
+    assert found["secrets"] == ["SOME_API_KEY"]
+    assert (found["entry"]["port"], found["entry"]["volumes"]) == (port, {"mine": "/models"})
+    assert "containers:" not in (place.home / "corral.yaml").read_text()
+
+    with docker.forwarded(port):
+        place.run("containers", "adopt", "My-Ollama", "--as", "coder", "--migrate")
+        assert place.json("containers", "status", "coder")["state"] == "healthy"
+    assert set(docker.seen()) == {"My-Ollama"}
+    kept = docker.seen()["My-Ollama"]
+    assert kept["Config"]["Labels"]["corral.name"] == "coder"
+    assert "SOME_API_KEY=s3cret" in kept["Config"]["Env"]
+    docker.cli("cp", "My-Ollama:/models/a-model", str(tmp_path / "again"))
+    assert (tmp_path / "again").read_text() == "weights"
+    assert "s3cret" not in (place.home / "corral.yaml").read_text()
+    place.run("containers", "adopt", "My-Ollama", "--as", "coder", "--write", code=5)
+    place.run("containers", "adopt", "nothing-there", code=3)

@@ -23,15 +23,18 @@ def adopt(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A container that is there, by its name on Docker.")],
     called: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What it shall be called here.")] = None,
     write: Annotated[bool, flag("--write", help="Write it into corral.yaml.")] = False,
+    migrate: Annotated[bool, flag("--migrate", help="Take it over now, too: --write is understood.")] = False,
 ) -> None:
     """Show what a container that is there would be in the configuration.
 
-    An orphan, or one that others have started. For example: corral containers adopt my-ollama --as coder --write
+    An orphan, or one that others have started. With --migrate it is stopped, made anew by Corral with the same volumes,
+    and put back if that fails. For example: corral containers adopt my-ollama --as coder --write
     """
+    write = write or migrate
     if write:
         given.here_only("containers adopt --write")
-    entry = ask(given, lambda hands: hands.adopt(name))
-    called = _fit(called or name)
+    found = ask(given, lambda hands: hands.adopt(name))
+    entry, secrets, called = found["entry"], found["secrets"], _fit(called or name)
     output, file = given.output, None
     if write:
         settings = given.settings()
@@ -40,12 +43,21 @@ def adopt(
         from corral.cli.configuring import add_models
 
         file = add_models(settings, {}, None, {"containers": {called: entry}})
-    data = {"name": called, "entry": entry, "file": file}
+    data = {"name": called, "entry": entry, "secrets": secrets, "file": file}
     output.result(data, lambda: output.say(entries_text({called: entry}).rstrip()), [called])
-    if file is not None:
-        output.note(f"It is written to {file}. Take it over: corral containers up {called}")
-    else:
+    if secrets:
+        output.note(f"Kept out, for you to set for Corral: {', '.join(secrets)}")
+    if file is None:
         output.note("Nothing is written; --write puts it into corral.yaml.")
+        return
+    output.note(f"It is written to {file}.")
+    from corral.cli import containers_migration as migration
+
+    there = migration.standing(given, called, name, entry)
+    if there and migrate:
+        migration.migrate(given, there)
+    elif there:
+        output.note("The container goes on as it is. Take it over: remove it, and corral containers up")
 
 
 @command

@@ -68,7 +68,7 @@ class Hands(Protocol):
         ...
 
     async def adopt(self, name: str) -> Found:
-        """What one that is there would be in the configuration."""
+        """What one that is there would be in the configuration: `entry`, and `secrets`, the variables to set before."""
         ...
 
     async def stack(self) -> Found:
@@ -170,7 +170,10 @@ class Here:
 
     async def adopt(self, name: str) -> Found:
         """Its entry."""
-        return await self._fleet.adopt(name)
+        from corral.app import composition
+
+        entry, secrets = await composition.adopted(self._corral, name)
+        return {"entry": entry, "secrets": secrets}
 
     async def stack(self) -> Found:
         """All at a glance."""
@@ -286,7 +289,8 @@ class There:
 
     async def adopt(self, name: str) -> Found:
         """Its entry."""
-        return dict((await self._server.tell("POST", f"{_path(name)}/adopt", "entry"))["entry"])
+        found = await self._server.tell("POST", f"{_path(name)}/adopt", "entry")
+        return {"entry": dict(found["entry"]), "secrets": list(found["secrets"])}
 
     async def stack(self) -> Found:
         """All at a glance."""

@@ -40,6 +40,24 @@ def existing(given: Invocation, found: Imported) -> list[Started]:
         return []
 
 
+def standing(given: Invocation, name: str, container: str, entry: Mapping[str, Any]) -> list[Started]:
+    """The container that is adopted as `name`, where it is a stranger's; an orphan of ours needs no more than that."""
+
+    async def look() -> list[Started]:
+        from corral.fleet.migration import Started
+
+        corral = given.corral()
+        try:
+            seen = await corral.fleet.engine.inspect(container)
+            ours = seen.yard == corral.yard
+        finally:
+            await corral.close()
+        kept = tuple(entry.get("volumes") or ())
+        return [] if ours else [Started(name, seen.container, seen.id, seen.running, kept)]
+
+    return asyncio.run(look())
+
+
 def tell(output: Output, there: Sequence[Started]) -> None:
     """What is there, and what becomes of what is in it."""
     for old in there:

@@ -32,7 +32,8 @@ from corral.fleet.kinds import Kind, kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+"""What is in the name of a variable whose value nobody shall read."""
 _URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::[0-9]+)?(/[^\s'\"|&;>)]*)?")
 
 
@@ -224,7 +225,7 @@ class Service:
                     self.leave("env_file", f"{path} cannot be read.")
                 continue
             for name, value in variables(text, self._around.known.get).items():
-                if _SECRET.search(name):
+                if SECRET.search(name):
                     found[name] = f"${{{name}}}"
                     self.leave("env_file", f"{name} is kept out of corral.yaml: set it for Corral.")
                 else:
@@ -236,9 +237,9 @@ class Service:
 
     def _variable(self, name: str, text: str) -> str:
         """A value; a variable in it that is not set now, or that nobody shall read, stays a reference."""
-        secret = bool(_SECRET.search(name))
+        secret = bool(SECRET.search(name))
         known = self._around.known
-        filling = Filling(known.get, lambda other, is_set: secret or not is_set or bool(_SECRET.search(other)))
+        filling = Filling(known.get, lambda other, is_set: secret or not is_set or bool(SECRET.search(other)))
         try:
             value = filling.text(text)
         except ConfigError as error:

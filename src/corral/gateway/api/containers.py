@@ -189,7 +189,8 @@ def _one(corral: Corral) -> APIRouter:
     @routes.post("/{name}/adopt", response_model=ContainerEntry)
     async def adopt(name: str) -> Response:
         """What a container that is there would be in the configuration: an orphan, or one that others started."""
-        return reply({"success": True, "name": name, "entry": await fleet.adopt(name)})
+        entry, secrets = await composition.adopted(corral, name)
+        return reply({"success": True, "name": name, "entry": entry, "secrets": secrets})
 
     @routes.delete("/{name}", response_model=ContainerDone)
     async def remove(name: str, force: Annotated[bool, Query(description="Also while it runs")] = False) -> Response:

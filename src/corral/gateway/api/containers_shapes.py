@@ -246,6 +246,7 @@ class ContainerEntry(BaseModel):
     success: bool = True
     name: str
     entry: dict[str, Any]
+    secrets: list[str] = Field(description="Variables to set for Corral before; their values are not told")
 
 
 class ContainerDone(BaseModel):
