@@ -407,6 +407,16 @@ class Corral:
             if "traffic" in self.__dict__:
                 await self.traffic.close()
             await self.catalog.close()
+        finally:
+            try:
+                await self.supervisor.close()
+                await self.memory.close()
+            finally:
+                await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        """Close the connections; engines in containers need theirs until they are stopped."""
+        try:
             if "fleet" in self.__dict__:
                 await self.fleet.close()
             elif "docker" in self.__dict__:
@@ -414,11 +424,7 @@ class Corral:
             if "database" in self.__dict__:
                 await self.database.close()
         finally:
-            try:
-                await self.supervisor.close()
-                await self.memory.close()
-            finally:
-                await self.upstream.close()
+            await self.upstream.close()
 
     def _configured(self) -> tuple[Mapping[str, ModelSettings], Mapping[str, str]]:
         """The models of the configuration, those in its containers among them; and which container has which."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from corral.app import Corral
-    from corral.domain.ports import Progress
+    from corral.domain.ports import Availability, Progress
     from corral.kit.environments import Recipe
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False)
@@ -59,7 +59,18 @@ def _list(given: Invocation) -> None:
 
 async def _looked(corral: "Corral") -> list[dict[str, Any]]:
     """Every runtime, as its probe finds it."""
-    return [await _one(corral, kind) for kind in corral.runtimes]
+    try:
+        return [await _one(corral, kind) for kind in corral.runtimes]
+    finally:
+        await corral.close()  # one of them may have asked a Docker engine
+
+
+async def _probed(corral: "Corral", kind: str) -> "Availability":
+    """One runtime, likewise."""
+    try:
+        return await corral.runtimes[kind].probe()
+    finally:
+        await corral.close()
 
 
 async def _one(corral: "Corral", kind: str) -> dict[str, Any]:
@@ -119,7 +130,7 @@ def install(given: Invocation, kind: _Kind) -> None:
     output = given.output
     with output.busy(f"Making the environment of {kind} …"):
         made = asyncio.run(environments.install(recipe, corral.settings.home, _telling(given), os.environ))
-    available = asyncio.run(corral.runtimes[kind].probe())
+    available = asyncio.run(_probed(corral, kind))
     data = {
         "kind": kind,
         "environment": str(made),
@@ -180,7 +191,7 @@ def _recipe(corral: "Corral", kind: str) -> "Recipe":
     """
     recipe: Recipe | None = getattr(corral.runtimes[kind], "recipe", None)
     if recipe is None:
-        available = asyncio.run(corral.runtimes[kind].probe())
+        available = asyncio.run(_probed(corral, kind))
         raise NotSupported(
             f"The runtime {kind!r} has no environment of its own.", available.hint or "There is nothing to install."
         )

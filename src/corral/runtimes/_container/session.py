@@ -21,6 +21,7 @@ _HEALTH_TIMEOUT = 2.0
 _LINES = 500
 _AGAIN = 1.0
 """Seconds until the Docker engine is asked again that has not answered."""
+_KILLED, _KILLED_LOOKS = 128 + 9, 5
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Watched:
             try:
                 async for line in self.engine.logs(self.container, lines=lines, follow=True):
                     self._ring.feed(line.text.encode(errors="replace") + b"\n")
-                self.last = await self.engine.inspect(self.container)
+                self.last = await self._seen()
             except ContainerNotFound:
                 self._end("its container was removed")
                 return
@@ -91,6 +92,16 @@ class Watched:
                 return
             await self._clock.sleep(_AGAIN / 10)
             lines = 0
+
+    async def _seen(self) -> Seen:
+        """How it is. That the kernel killed it for its memory Docker may hear a moment after it was killed."""
+        seen = await self.engine.inspect(self.container)
+        for _ in range(_KILLED_LOOKS):
+            if seen.running or seen.exit_code != _KILLED or seen.oom_killed:
+                break
+            await self._clock.sleep(_AGAIN / 10)
+            seen = await self.engine.inspect(self.container)
+        return seen
 
     def _end(self, reason: str) -> None:
         if not self._ended.done():
