@@ -3,7 +3,8 @@
     python scripts/screens.py [FOLDER]
 
 The server runs in a folder that is removed afterwards; its models are of the runtime `fake`, a model is being installed
-from a web server on loopback, and what is shown is what the server said. Nothing is drawn by hand.
+from a web server on loopback, and what is shown is what the server said. Nothing is drawn by hand. The containers run
+on a Docker engine of their own; where none can be had, that is what their screen says.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -29,6 +32,7 @@ from corral.cli.tui.link import Link  # noqa: E402
 from corral.cli.tui.panes.chat import Chat  # noqa: E402
 from corral.domain.operations import Order  # noqa: E402
 from corral.errors import CorralError  # noqa: E402
+from support.docker import TINY, Engine, free_port, lacking, running  # noqa: E402
 from support.models import gguf  # noqa: E402
 from support.origin import Asked, Reply, ThreadedOrigin  # noqa: E402
 from support.servers import Server, corral_server  # noqa: E402
@@ -36,6 +40,8 @@ from support.servers import Server, corral_server  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+_FIGURES = 6
+"""Seconds of figures that are worth a picture."""
 _LOOK = 0.05
 """Seconds between two looks."""
 SIZES = ((80, 24), (200, 60))
@@ -165,7 +171,9 @@ async def photograph(menu: Menu, pilot: object, camera: Photographer) -> None:
     await press("2")
     await camera.take("queue", "deepseek")
     await press("3")
-    await camera.take("containers", "Containers")
+    await when(lambda: bool(menu.yard.containers) or menu.yard.docker is not None)
+    await when(lambda: menu.yard.docker is not None or len(menu.yard.trail("write/memory").values) > _FIGURES)
+    await camera.take("containers", "healthy" if menu.yard.containers else "Docker")
     await press("4")
     await camera.take("machine", "Processor")
     await press("5")
@@ -207,15 +215,37 @@ async def picture(server: Server, folder: Path) -> None:
                     await camera.take(f"models-{theme}", "ready")
 
 
+def containers(engine: Engine) -> str:
+    """The configuration of containers with purposes, one of which crashes, on that engine."""
+    image = engine.image(TINY)
+
+    def one(purpose: str, *words: str, **more: object) -> dict[str, object]:
+        port = free_port()
+        command = [*words, *(() if "exit" in words else ("serve", str(port), "127.0.0.1"))]
+        where = {"image": image, "kind": "openai", "network": "host", "port": port, "inside": port}
+        return {**where, "command": command, "purpose": purpose, "memory": "64 MB", "stop_grace": "1s", **more}
+
+    entries = {
+        "code": one("completes code in the editor", "say", "ready to complete"),
+        "reason": one("thinks for long", "say", "ready to think"),
+        "write": one("writes prose", "say", "ready to write"),
+        "trial": one("a build that does not run", "exit", "3"),
+        "night": one("summaries at night", enabled=False),
+    }
+    return yaml.safe_dump({"docker": {"host": engine.address}, "containers": entries})
+
+
 def main() -> None:
     """Start the server, take the pictures."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "screens"
     folder.mkdir(parents=True, exist_ok=True)
     slow = Slow()
-    with tempfile.TemporaryDirectory() as home:
+    with ExitStack() as open_:
+        home = Path(open_.enter_context(tempfile.TemporaryDirectory()))
+        more = "" if lacking() else containers(open_.enter_context(running()))
         env = {"CORRAL_SOURCES_ALLOW_PRIVATE": slow.host}
-        with corral_server(Path(home), CONFIG % REPLY, env=env) as server:
-            asyncio.run(_all(server, slow, folder))
+        server = open_.enter_context(corral_server(home, CONFIG % REPLY + more, env=env))
+        asyncio.run(_all(server, slow, folder))
 
 
 async def _all(server: Server, slow: Slow, folder: Path) -> None:

@@ -227,13 +227,14 @@ def _container(one: Mapping[str, Any], yard: Yard, now: float) -> Row:
     name = str(one.get("name"))
     cpu, memory = yard.trail(f"{name}/cpu"), yard.trail(f"{name}/memory")
     models = ", ".join(str(model.get("name")) for model in one.get("models") or ())
+    busiest = max([1.0, *(value for value in cpu.values if value is not None)])  # one processor is the least scale
     up = one.get("started_at") if one.get("uptime") is not None else None
     return (
         cell(name),
         toned(one.get("state")),
         cell(one.get("purpose"), "dim"),
         cell(one.get("port")),
-        cell(f"{spark(cpu.values, _SPARK)} {'-' if cpu.last is None else f'{100 * cpu.last:.0f} %'}"),
+        cell(f"{spark(cpu.values, _SPARK, busiest)} {'-' if cpu.last is None else f'{100 * cpu.last:.0f} %'}"),
         cell(f"{spark(memory.values, _SPARK, one.get('memory_limit'))} {size_text(memory.last)}"),
         cell(models),
         cell(time_text(None if up is None else max(0.0, now - up))),
