@@ -23,7 +23,9 @@ def ui(
 ) -> None:
     """Do everything in a menu: models, containers, work, logs, chat.
 
-    It talks to a running server: corral serve. Keys are shown at the bottom; ? explains them, q quits.
+    It talks to a running server. Keys are shown at the bottom; ? explains them, q quits.
+
+    For example: corral ui --theme light; corral ui --url http://HOST:7860
     """
     if invocation.output.mode is not Mode.HUMAN:
         raise InvalidRequest("A menu is for people.", "With --json: corral list, corral ps, corral containers list, …")
