@@ -88,7 +88,7 @@ async def test_it_gets_what_it_needs_and_nothing_else(runtime, launch, docker, s
 
 async def test_more_memory_than_it_may_is_told_as_that(runtime, launch, docker):
     with pytest.raises(OutOfMemory, match="took more memory than it may") as caught:
-        await runtime.start(launch(memory=60 * MIB), silent)
+        await runtime.start(launch(memory=60 * MIB, timeout=150.0), silent)
     assert "62914560 bytes now" in caught.value.hint
     assert docker.seen() == {}
 
