@@ -30,6 +30,10 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)
 _CAPABILITY = re.compile(r"[A-Z][A-Z_]{2,40}")
 _LEAST_MEMORY = 6 * 1024 * 1024
 """Bytes below which the Docker engine makes no container."""
+_MOST = 2**53
+"""Bytes, and processes, of which no machine has more."""
+_LONGEST = 1e9
+"""Seconds after which nobody waits any more, and the engine's own numbers end soon."""
 _AS_ROOT = frozenset(
     {"ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO", "SYS_PTRACE", "SYS_BOOT", "BPF", "DAC_READ_SEARCH"}
 )
@@ -206,6 +210,13 @@ def memory(key: str, given: int | None) -> int | None:
     """Bytes of memory that a container can live with."""
     if given is not None and given < _LEAST_MEMORY:
         raise ConfigError(f"{key} is {given} bytes, and Docker takes at least 6 MiB.", f"Write {key}: 8GiB")
+    return most(key, given, "8GiB")
+
+
+def most(key: str, given: int | None, example: str) -> int | None:
+    """A number of something that a machine may have so many of."""
+    if given is not None and given > _MOST:
+        raise ConfigError(f"{key} is {given:.3g}, and no machine has so many.", f"Write {key}: {example}")
     return given
 
 
@@ -218,7 +229,7 @@ def cpus(key: str, given: float | None) -> float | None:
 
 def seconds(key: str, given: float) -> float:
     """A time that ends."""
-    if not isfinite(given):
+    if not isfinite(given) or given > _LONGEST:
         raise ConfigError(f"{key} never ends.", f"Write {key}: 5m")
     return given
 

@@ -13,7 +13,7 @@ from corral.domain.containers import check_container
 from corral.errors import ConfigError, CorralError, InvalidName, UnknownOption
 from corral.fleet.compose.keys import Unsupported
 from corral.fleet.compose.service import Service, Surroundings
-from corral.fleet.compose.text import Filling, listed, mapping, parse, variables
+from corral.fleet.compose.text import Filling, Room, listed, mapping, parse, variables
 from corral.fleet.desired import wanted
 
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -85,8 +85,9 @@ def read_compose(
         raise ConfigError(f"{place} has no services.", "A compose file has `services:` with a mapping below it.")
     beside = variables(read(".env") or "", env.get)
     known = {**beside, **env}
-    filling = Filling(known.get)
-    whole = {key: filling.filled(value) for key, value in raw.items() if key != "services"}
+    room = Room()
+    filling = Filling(known.get, room=room)
+    whole = {str(key): filling.filled(value) for key, value in raw.items() if key != "services"}
     project = _project(str(whole.get("name") or env.get("COMPOSE_PROJECT_NAME") or beside.get("COMPOSE_PROJECT_NAME")
         or folder.name))  # fmt: skip
     unsupported = _top(whole)
@@ -98,11 +99,12 @@ def read_compose(
         profiles=frozenset(filter(None, known.get("COMPOSE_PROFILES", "").split(","))),
         known=known,
         read=read,
+        room=room,
     )
     entries: dict[str, Mapping[str, Any]] = {}
     services: dict[str, str] = {}
     for key, content in raw["services"].items():
-        service = Service(str(key), _filled(str(key), mapping(content), known, unsupported), around)
+        service = Service(str(key), _filled(str(key), mapping(content), around, unsupported), around)
         if service.read():
             name = _entered(service, entries, folder, env)
             if name is not None:
@@ -113,7 +115,7 @@ def read_compose(
 
 
 def _filled(
-    name: str, content: Mapping[str, Any], known: Mapping[str, str], unsupported: list[Unsupported]
+    name: str, content: Mapping[str, Any], around: Surroundings, unsupported: list[Unsupported]
 ) -> dict[str, Any]:
     """A service with its variables filled in, but for its environment; what is not set is empty, and said to be."""
     found = {}
@@ -121,7 +123,7 @@ def _filled(
         if key == "environment":
             found["environment"] = value
             continue
-        filling = Filling(known.get)
+        filling = Filling(around.known.get, room=around.room)
         try:
             found[str(key)] = filling.filled(value)
         except ConfigError as error:

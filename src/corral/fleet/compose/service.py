@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from corral.errors import ConfigError, nearest
 from corral.fleet import checks
 from corral.fleet.compose.keys import DEFAULTS, OFF, OTHER_KEYS, TAKEN, Unsupported
-from corral.fleet.compose.text import Filling, listed, mapping, pairs, scalar, unmarked, variables
+from corral.fleet.compose.text import Filling, Room, listed, mapping, pairs, scalar, unmarked, variables
 from corral.fleet.compose.values import (
     further_port,
     long_port,
@@ -49,6 +49,7 @@ class Surroundings:
         profiles: those that are asked for.
         known: variables that are set for compose, in the shell or in `.env`.
         read: a file's text below `folder`; None where there is none.
+        room: for everything that is filled in.
     """
 
     folder: str
@@ -58,6 +59,7 @@ class Surroundings:
     profiles: frozenset[str] = frozenset()
     known: Mapping[str, str] = field(default_factory=dict)
     read: Callable[[str], str | None] = lambda _path: None
+    room: Room = field(default_factory=Room)
 
 
 class Service:
@@ -81,7 +83,11 @@ class Service:
         if not isinstance(image, str) or not image:
             self.leave("image" if "build" not in self._of else "build", "It has no image. " + OTHER_KEYS["build"])
             return False
-        kind = kind_of(image, own.get("kind"))
+        try:
+            kind = kind_of(image, None if own.get("kind") is None else str(own["kind"]))
+        except ConfigError as error:
+            self.leave("x-corral.kind", f"It is left out: {error.message} {error.hint}".rstrip())
+            return False
         if kind.name == "openai" and "kind" not in own:
             why = "It is no model server by its image's name. If it is one, write it yourself with kind: openai."
             self.leave("image", why)
@@ -239,7 +245,9 @@ class Service:
         """A value; a variable in it that is not set now, or that nobody shall read, stays a reference."""
         secret = bool(SECRET.search(name))
         known = self._around.known
-        filling = Filling(known.get, lambda other, is_set: secret or not is_set or bool(SECRET.search(other)))
+        filling = Filling(
+            known.get, lambda other, is_set: secret or not is_set or bool(SECRET.search(other)), self._around.room
+        )
         try:
             value = filling.text(text)
         except ConfigError as error:
@@ -311,7 +319,7 @@ class Service:
         count = item.get("count", "all")
         if str(count) == "all":
             return ["all"]
-        if not str(count).isdigit() or not 0 < int(count) <= 64:
+        if not re.fullmatch("[0-9]{1,2}", str(count)) or not 0 < int(count) <= 64:
             self.leave(f"{key}.count", f"{count} is no number of GPUs.")
             return []
         return [str(number) for number in range(int(count))]
@@ -331,7 +339,7 @@ class Service:
                 continue
             try:
                 self.entry[key] = read(value)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 self.leave(key, f"{shown(value)} is no number that can be read.")
         for key in sorted(limits.keys() - {"memory", "cpus", "pids"}):
             self.leave(f"deploy.resources.limits.{key}", "Corral has no such limit.")

@@ -6,6 +6,7 @@ Compose reads YAML 1.2: `no` and `22:22` are texts. A key that is given twice is
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,7 +20,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_TEXT = 1 << 20
 _MOST_VALUES = 20_000
 _DEEPEST = 40
-"""More of either is no file that somebody wrote: an anchor that holds itself, or one that doubles with each line."""
+_MOST_FILLED = 4 << 20
+"""More of any is no file that somebody wrote: an anchor that holds itself, or one that doubles with each line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -57,7 +59,7 @@ def parse(text: str, place: str) -> dict[str, Any]:
         node = loader.get_single_node()
         if node is None:
             return {}
-        _refuse_twice(node, place, set(), 0)
+        _weighed(node, place, {}, 0)
         content = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -75,26 +77,61 @@ def parse(text: str, place: str) -> dict[str, Any]:
     return content
 
 
-def _refuse_twice(node: Any, place: str, seen: set[int], depth: int) -> None:
-    """Refuse a key that a mapping has twice, and an anchor that holds itself."""
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """What a part of a file comes to, with everything that its anchors stand for: values, letters, levels."""
+
+    values: int
+    letters: int
+    levels: int
+
+
+def _weighed(node: Any, place: str, known: dict[int, _Weight], depth: int) -> _Weight:
+    """Refuse a key that a mapping has twice, an anchor that holds itself, and what its anchors make too much.
+
+    Nothing has been made of the file yet: an anchor costs as much as it is written long, however much it stands for.
+    """
+    if id(node) in known:
+        return known[id(node)]
     if depth > _DEEPEST:
         raise ConfigError(f"{place}:{node.start_mark.line + 1} is nested too deeply.", "Check its anchors.")
-    if id(node) in seen:
-        return
-    seen.add(id(node))
+    below: list[_Weight] = []
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in lines and key.tag != "tag:yaml.org,2002:merge":
                 raise ConfigError(
-                    f"{place}:{line} gives {name!r} again, after line {lines[name]}.", "Keep one of them."
+                    f"{place}:{line} gives {name[:60]!r} again, after line {lines[name]}.", "Keep one of them."
                 )
             lines[name] = line
-            _refuse_twice(value, place, seen, depth + 1)
+            below += [_weighed(part, place, known, depth + 1) for part in (key, value)]
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_twice(item, place, seen, depth + 1)
+        below = [_weighed(item, place, known, depth + 1) for item in node.value]
+    letters = len(node.value) if isinstance(node, yaml.ScalarNode) else sum(one.letters for one in below)
+    levels = 1 + max((one.levels for one in below), default=0)
+    found = known[id(node)] = _Weight(1 + sum(one.values for one in below), letters, levels)
+    if found.values > 2 * _MOST_VALUES or found.letters > _MOST_FILLED or found.levels > _DEEPEST:
+        raise ConfigError(f"{place}:{node.start_mark.line + 1} holds too much.", "Check its anchors.")
+    return found
+
+
+class Room:
+    """How much more text may be filled in, in letters: a file may name a long variable often."""
+
+    def __init__(self, letters: int = _MOST_FILLED) -> None:
+        self._left = letters
+
+    def take(self, text: str) -> str:
+        """The text.
+
+        Raises:
+            ConfigError: there is no room for it.
+        """
+        self._left -= len(text)
+        if self._left < 0:
+            raise ConfigError("The compose file holds too much.", "Check its anchors and its variables.")
+        return text
 
 
 class Filling:
@@ -103,12 +140,20 @@ class Filling:
     Args:
         find: a variable's value; None where it is not set.
         keep: whether a variable, by its name and whether it is set, is kept as a reference: `unmarked` gives it back.
+        room: for what is filled in; None: as much as a whole file may have.
     """
 
-    def __init__(self, find: Callable[[str], str | None], keep: Callable[[str, bool], bool] | None = None) -> None:
+    def __init__(
+        self,
+        find: Callable[[str], str | None],
+        keep: Callable[[str, bool], bool] | None = None,
+        room: Room | None = None,
+    ) -> None:
         self._find = find
         self._keep = keep or (lambda _name, _is_set: False)
+        self._room = room or Room()
         self._values = 0
+        self._within = 0
         self.missing: set[str] = set()
         self.kept: set[str] = set()
 
@@ -136,7 +181,7 @@ class Filling:
             sign = text.find("$", at)
             if sign < 0 or sign == len(text) - 1:
                 break
-            found.append(text[at:sign])
+            found.append(self._room.take(text[at:sign]))
             if text[sign + 1] == "$":
                 found.append("$")
                 at = sign + 2
@@ -150,7 +195,7 @@ class Filling:
             else:
                 found.append("$")
                 at = sign + 1
-        return "".join(found) + text[at:]
+        return "".join(found) + self._room.take(text[at:])
 
     def _plain(self, name: str) -> str:
         value = self._find(name)
@@ -159,13 +204,22 @@ class Filling:
         if value is None:
             self.missing.add(name)
             return ""
-        return value
+        return self._room.take(value)
 
     def _reference(self, name: str) -> str:
         self.kept.add(name)
         return f"\0{name}\1"
 
     def _expression(self, inside: str) -> str:
+        self._within += 1
+        if self._within > _DEEPEST:
+            raise ConfigError("Variables are nested too deeply in a text.", "Write $$ for a dollar sign.")
+        try:
+            return self._found(inside)
+        finally:
+            self._within -= 1
+
+    def _found(self, inside: str) -> str:
         name = _NAME.match(inside)
         if name is None:
             raise ConfigError(f"${{{inside[:60]}}} names no variable.", "Write $$ for a dollar sign.")

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_PORT = re.compile("[0-9]{1,5}")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
+_MODE = re.compile("0[0-7]{1,5}|[1-9][0-9]{0,5}|0")
+_MOST_BYTES = 2.0**53
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -27,7 +30,8 @@ def long_port(item: Mapping[str, Any]) -> tuple[str | None, int, int]:
     """A port written as a mapping, as `short_port` gives it."""
     if item.get("protocol") not in (None, "tcp"):
         raise ValueError("a model's API is asked over TCP.")
-    return _port(item.get("host_ip") or None, str(item.get("published", "")), str(item.get("target", "")))
+    host = item.get("host_ip")
+    return _port(str(host) if host else None, str(item.get("published", "")), str(item.get("target", "")))
 
 
 def _port(host: str | None, outside: str, inside: str) -> tuple[str | None, int, int]:
@@ -36,8 +40,8 @@ def _port(host: str | None, outside: str, inside: str) -> tuple[str | None, int,
     if not outside:
         raise ValueError("compose would take any port that is free; give the machine's port too.")
     for number in (outside, inside):
-        if not number.isdigit() or not 0 < int(number) < 65536:
-            raise ValueError(f"{number!r} is no port from 1 to 65535.")
+        if not _PORT.fullmatch(number) or not 0 < int(number) < 65536:
+            raise ValueError(f"{shown(number)!r} is no port from 1 to 65535.")
     return host, int(outside), int(inside)
 
 
@@ -63,6 +67,8 @@ def tmpfs_options(of: Mapping[str, Any]) -> str:
     options = [f"size={size(of['size'])}"] if "size" in of else []
     if "mode" in of:
         mode = str(of["mode"])
+        if not _MODE.fullmatch(mode):
+            raise ValueError(f"{shown(mode)!r} is no mode such as 01777.")
         options.append(f"mode={int(mode, 8 if mode.startswith('0') else 10):o}")
     return ",".join(options) or "rw"
 
@@ -71,8 +77,11 @@ def size(value: Any) -> int:
     """Compose's sizes: a number of bytes, or with a letter, which counts by 1024."""
     match = _SIZE.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no size.")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+        raise ValueError(f"{shown(value)} is no size.")
+    found = float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")
+    if found > _MOST_BYTES:
+        raise ValueError(f"{shown(value)} is more than any machine has.")
+    return int(found)
 
 
 def same_size(value: Any, memory: Any) -> bool:
