@@ -18,6 +18,7 @@ from aiohttp import web
 from corral.app import Corral
 from corral.config import load
 from corral.domain.options import parse_options
+from corral.fleet.desired import all_wanted
 from tests.docs.pages import ROOT, read
 from tests.support.vendors.gemini import Gemini
 from tests.support.vendors.vendor import Asked, Refusal
@@ -58,6 +59,7 @@ def env(tmp_path: Path, model_store: Path) -> dict[str, str]:
     """The environment of somebody who has pulled `smollm2`, in a home that holds nothing else."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
     home = {"HOME": str(tmp_path), "CORRAL_STORE_MODELS_DIR": str(model_store)}
+    home["CORRAL_DOCKER_HOST"] = f"unix://{tmp_path}/none.sock"  # the machine's own engine is not a test's
     return {**own, **home, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
 
 
@@ -149,11 +151,36 @@ async def test_a_configuration_is_one(name: str, tmp_path: Path, model_store: Pa
     settings = load({"HOME": str(tmp_path), "CORRAL_STORE_MODELS_DIR": str(model_store)}, file=ROOT / "examples" / name)
     corral = Corral(settings, env={})
 
-    assert settings.models
-    for model in settings.models:
+    containers = [corral.fleet.wanted(name) for name in corral.fleet.names()]
+    names = [*settings.models, *(model for container in containers for model in container.models)]
+    assert names
+    for model in names:
         definition = corral.definition(model)
         parse_options(corral.runtimes[definition.runtime].options, definition.options, model)
     await corral.close()
+
+
+def test_three_containers_have_ports_and_purposes(tmp_path: Path) -> None:
+    settings = load({"HOME": str(tmp_path)}, file=ROOT / "examples" / "containers.yaml")
+    found = all_wanted(settings, {})
+
+    assert [want.spec.ports[0].outside for want in found.values()] == [11434, 11435, 11436]
+    assert all(want.purpose and want.models for want in found.values())
+    assert set(settings.routes["thinking"].models) <= {model for want in found.values() for model in want.models}
+
+
+def test_the_compose_file_is_taken_over_whole(env: dict[str, str], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "corral", "import", "docker-compose", str(ROOT / "examples" / "compose.yml")]
+    plan = json.loads(_run([*argv, "--yes", "--json"], env, tmp_path))
+
+    assert {name: entry["port"] for name, entry in plan["containers"].items()} == {
+        "qwen": 11434,
+        "deepseek": 11435,
+        "mistral": 11436,
+    }
+    assert plan["containers"]["mistral"]["volumes"] == {"mistral-models": "/root/.ollama"}
+    assert {entry["gpus"] for entry in plan["containers"].values()} == {"all"}
+    assert {left["key"].split(".")[0] for left in plan["unsupported"]} <= {"depends_on", "healthcheck", "profiles"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
