@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from corral.containers import specs, streams
 from corral.containers.contexts import Place
 from corral.containers.failures import is_port_taken, translated, unreachable
 from corral.containers.gpus import Share, container_of, shares
-from corral.containers.meters import usage
+from corral.containers.meters import Samples, usage
 from corral.containers.ports import containers_with
 from corral.containers.pulling import Pulled
 from corral.containers.streams import JsonReader, LogReader
@@ -52,6 +53,43 @@ def test_a_container_for_gpus_asks_for_those_and_publishes_on_loopback():
     assert "Init" not in body["HostConfig"]
     assert "Cmd" not in body
     assert body["Labels"]["corral.yard"] == "yard"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "drivers"),
+    [
+        ((), []),
+        (("all",), ["nvidia"]),
+        (("0", "1", "GPU-1"), ["nvidia"]),
+        (("nvidia.com/gpu=0", "nvidia.com/gpu=1"), ["cdi"]),
+        (("0", "nvidia.com/gpu=1"), ["nvidia", "cdi"]),
+    ],
+)
+def test_gpus_are_asked_of_who_gives_them_and_read_back(gpus: tuple[str, ...], drivers: list[str]):
+    spec = ContainerSpec("a", "corral-a", "ollama", "x", gpus=gpus)
+    host = specs.creation(spec, "yard", "x")["HostConfig"]
+    requests = host.get("DeviceRequests", [])
+    assert [request["Driver"] for request in requests] == drivers
+    for request in requests:
+        assert ("Capabilities" in request) == (request["Driver"] == "nvidia"), "the interface looks at names alone"
+    assert described(*requests).gpus == gpus
+
+
+def test_every_request_for_gpus_counts_and_no_other_one():
+    gpu = {"Driver": "", "Capabilities": [["compute", "gpu"]]}
+    network = {"Driver": "cdi", "DeviceIDs": ["vendor.com/nic=0", "amd.com/gpu=1"]}
+    codes = {"Driver": "vendor", "Count": 1, "Capabilities": [["tpu"]]}
+    assert described({**gpu, "DeviceIDs": ["1"]}, codes, network, {**gpu, "Count": 1}).gpus == (
+        "0",
+        "1",
+        "amd.com/gpu=1",
+    )
+    assert described({**gpu, "DeviceIDs": ["1"]}, {**gpu, "Count": -1}).gpus == ("all",)
+
+
+def described(*requests: dict[str, Any]) -> ContainerSpec:
+    host = {"DeviceRequests": list(requests) or None}
+    return specs.spec_of({"Name": "/a", "Config": {"Image": "x"}, "HostConfig": host})
 
 
 def test_a_list_entry_is_read():
@@ -214,6 +252,23 @@ def test_use_that_is_not_known_is_none():
 def in_container(proc: Path, pid: int, text: str) -> None:
     (proc / str(pid)).mkdir()
     (proc / str(pid) / "cgroup").write_text(text)
+
+
+def test_a_sample_stands_beside_the_last_one_unless_that_is_old_or_of_another_life():
+    def sample(second: float, total: int, who: str = ONE) -> dict[str, Any]:
+        read = datetime.fromtimestamp(1_700_000_000 + second, UTC).isoformat()
+        return {"id": who, "read": read, "cpu_stats": {"cpu_usage": {"total_usage": total}}, "memory_stats": {}}
+
+    kept = Samples()
+    assert kept.before(sample(0, 5)) is None
+    kept.keep(sample(0, 5))
+    before = kept.before(sample(2, 9))
+    assert before is not None
+    assert before["cpu_stats"]["cpu_usage"]["total_usage"] == 5
+    for other in (sample(0.05, 6), sample(30, 9), sample(2, 4), sample(2, 9, TWO)):
+        assert kept.before(other) is None
+    kept.keep(sample(40, 1, TWO))
+    assert kept.before(sample(2, 9)) is None, "what is old is not kept"
 
 
 def test_processes_on_gpus_are_told_by_their_control_groups(tmp_path: Path):

@@ -30,6 +30,7 @@ PIDS = 4096
 _CLOSED = tuple(map(PurePosixPath, ("/etc", "/proc", "/sys", "/dev", "/boot")))
 _LOGS = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "3"}}
 _EXITED = re.compile(r"Exited \((\d+)\)")
+_CDI_GPU = re.compile(r"[^/=]+/(?:gpu|mig)[\w-]*=.+")
 _NAMELESS = re.compile(r"[0-9a-f]{64}")
 _OURS = (YARD_LABEL, NAME_LABEL, SPEC_LABEL)
 _ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - what the engine says, not where we listen
@@ -262,8 +263,7 @@ def _host(spec: ContainerSpec, *, init: bool) -> dict[str, Any]:
     if spec.shm is not None:
         found["ShmSize"] = spec.shm
     if spec.gpus:
-        which = {"Count": -1} if spec.gpus == ("all",) else {"DeviceIDs": list(spec.gpus)}
-        found["DeviceRequests"] = [{"Driver": "nvidia", "Capabilities": [["gpu"]], **which}]
+        found["DeviceRequests"] = _requests(spec.gpus)
     return found
 
 
@@ -320,13 +320,33 @@ def _mounts(found: Mapping[str, Any]) -> tuple[Mount, ...]:
     return tuple(sorted(mounts, key=place))
 
 
+def _requests(gpus: Sequence[str]) -> list[dict[str, Any]]:
+    """Each GPU asked of who gives it: the engine's own driver for NVIDIA's, or the container device interface."""
+    if tuple(gpus) == ("all",):
+        return [{"Driver": "nvidia", "Capabilities": [["gpu"]], "Count": -1}]
+    numbered = [device for device in gpus if "=" not in device]
+    described = [device for device in gpus if "=" in device]
+    found: list[dict[str, Any]] = []
+    if numbered:
+        found.append({"Driver": "nvidia", "Capabilities": [["gpu"]], "DeviceIDs": numbered})
+    if described:
+        found.append({"Driver": "cdi", "DeviceIDs": described})
+    return found
+
+
 def _gpus(requests: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The GPUs of all requests, without what else is asked for; numbers and UUIDs come before those with a `=`."""
+    found: list[str] = []
     for request in requests:
-        if any("gpu" in group for group in request.get("Capabilities") or ()):
-            named = tuple(request.get("DeviceIDs") or ())
+        named = [str(device) for device in request.get("DeviceIDs") or ()]
+        if request.get("Driver") == "cdi":
+            found += [device for device in named if _CDI_GPU.fullmatch(device)]
+        elif any("gpu" in group for group in request.get("Capabilities") or ()):
             count = int(request.get("Count") or 0)
-            return named or (("all",) if count < 0 else tuple(str(number) for number in range(count)))
-    return ()
+            if count < 0:
+                return ("all",)
+            found += named or [str(number) for number in range(count)]
+    return tuple(sorted(dict.fromkeys(found), key=lambda device: ("=" in device, device)))
 
 
 def _differs(value: Sequence[str] | None, base: Sequence[str] | None) -> tuple[str, ...] | None:
