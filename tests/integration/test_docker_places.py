@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -232,3 +233,43 @@ def test_a_disk_that_is_full_is_said_so(docker: Engine, tmp_path: Path):
             asked(Places(host=full.address, env={}), work)
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_an_engine_that_gives_no_single_sample_takes_both_itself(docker: Engine, tmp_path: Path):
+    samples: list[str] = []
+
+    async def older(request: web.Request) -> web.Response:
+        """What the engine says, as one says it that is no newer than 1.40."""
+        if request.path.endswith("/stats"):
+            samples.append(request.query_string)
+        connector = aiohttp.UnixConnector(str(docker.socket))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(
+                request.method, f"http://docker{request.path_qs}", data=await request.read(), headers=request.headers
+            ) as answer,
+        ):
+            said = await answer.text()
+        if request.path == "/version":
+            said = json.dumps({**json.loads(said), "ApiVersion": "1.40"})
+        return web.Response(status=answer.status, text=said, content_type="application/json")
+
+    async def work(made: Docker) -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", older)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(tmp_path / "d.sock")).start()
+            assert (await made.info()).api == "1.40"
+            await made.create(ContainerSpec("one", "one", "openai", TINY, command=("burn",), network="none"), "yard")
+            await made.start("one")
+            usage = await made.usage("one")
+        finally:
+            await runner.cleanup()
+        assert samples == ["stream=0"]
+        assert usage is not None
+        assert (usage.cpu or 0) > 0
+
+    docker.image(TINY)
+    asked(Places(host=f"unix://{tmp_path}/d.sock", env={}), work)

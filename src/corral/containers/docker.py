@@ -17,6 +17,7 @@ from corral.containers import specs
 from corral.containers.contexts import Place, Places, credentials, is_of_hub, locate, secured
 from corral.containers.failures import is_port_taken, told, whose_port
 from corral.containers.gpus import Share, shares
+from corral.containers.meters import APART, Samples
 from corral.containers.meters import usage as read_usage
 from corral.containers.ports import containers_with, programs_with
 from corral.containers.pulling import Pulled
@@ -46,6 +47,8 @@ OLDEST, NEWEST = (1, 40), (1, 51)
 """Versions of the API: GPUs are asked for since the first; the second is the newest that this was written for."""
 
 _ROOT = "/var/lib/docker"
+_ONE_SHOT = (1, 41)
+"""The version since which the engine gives one sample at once, when it is asked for no more."""
 
 
 class Docker:
@@ -70,6 +73,7 @@ class Docker:
         self._base = ""
         self._about: Mapping[str, Any] = {}
         self._connecting = asyncio.Lock()
+        self._samples = Samples()
 
     async def info(self) -> EngineInfo:
         """What it is and can."""
@@ -182,11 +186,13 @@ class Docker:
             yield line
 
     async def usage(self, container: str) -> Usage | None:
-        """What it takes now; None while it does not run. May take a second, for the processors."""
-        said, held = await asyncio.gather(
-            self._fetch(f"containers/{container}/stats", f"measure {container}", {"stream": "0"}), self._shares()
-        )
-        return await self._measured(said, held)
+        """What it takes now; None while it does not run. The first may take a second, for the processors."""
+        held = asyncio.ensure_future(self._shares())
+        try:
+            said = await self._sampled(container)
+            return None if said is None else await self._measured(said, await held)
+        finally:
+            held.cancel()
 
     async def usages(self, container: str) -> AsyncIterator[Usage]:
         """What it takes, about once a second, until it ends."""
@@ -344,6 +350,29 @@ class Docker:
             gpu_temperature=share.temperature,
             gpu_utilization=share.utilization,
         )
+
+    async def _sampled(self, container: str) -> Mapping[str, Any] | None:
+        """A sample beside one before it, from which the processors are told; None while it does not run.
+
+        Somebody who asks again within some seconds is told what was taken since, and waits for nothing.
+        """
+        path, doing = f"containers/{container}/stats", f"measure {container}"
+        async with self._asked(doing) as client:
+            older = _version(client.api_version.removeprefix("v")) < _ONE_SHOT
+        if older:  # the engine takes both samples itself, a second apart, and may take another to begin
+            whole: Mapping[str, Any] = await self._fetch(path, doing, {"stream": "0"})
+            return whole
+        asked = {"stream": "0", "one-shot": "1"}
+        now = await self._fetch(path, doing, asked)
+        if read_usage(now) is None:
+            return None
+        before = self._samples.before(now)
+        if before is None:
+            before = now
+            await asyncio.sleep(APART)
+            now = await self._fetch(path, doing, asked)
+        self._samples.keep(now)
+        return {**now, "preread": before.get("read"), "precpu_stats": before.get("cpu_stats")}
 
     async def _fetch(
         self, path: str, doing: str, asked: Mapping[str, str] | None = None, image: str | None = None

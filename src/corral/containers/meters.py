@@ -11,6 +11,34 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+APART = 0.25
+"""Seconds between two samples: some periods of the scheduler, which are a tenth of a second."""
+
+_KEPT = 15.0
+"""Seconds for which a sample says what was taken before another one."""
+
+
+class Samples:
+    """The last sample of each container, for what can be told only from two. Bounded by time."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[float, Mapping[str, Any]]] = {}
+
+    def before(self, said: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The sample before this one; None where there is none of late, or the container was started again since."""
+        at, now = moment(said.get("read")) or 0.0, _total(said.get("cpu_stats"))
+        then, before = self._last.get(str(said.get("id", "")), (0.0, {}))
+        was = _total(before.get("cpu_stats"))
+        usable = was is not None and now is not None and now >= was and APART / 2 <= at - then <= _KEPT
+        return before if usable else None
+
+    def keep(self, said: Mapping[str, Any]) -> None:
+        """Remember it for the next one."""
+        at = moment(said.get("read")) or 0.0
+        self._last = {key: kept for key, kept in self._last.items() if abs(at - kept[0]) <= _KEPT}
+        self._last[str(said.get("id", ""))] = (at, {name: said.get(name) for name in ("read", "cpu_stats")})
+
+
 def usage(said: Mapping[str, Any], machine: int | None = None) -> Usage | None:
     """One sample; None when the container does not run.
 
