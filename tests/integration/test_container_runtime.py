@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from corral.domain.memory import Placement
 from corral.domain.options import parse_options
@@ -23,6 +24,7 @@ from tests.docs.pages import ROOT
 from tests.support.container_engines import Containers
 from tests.support.docker import CORRAL, TINY, until
 from tests.support.fleets import corral_with
+from tests.support.servers import corral_server
 
 MIB = 1024**2
 
@@ -243,3 +245,18 @@ async def test_the_scheduler_loads_it_and_lets_it_go(tmp_path, docker, model_sto
         assert docker.seen() == {}
         await corral.load("smollm2")
     until(lambda: docker.seen() == {})
+
+
+def test_a_server_takes_away_what_a_killed_one_left(tmp_path, docker, model_store, engine_entrypoint):
+    options = {"image": docker.image(CORRAL), "entrypoint": engine_entrypoint, "network": "host", "context": 256}
+    model = {"runtime": "container", "options": options, "preload": True}
+    config = yaml.safe_dump({"docker": {"host": docker.address}, "models": {"smollm2": model}})
+    with corral_server(tmp_path, config, models_dir=model_store) as server:
+        until(lambda: any(seen["State"]["Running"] for seen in docker.seen().values()), within=60)
+        server.process.kill()
+        server.process.wait()
+    (left,) = docker.seen()
+    later = yaml.safe_dump({"docker": {"host": docker.address}, "models": {"smollm2": {**model, "preload": False}}})
+    with corral_server(tmp_path, later, models_dir=model_store):
+        until(lambda: left not in docker.seen(), within=30)
+    assert docker.seen() == {}
