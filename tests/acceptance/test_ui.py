@@ -56,7 +56,7 @@ def test_what_was_on_the_screen_before_is_there_again(served: Yard) -> None:
     child = terminal(served)
     child.expect_exact("\x1b[?1049h")
     child.expect_exact("parrot")
-    child.send("q")
+    child.sendintr()
     child.expect_exact("\x1b[?1049l")
     assert ended(child) == 0
 
@@ -77,6 +77,13 @@ def test_a_menu_in_lines(served: Yard) -> None:
 
 def test_a_menu_in_lines_ends_with_what_is_typed(served: Yard) -> None:
     assert "models: the models and how they stand" in served.run("ui", "--plain", typed="help\n").stdout
+
+
+def test_ctrl_c_leaves_the_lines_at_once(served: Yard) -> None:
+    child = terminal(served, "--plain")
+    child.expect_exact("corral: ")
+    child.sendintr()
+    assert ended(child) == 130
 
 
 def test_where_there_is_no_terminal_lines_are_offered(served: Yard) -> None:

@@ -6,6 +6,7 @@ For screen readers, for terminals that cannot move a cursor, and for whoever lik
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from contextlib import aclosing
@@ -61,7 +62,17 @@ def converse(invocation: Invocation) -> None:
     Raises:
         ServerNotRunning: no server answers.
     """
-    asyncio.run(_Desk(invocation).run())
+    # The loop's own way with Ctrl-C is to cancel a task, which somebody who waits for a line would never notice.
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        asyncio.run(_Desk(invocation).run())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del number, frame
+    raise KeyboardInterrupt
 
 
 class _Desk:
@@ -80,7 +91,7 @@ class _Desk:
             self._yard.set_models(await link.models())
             count = len(self._yard.models)
             self._say(f"Corral at {link.url}: {count} model{'' if count == 1 else 's'}. Type a word, or help.")
-            while (typed := await asyncio.to_thread(self._read)) is not None:
+            while (typed := self._read()) is not None:
                 word, _, rest = typed.strip().partition(" ")
                 if word.lower() in ("q", "quit", "exit"):
                     return
@@ -136,7 +147,7 @@ class _Desk:
             case "update":
                 await self._begun(link, Order("update", rest))
             case "remove":
-                if await asyncio.to_thread(self._output.ask, f"Remove {rest}?"):
+                if self._output.ask(f"Remove {rest}?"):
                     await self._begun(link, Order("remove", rest))
             case _:
                 await self._look(link, word, rest)
