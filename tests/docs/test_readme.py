@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from tests.docs.pages import ROOT, read
+from tests.support.docker import PLAYER, Engine
 
 README = read("README.md")
 COMMANDS = README.blocks("sh")
@@ -125,7 +126,7 @@ def stranger(tmp_path: Path) -> Stranger:
 
 @pytest.mark.timeout(900)
 def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
-    first, ask, tour, room, money = COMMANDS
+    first, ask, tour, room, money, _ = COMMANDS
     begun = time.monotonic()
     with stranger.serving(first) as said:
         took_first = time.monotonic() - begun
@@ -166,8 +167,38 @@ def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
 
 def test_every_command_of_the_readme_is_run() -> None:
     """The test above takes the blocks apart by number: a new one has to be given its place there."""
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     assert COMMANDS[0].strip() == "make run"
+
+
+@pytest.mark.timeout(300)
+def test_the_containers_of_the_readme(bridged: Engine, tmp_path: Path) -> None:
+    """Ollama's image is played, and the machine that tests has no GPU; what is typed is what stands there."""
+    bridged.cli("tag", bridged.image(PLAYER), "ollama/ollama")
+    content = next(block for block in README.blocks("yaml") if block.startswith("containers:"))
+    file = tmp_path / "corral.yaml"
+    file.write_text(content.replace(", gpus: all", "") + f"docker: {{ host: {bridged.address} }}\n")
+    shutil.copy(ROOT / "examples" / "compose.yml", tmp_path / "docker-compose.yml")
+    env = {**os.environ, "HOME": str(tmp_path), "CORRAL_HOME": str(tmp_path)}
+    # There is no registry here that images could come from.
+    more = {"corral containers stats": " --once", "corral import": " --yes --json"}
+    more["corral containers update"] = " --models-only"
+
+    said = {}
+    with bridged.forwarded(11434, 11435):
+        for line in COMMANDS[5].strip().splitlines():
+            typed = line.partition("#")[0].strip()
+            typed += next((words for begin, words in more.items() if typed.startswith(begin)), "")
+            command = [str(Path(sys.executable).with_name("corral")), *typed.split()[1:]]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 0, (typed, done.stdout, done.stderr)
+            said[typed] = done.stdout
+
+    assert set(bridged.seen()) == {"corral-code", "corral-reasoning"}
+    assert "create" in said["corral containers plan"]
+    assert "healthy" in said["corral containers up"]
 
 
 def test_the_address_in_the_readme_is_the_default() -> None:

@@ -31,7 +31,12 @@ FIELDS = {
     "/api/copy": {"source", "destination"},
 }
 NUMBERS = {"num_ctx", "num_gpu", "num_thread", "temperature", "seed", "top_k", "top_p", "num_predict"}
-REGISTRY = {"tiny:1b": ["completion", "tools"], "embedder:latest": ["embedding"]}
+REGISTRY = {
+    "tiny:1b": ["completion", "tools"],
+    "embedder:latest": ["embedding"],
+    "qwen2.5-coder:7b": ["completion", "tools"],
+    "deepseek-r1:8b": ["completion"],
+}
 SIZE = 5_000_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from corral.operations.durable import Work
 
 _LONGEST_NAME = 200
+_LOOK = 0.2
+"""Seconds between two looks at a server that does not answer yet."""
 
 
 class Inside:
@@ -86,6 +89,39 @@ class Inside:
             self._fleet.parts.observer.rows.version(name, found.digest, model, model=model)
         await self._fleet.health(name)
         return found
+
+    async def provide(self, names: Sequence[str], report: Report = silent) -> dict[str, CorralError]:
+        """Have each server fetch what its entry names and it has not, where its kind can, as long as that takes.
+
+        Returns why models could not be had, by container.
+        """
+
+        async def one(name: str) -> tuple[str, CorralError | None]:
+            try:
+                for model in await self._lacking(name):
+                    await self.pull(name, model, report)
+            except CorralError as error:
+                return name, error
+            return name, None
+
+        done = await asyncio.gather(*(one(name) for name in names))
+        return {name: error for name, error in done if error is not None}
+
+    async def _lacking(self, name: str) -> tuple[str, ...]:
+        """What the server in `name` should have and has not, once it answers; nothing where it does not in its time."""
+        want = self._fleet.wanted(name)
+        if want.spec.kind != OLLAMA or not want.models:
+            return ()
+        clock = self._corral.clock
+        until = clock.now() + want.watch.start_timeout
+        while True:
+            standing = await self._fleet.status(name)
+            if not standing.state.up or clock.now() > until:
+                return ()  # whoever waits for it to be healthy says why it is not
+            found = await (await self._asker(name)).examine(want.models)
+            if found.version is not None:
+                return found.missing
+            await clock.sleep(_LOOK)
 
     async def models(self, name: str) -> list[ModelInside]:
         """The models that the server in `name` has, by name."""

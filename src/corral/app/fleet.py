@@ -59,7 +59,7 @@ class Fleet(Sight):
             orphans: what becomes of those that are no longer configured; None is as `docker.orphans` says.
             recreate: also those that are as they should be are made anew.
             wait: until they are healthy, or it is plain that they will not be.
-            pull: images that are not here are fetched.
+            pull: images that are not here are fetched, and models that servers lack, as far as is waited.
             report: told how far it is.
 
         Raises:
@@ -76,6 +76,8 @@ class Fleet(Sight):
             steps = self.works.reconciler.plan(everything, await self.works.rows.yard(), asked)
             how = How(pull=pull, wait=wait, parallel=docker.parallel, report=report)
             wrong = await self.works.reconciler.carry_out(steps, how)
+            if pull and wait:
+                wrong |= await self._corral.inside.provide([name for name in meant if name not in wrong], report)
             if wait:
                 wrong |= await self._all_well([name for name in meant if name not in wrong])
         return await self._result(names or self.names(), wrong)

@@ -14,7 +14,7 @@ from corral.fleet.desired import url_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from corral.domain.containers import ContainerEngine, Wanted
+    from corral.domain.containers import ContainerEngine, Seen, Wanted
     from corral.domain.ports import Clock
     from corral.fleet.observing import Known, Observer
 
@@ -76,7 +76,7 @@ class Prober:
             health = await asker.examine(want.models, timeout=want.watch.timeout, generate=generate)
             memory = await self._gpu_memory(known) if want.watch.gpu and _loaded(health) else None
         now = known.seen
-        if about is None or now is None or now.id != about.id or now.started_at != about.started_at or not _runs(known):
+        if about is None or now is None or not _same(about, now) or not _runs(known):
             return None  # what answered, or did not, is no longer what is there
         self._observer.observe(name, health=health, gpu_memory=memory)
         return health
@@ -126,6 +126,12 @@ class Prober:
         except (ContainerNotFound, DockerUnavailable):
             return None  # the events say so too, and better
         return None if usage is None else usage.gpu_memory
+
+
+def _same(before: Seen, after: Seen) -> bool:
+    """Whether it is one container, and not started anew meanwhile as far as that is known: a list does not tell."""
+    unknown = before.started_at is None or after.started_at is None
+    return before.id == after.id and (unknown or before.started_at == after.started_at)
 
 
 def _runs(known: Known) -> bool:
