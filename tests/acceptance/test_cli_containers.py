@@ -260,7 +260,7 @@ def test_models_in_containers(docker: Engine, player_image: str, tmp_path: Path)
     entry = {"kind": "ollama", "image": PLAYER, "network": "host", "port": free_port(), "stop_grace": "1s"}
     place = yard(tmp_path, docker, coder={**entry, "models": ["tiny:1b"]})
     with place.desk() as desk:
-        lacking = desk.run("containers", "up", code=1)
+        lacking = desk.run("containers", "up", "--no-pull", code=1)
         assert "Fetch it: corral containers models pull coder tiny:1b" in lacking.stderr
         assert json.loads(desk.run("containers", "status", "coder", "--json", code=1).stdout)["missing"] == ["tiny:1b"]
         assert "There is no model" in desk.run("containers", "models", "coder").stdout

@@ -118,7 +118,7 @@ def up(
     recreate: Annotated[bool, flag("--recreate", help="Make them anew, also where nothing differs.")] = False,
     orphans: Orphans = None,
     no_wait: Annotated[bool, flag("--no-wait", help="Do not wait until they are healthy.")] = False,
-    no_pull: Annotated[bool, flag("--no-pull", help="Do not fetch images that are not here.")] = False,
+    no_pull: Annotated[bool, flag("--no-pull", help="Do not fetch images and models that are not here.")] = False,
 ) -> None:
     """Bring containers up as the configuration says, and wait until they are healthy.
 

@@ -303,7 +303,7 @@ class UpRequest(BaseModel):
     )
     recreate: bool = Field(default=False, description="Make them anew, also where nothing differs")
     wait: bool = Field(default=True, description="Answer when they are healthy")
-    pull: bool = Field(default=True, description="Fetch images that are not here")
+    pull: bool = Field(default=True, description="Fetch images and models that are not here")
 
 
 class NamesRequest(BaseModel):
