@@ -107,7 +107,7 @@ async def test_a_model_is_pulled_held_under_another_name_and_removed(asker, olla
 
 
 async def test_what_cannot_be_pulled_or_removed_says_why(asker):
-    with pytest.raises(ContainerUnhealthy, match="'nothing' could not be fetched: .*file does not exist"):
+    with pytest.raises(ContainerUnhealthy, match=r"'nothing' could not be fetched: .*file does not exist"):
         await asker.pull("nothing", silent)
     with pytest.raises(ModelNotFound, match="no model 'nothing'") as caught:
         await asker.remove("nothing")

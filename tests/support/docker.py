@@ -138,7 +138,7 @@ class Engine:
             )
         until = time.monotonic() + 60
         while self.run("version").returncode != 0:
-            assert self.running, self.log[-2000:]
+            assert self._process.poll() is None, self.log[-2000:]
             assert time.monotonic() < until, f"dockerd did not come up: {self.log[-2000:]}"
 
     def stop(self) -> None:
