@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from corral.config import ContainerSettings
 from corral.errors import ConfigError
 from corral.fleet.compose import Imported, read_compose
+from corral.fleet.desired import wanted
 
 SERVICE = "services:\n  coder:\n    image: ollama/ollama\n"
 MOST = 200 << 20
@@ -35,7 +37,7 @@ BOMBS = {
     + SERVICE
     + "    environment: {A: *n1999}\n",
     "itself": "x-0: &n0 [*n0]\n" + SERVICE,
-    "a long text": 'x-0: &n0 "$$' + "y" * 300_000 + '"\nx-1: [' + ", ".join(["*n0"] * 10_000) + "]\n" + SERVICE,
+    "a long text": 'x-0: &n0 "$$' + "y" * 60_000 + '"\nx-1: [' + ", ".join(["*n0"] * 10_000) + "]\n" + SERVICE,
 }
 
 
@@ -110,3 +112,32 @@ def test_what_is_a_number_beside_services_is_said_like_any_other_key():
     found = read("1: x\n~: y\nfoo: z\n" + SERVICE)
     assert list(found.entries) == ["coder"]
     assert {one.key for one in found.unsupported} == {"1", "None", "foo"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"environment": {"TOKEN": "hidden\0value"}}, "NUL"),
+        ({"environment": {"TOKEN": "hidden" * 30_000}}, "longer than"),
+        ({"health": "/中"}, "no path"),
+        ({"health": "/x\0"}, "no path"),
+        ({"health": "/x\x1b[2J"}, "no path"),
+        ({"cpus": 1e30}, "no machine"),
+        ({"memory": 10**30}, "no machine"),
+        ({"shm": 10**30}, "no machine"),
+        ({"pids": 10**30}, "no machine"),
+        ({"stop_grace": 1e15}, "never ends"),
+        ({"container": "corral-other.before"}, "makes room"),
+    ],
+)
+def test_what_no_engine_takes_is_refused_before_it_is_asked_and_secrets_are_not_shown(
+    entry: dict[str, object], reason: str
+):
+    with pytest.raises(ConfigError, match=reason) as refused:
+        wanted("coder", ContainerSettings(**entry), {})  # type: ignore[arg-type]  # one of its fields
+    assert "hidden" not in str(refused.value)
+
+
+def test_an_entry_whose_container_would_be_called_as_one_that_makes_room_is_refused():
+    with pytest.raises(ConfigError, match="makes room"):
+        wanted("coder.before", ContainerSettings(), {})

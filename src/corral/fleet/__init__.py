@@ -10,7 +10,8 @@ compose/      docker-compose files, read and written              pure, but for 
 rows.py       what is written down: containers, models, versions, history
 observing.py  the one way by which anything becomes known of a container
 probing.py    who is asked when how it is
-reconcile.py  steps carried out; images.py the image of each
+reconcile.py  steps carried out; images.py the image of each, aside.py who makes room for a successor
+gathering.py  several things at once
 keeper.py     the engine's events, what is due, and what changed while nobody listened
 works.py      all of these put together, and when they run
 asking.py     the model servers in them, asked by their own APIs

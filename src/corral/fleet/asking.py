@@ -47,6 +47,7 @@ _WORD = "Hello"
 _MOST_MODELS = 1000
 _MOST_NAME = 200
 _MOST_SAID = 200
+_MOST_COUNT = 2**53
 _OTHER_WAY = frozenset({400, 404, 405, 415, 422, 501})
 """What a server answers whose model cannot do what was asked, and may do something else."""
 _PULL_HINT = "Check its name, and whether the container reaches the registry: corral containers logs NAME"
@@ -240,15 +241,15 @@ class Asker:
 
     async def _version(self) -> str | None:
         if self.kind == OLLAMA:
-            return await self._ollama.version(TIMEOUT)
+            return _bare(await self._ollama.version(TIMEOUT))[:_MOST_NAME] or None
         asked = (_VERSIONS[self.kind],) if self.kind in _VERSIONS else tuple(_VERSIONS.values())
         for path, field in asked:
             try:
                 said = (await self._get(path)).get(field)
             except UpstreamError:
                 continue  # a server may well not tell; that it answers is seen by its health and its models
-            if isinstance(said, str) and said:
-                return said[:_MOST_NAME]
+            if isinstance(said, str) and _bare(said):
+                return _bare(said)[:_MOST_NAME]
         return None
 
     async def _models(self, *, held: bool = False) -> tuple[ModelInside, ...]:
@@ -379,7 +380,8 @@ def _text(said: Any) -> str:
 
 
 def _count(said: Any) -> int | None:
-    return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else None
+    """A number of bytes or tokens; None for what is none, or more than a database or a program of others could hold."""
+    return said if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= _MOST_COUNT else None
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
@@ -397,9 +399,14 @@ def _why(body: bytes) -> str:
     said = said.get("message") if isinstance(said, dict) else said
     if not isinstance(said, str):
         return ""
-    return f": {' '.join(said.split())[:_MOST_SAID]}"
+    return f": {_bare(said)[:_MOST_SAID]}"
 
 
 def _plain(error: CorralError) -> str:
     """An error's message to be put into a sentence."""
-    return " ".join(error.message.split())[:500].rstrip(".")
+    return _bare(error.message)[:500].rstrip(".")
+
+
+def _bare(text: str | None) -> str:
+    """A server's words on one line, without what a terminal or a database would take for something else."""
+    return "".join(sign if sign.isprintable() else " " for sign in " ".join((text or "").split()))

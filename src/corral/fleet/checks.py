@@ -30,8 +30,13 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)
 _CAPABILITY = re.compile(r"[A-Z][A-Z_]{2,40}")
 _LEAST_MEMORY = 6 * 1024 * 1024
 """Bytes below which the Docker engine makes no container."""
+_ASIDE = ".before"
+"""What the name of a container ends in that makes room for its successor; as in `observing.py`."""
 _MOST = 2**53
 """Bytes, and processes, of which no machine has more."""
+_MOST_CPUS = 65536.0
+_MOST_VALUE = 120_000
+"""Bytes of a variable: Linux takes 131072 with its name."""
 _LONGEST = 1e9
 """Seconds after which nobody waits any more, and the engine's own numbers end soon."""
 _AS_ROOT = frozenset(
@@ -65,6 +70,9 @@ def container(key: str, name: str) -> str:
     """A name on the Docker engine."""
     if not _CONTAINER.fullmatch(name):
         raise ConfigError(f"{key} is {name[:80]!r}, which cannot name a container.", "Use letters, digits, _, . and -.")
+    if name.endswith(_ASIDE):
+        hint = "Set `container` to another name."
+        raise ConfigError(f"{key} is {name[:80]!r}: what ends so makes room for its successor.", hint)
     return name
 
 
@@ -87,8 +95,17 @@ def environment(key: str, given: Mapping[str, Any], env: Mapping[str, str]) -> d
             raise ConfigError(f"{key} has {str(name)[:80]!r}, which is no variable's name.", "Write NAME: value.")
         if isinstance(value, Mapping | list):
             raise ConfigError(f"{key}.{name} is no text.", f'Write {name}: "value"')
-        found[str(name)] = _filled(f"{key}.{name}", _text(value), env)
+        found[str(name)] = _passable(f"{key}.{name}", _filled(f"{key}.{name}", _text(value), env))
     return found
+
+
+def _passable(key: str, value: str) -> str:
+    """A value as a program can be given it: what refuses another one shows all of it, and it may be a secret."""
+    if "\0" in value:
+        raise ConfigError(f"{key} has a NUL in it, and no program can be given that.", "Write it as base64, perhaps.")
+    if len(value.encode("utf-8", "replace")) > _MOST_VALUE:
+        raise ConfigError(f"{key} is longer than a program can be given it.", "Mount a file that holds it: `volumes`.")
+    return value
 
 
 def _text(value: Any) -> str:
@@ -224,6 +241,8 @@ def cpus(key: str, given: float | None) -> float | None:
     """Processors, more than none."""
     if given is not None and given < 0.01:
         raise ConfigError(f"{key} is {given:g}: without a processor it never starts.", f"Write {key}: 2")
+    if given is not None and given > _MOST_CPUS:
+        raise ConfigError(f"{key} is {given:g}, and no machine has so many.", f"Write {key}: 2")
     return given
 
 
@@ -271,6 +290,6 @@ def labels(key: str, given: Mapping[str, Any]) -> dict[str, str]:
 
 def health(key: str, path: str) -> str:
     """A path to ask."""
-    if not path.startswith("/") or any(sign.isspace() for sign in path):
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
         raise ConfigError(f"{key} is {path[:80]!r}, which is no path.", f"Write {key}: /health")
     return path

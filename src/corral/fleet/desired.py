@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corral.config.containers import AUTO
 from corral.domain.containers import ContainerSpec, Port, Wanted, Watch, check_container
 from corral.errors import ConfigError, InvalidName
 from corral.fleet import checks
@@ -123,7 +124,8 @@ class _Entry:
             mounts=mounts,
             tmpfs=tmpfs,
             gpus=checks.gpus(f"{key}.gpus", entry.gpus),
-            memory=checks.memory(f"{key}.memory", entry.memory),
+            memory=None if isinstance(entry.memory, str) else checks.memory(f"{key}.memory", entry.memory),
+            fitted=entry.memory == AUTO,
             cpus=checks.cpus(f"{key}.cpus", entry.cpus),
             shm=checks.most(f"{key}.shm", entry.shm, "1GiB"),
             pids=checks.most(f"{key}.pids", entry.pids, "4096"),

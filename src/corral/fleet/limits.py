@@ -75,6 +75,11 @@ def limits(
     return Limits(wanted, _processors(known, processors), reason)
 
 
+def roomy(memory: int) -> int:
+    """A limit on memory, in bytes, under which a container that takes so much has room."""
+    return ceil(memory * _ROOM / _GIB) * _GIB
+
+
 def limited(wanted: Wanted, worked_out: Limits) -> Wanted:
     """The container with those limits that its configuration does not give."""
     spec = wanted.spec

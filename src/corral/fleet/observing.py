@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from types import EllipsisType
 
-    from corral.domain.containers import Event
+    from corral.domain.containers import ContainerSpec, Event
     from corral.domain.ports import Clock
     from corral.fleet.plan import Remembered
     from corral.fleet.rows import Rows
@@ -167,6 +167,12 @@ class Observer:
         known.past = standing.done(known.past, now, id)
         self._tell(known, Happening(now, name, what, reason=reason))
 
+    def limited(self, name: str, seen: Seen, reason: str) -> None:
+        """Its memory has a limit now that was worked out; `reason` says from what."""
+        known = self.observe(name, seen=seen)
+        memory = f"{(seen.memory or 0) / 2**30:g} GiB of memory for {reason}"
+        self._tell(known, Happening(self._clock.wall(), name, "limited", reason=memory, detail={"memory": seen.memory}))
+
     def failed(self, name: str, reason: str, *, again: bool = True) -> None:
         """It could not be done; with `again` another try is due after a pause, however often that was so already."""
         known, now = self._of(name), self._clock.wall()
@@ -304,7 +310,7 @@ class Observer:
             url=url_of(spec),
             port=spec.ports[0].outside if spec.ports else None,
             gpus=spec.gpus,
-            memory_limit=spec.memory,
+            memory_limit=_memory_limit(spec, seen, before),
             cpu_limit=spec.cpus,
         )
 
@@ -330,6 +336,15 @@ class Observer:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(change)
+
+
+def _memory_limit(spec: ContainerSpec, seen: Seen | None, before: Standing) -> int | None:
+    """What is configured; what was worked out is known from the container alone, and a list does not tell."""
+    if not spec.fitted:
+        return spec.memory
+    if seen is None:
+        return None
+    return seen.memory if seen.detailed else before.memory_limit
 
 
 def mine(everything: Iterable[Seen], yard: str, wanted: Mapping[str, Wanted]) -> dict[str, Seen]:
@@ -365,6 +380,8 @@ def merged(before: Seen, listed: Seen) -> Seen:
         started_at=before.started_at,
         finished_at=before.finished_at,
         error=before.error,
+        memory=before.memory,
+        detailed=before.detailed,
     )
 
 

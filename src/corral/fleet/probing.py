@@ -10,6 +10,7 @@ from corral.domain.standings import ContainerState, Health
 from corral.errors import ContainerNotFound, DockerUnavailable
 from corral.fleet.asking import Asker
 from corral.fleet.desired import url_of
+from corral.fleet.fitting import Fitter, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ class Prober:
         engine: tells what a container has on GPUs.
         wanted: what the configuration wants, by name.
         clock: time.
+        taken: bytes that a model by this name was found to take on this machine; None: nobody knows.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Prober:
         engine: Callable[[], ContainerEngine],
         wanted: Callable[[], Mapping[str, Wanted]],
         clock: Clock,
+        taken: Callable[[str], int | None] = unknown,
     ) -> None:
         self._observer = observer
         self._engine = engine
         self._wanted = wanted
         self._clock = clock
+        self._fitter = Fitter(observer, engine, taken)
         self._next: dict[str, _Next] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
 
@@ -79,6 +83,7 @@ class Prober:
         if about is None or now is None or not _same(about, now) or not _runs(known):
             return None  # what answered, or did not, is no longer what is there
         self._observer.observe(name, health=health, gpu_memory=memory)
+        await self._fitter.fit(name)
         return health
 
     def due(self) -> list[str]:

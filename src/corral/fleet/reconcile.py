@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from corral.domain.containers import YARD_LABEL
 from corral.domain.ports import Progress, Report, silent
 from corral.domain.standings import Planned, Step
 from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy, CorralError, DockerUnavailable
-from corral.fleet import images
+from corral.fleet import aside, images
+from corral.fleet.gathering import all_done, gathered
 from corral.fleet.observing import ASIDE, is_aside, mine
 from corral.fleet.plan import phases, plan
 from corral.fleet.standing import Do, ended
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Collection,
-        Coroutine,
-        Iterable,
         Iterator,
         Mapping,
         Sequence,
@@ -52,7 +50,6 @@ _SLOWER = 1.5
 _LONGEST = 2.0
 """Seconds between two looks at a container that is starting, at most."""
 _LAST_LINES = 5
-_INSPECTED_AT_ONCE = 8
 _FOREIGN_GRACE = 20.0
 """Seconds to end for a container of which no configuration says how long it may take."""
 
@@ -145,7 +142,7 @@ class Reconciler:
         everything = await self._engine().list()
         found = mine(everything, yard, self._wanted())
         fresh = [seen for name, seen in found.items() if not _as_known(seen, observer.known.get(name))]
-        details = dict(zip((seen.id for seen in fresh), await _gathered(self._inspect, fresh), strict=True))
+        details = dict(zip((seen.id for seen in fresh), await gathered(self._inspect, fresh), strict=True))
         observer.seen_all([details.get(seen.id) or seen for seen in everything], yard)
         return everything
 
@@ -186,7 +183,7 @@ class Reconciler:
                 how.report(Progress(str(step.step), count, total, step.name))
 
         for group in groups:
-            await _all(one(step) for step in group)
+            await all_done(one(step) for step in group)
         for step in steps:
             if step.step is Step.BLOCKED:
                 wrong[step.name] = ContainerError(f"Container {step.name!r} is not brought up: {step.reason}.")
@@ -290,9 +287,9 @@ class Reconciler:
         async with self._doing(name, Do.STOP):
             await self._stop(which, self._grace(name))
             await self._engine().remove(which, force=True)
-            for aside in self._observer.everything:
-                if own and is_aside(aside) and aside.name == name and aside.yard == await self._observer.rows.yard():
-                    await self._engine().remove(aside.id, force=True)
+            for old in self._observer.everything:
+                if own and is_aside(old) and old.name == name and old.yard == await self._observer.rows.yard():
+                    await self._engine().remove(old.id, force=True)
             self._observer.done(name, "removed", reason)
         if own:
             self._observer.observe(name, seen=None)
@@ -336,8 +333,10 @@ class Reconciler:
     async def mend(self, everything: Sequence[Seen]) -> bool:
         """Bring to an end what was cut short while a container was made anew; whether anything was done.
 
+        What cannot be is known of the container, and logged: nobody else waits for it.
+
         Raises:
-            ContainerError: it could not be.
+            DockerUnavailable: the engine does not answer.
         """
         yard, done = await self._observer.rows.yard(), False
         for old in everything:
@@ -345,23 +344,31 @@ class Reconciler:
             if old.yard != yard or name is None or not is_aside(old) or self._at_work(name):
                 continue
             async with self.alone(name):
-                known = self._observer.known.get(name)
-                new = None if known is None else known.seen
-                if new is not None and known is not None and known.standing.state.up:
-                    if not known.standing.state.active:
-                        continue  # it is starting: whether it will be well is not yet known
-                    self._observer.began(name, Do.RECREATE)
-                    await self._engine().remove(old.id, force=True)
-                    self._observer.done(name, "removed", "its successor is well", id=new.id)
-                else:
-                    self._observer.began(name, Do.RECREATE)
-                    if new is not None:
-                        await self._engine().remove(new.id, force=True)
-                    await self._engine().rename(old.id, old.container.removesuffix(ASIDE))
-                    self._observer.done(name, "undone", "its successor was never well", id=old.id)
-                    await self._look_at(name, old.id)
-                done = True
+                try:
+                    done |= await self._mend(name, old)
+                except DockerUnavailable:
+                    raise
+                except CorralError as error:
+                    _log.warning("container %s: what was cut short is not mended: %s", name, error)
         return done
+
+    async def _mend(self, name: str, old: Seen) -> bool:
+        known = self._observer.known.get(name)
+        new = None if known is None else known.seen
+        if new is not None and known is not None and known.standing.state.up:
+            if not known.standing.state.active:
+                return False  # it is starting: whether it will be well is not yet known
+            async with self._doing(name, Do.RECREATE):
+                await self._engine().remove(old.id, force=True)
+                self._observer.done(name, "removed", "its successor is well", id=new.id)
+            return True
+        async with self._doing(name, Do.RECREATE):
+            if new is not None:
+                await self._engine().remove(new.id, force=True)
+            await self._engine().rename(old.id, old.container.removesuffix(ASIDE))
+            self._observer.done(name, "undone", "its successor was never well", id=old.id)
+        await self._look_at(name, old.id)
+        return True
 
     async def well(self, name: str) -> Health | None:
         """Wait until it answers; it may lack models that can be fetched into it.
@@ -437,16 +444,19 @@ class Reconciler:
             raise
 
     async def _step_aside(self, old: Seen, spec: ContainerSpec, was_well: bool) -> Seen:
-        """Make room; who is brought back if need be: one that was never well has its own predecessor for that."""
-        engine, name = self._engine(), f"{spec.container}{ASIDE}"
-        with suppress(ContainerNotFound):
-            before = await engine.inspect(name)
-            if not was_well and before.labels.get(YARD_LABEL) == old.yard and before.name == old.name:
-                await engine.remove(old.id, force=True)
-                return replace(before, container=spec.container, running=True)
-        await engine.remove(name, force=True)
+        """Make room; who is brought back if need be: one that was never well has its own predecessor for that.
+
+        Raises:
+            Conflict: somebody else's container has the name under which it would step aside.
+        """
+        engine, before = self._engine(), await aside.before(self._engine(), old)
+        if before is not None and not was_well:
+            await engine.remove(old.id, force=True)
+            return replace(before, container=old.container, running=True)
+        if before is not None:
+            await engine.remove(before.id, force=True)
         await self._stop(old.id, spec.stop_grace)
-        await engine.rename(old.id, name)
+        await engine.rename(old.id, f"{old.container}{ASIDE}")
         return old
 
     async def _undo(self, name: str, old: Seen, spec: ContainerSpec, error: CorralError) -> None:
@@ -455,7 +465,7 @@ class Reconciler:
         try:
             if not is_aside(await engine.inspect(old.id)):
                 return
-            await engine.remove(spec.container, force=True)
+            await aside.remove_successor(engine, spec.container, old)
             await engine.rename(old.id, old.container)
             if old.running:
                 await engine.start(old.id)
@@ -518,25 +528,3 @@ def _as_known(seen: Seen, known: Known | None) -> bool:
         return False
     same = known.past.id == seen.id and known.past.running == seen.running
     return same and (seen.running or known.past.finished_at is not None)
-
-
-async def _gathered(ask: Callable[[Seen], Awaitable[Seen | None]], about: Sequence[Seen]) -> list[Seen | None]:
-    """What was asked about each, a few at a time."""
-    room = asyncio.Semaphore(_INSPECTED_AT_ONCE)
-
-    async def one(seen: Seen) -> Seen | None:
-        async with room:
-            return await ask(seen)
-
-    return list(await asyncio.gather(*(one(seen) for seen in about)))
-
-
-async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all of them; when cancelled, or one of them breaks, the others are ended first."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)

@@ -299,6 +299,8 @@ class _Turn:
 
     def _out_of_memory(self) -> str:
         limit = None if self._wanted is None else self._wanted.spec.memory
+        if self._wanted is not None and self._wanted.spec.fitted and self._seen is not None:
+            limit = self._seen.memory
         if limit is None:
             return "the kernel ended it: the machine had no memory left"
         return f"the kernel ended it: it took more memory than its {limit / 2**30:.3g} GiB"

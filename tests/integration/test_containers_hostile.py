@@ -1,0 +1,137 @@
+"""Containers among others that mean no good: names that somebody has already, and servers that say what cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from corral.domain.standings import ContainerState as State
+from corral.domain.standings import describe
+from corral.errors import Conflict
+from tests.support.docker import TINY, Engine, free_port
+from tests.support.kept import Place, reach, tiny
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def place(docker: Engine, tmp_path: Path) -> Place:
+    docker.image(TINY)
+    return Place(docker, tmp_path)
+
+
+def stranger(docker: Engine, name: str) -> str:
+    """A container that is nobody's we know; its id."""
+    return docker.cli("run", "-d", "--name", name, "--network", "none", TINY, "wait")
+
+
+@asynccontextmanager
+async def saying(**answers: Any) -> AsyncIterator[int]:
+    """A server on loopback that plays Ollama, and says that; its port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        body = answers.get(path.rpartition("/")[2], {"models": []})
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield int(server.sockets[0].getsockname()[1])
+
+
+async def test_a_strangers_container_by_the_name_under_which_ours_would_step_aside_stays(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral() as corral:
+        await corral.fleet.up()
+        ours = place.docker.seen()["corral-one"]["Id"]
+        theirs = stranger(place.docker, "corral-one.before")
+        (standing,) = await corral.fleet.up(["one"], recreate=True)
+        assert "corral-one.before" in standing.reason
+        assert "not its own" in standing.reason
+        there = place.docker.seen()
+        assert there["corral-one.before"]["Id"] == theirs
+        assert there["corral-one"]["Id"] == ours
+        assert there["corral-one"]["State"]["Running"]
+        place.docker.cli("rename", "corral-one.before", "other")
+        (standing,) = await corral.fleet.up(["one"], recreate=True)
+        assert standing.state is State.HEALTHY
+    there = place.docker.seen()
+    assert there["corral-one"]["Id"] != ours
+    assert sorted(there) == ["corral-one", "other"]
+
+
+async def test_a_strangers_container_by_the_name_that_ours_is_to_have_stays_and_ours_comes_back(place: Place) -> None:
+    port = free_port()
+    place.write({"one": tiny(port=port)})
+    async with place.corral() as corral:
+        await corral.fleet.up()
+    ours, theirs = place.docker.seen()["corral-one"]["Id"], stranger(place.docker, "web")
+    place.write({"one": tiny(port=port, container="web")})
+    async with place.corral() as corral:
+        with pytest.raises(Conflict, match="not Corral's"):
+            await corral.fleet.restart("one")
+    there = place.docker.seen()
+    assert {name: each["Id"] for name, each in there.items()} == {"corral-one": ours, "web": theirs}
+    assert all(each["State"]["Running"] for each in there.values())
+
+
+async def test_what_was_cut_short_and_cannot_be_mended_holds_up_nobody_else(place: Place) -> None:
+    place.write({"one": tiny(), "two": tiny()})
+    async with place.corral() as corral:
+        await corral.fleet.up()
+    place.docker.cli("rename", "corral-one", "corral-one.before")
+    place.docker.cli("stop", "--time", "1", "corral-one.before", "corral-two")
+    theirs = stranger(place.docker, "corral-one")
+    async with place.corral(keep=True) as corral:
+        await reach(corral.fleet, "two", State.HEALTHY)  # the keeper has started it
+        assert corral.fleet.works.keeper.connected
+        assert place.docker.seen()["corral-one"]["Id"] == theirs
+        await place.by_hand("rm", "--force", "corral-one")
+        one = (await corral.fleet.up(["one"]))[0]
+        assert one.state is State.HEALTHY
+    assert sorted(place.docker.seen()) == ["corral-one", "corral-two"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tags": {"models": [{"name": "m:latest", "size": 10**30, "digest": "d"}]}},
+        {
+            "tags": {"models": [{"name": "m:latest"}]},
+            "ps": {"models": [{"name": "m:latest", "size_vram": 10**30, "size": -1}]},
+        },
+        {"tags": {"models": [{"name": "m:latest"}]}, "version": b'{"version": "1\\ud800"}'},
+        {"tags": {"models": [{"name": "m:latest"}]}, "version": b'{"version": "1\\u0000\\u001b[2J"}'},
+        {"tags": {"models": [{"name": "m:latest"}, {"name": "\x1b]0;x\x07"}, 5, {"name": ["a"]}, {"name": "a\0b"}]}},
+        {"tags": {"models": [{"name": "m:latest"}] + [{"name": f"{n}{'x' * 150}"} for n in range(20_000)]}},
+    ],
+    ids=["size", "gpu", "surrogate", "terminal", "names", "many"],
+)
+async def test_whatever_a_server_says_containers_are_kept_written_down_and_told(place: Place, said: Any) -> None:
+    answers = {"version": {"version": "1.0"}, **said}
+    async with saying(**answers) as port:
+        other = free_port()
+        entry = tiny("serve", str(other), "127.0.0.1", port=port, kind="ollama", models=["m"])
+        place.write({"liar": entry, "two": tiny()})
+        async with place.corral(keep=True) as corral:
+            liar = await reach(corral.fleet, "liar", State.HEALTHY)
+            await reach(corral.fleet, "two", State.HEALTHY)
+            await corral.fleet.works.rows.flush()
+            assert corral.fleet.works.keeper.running
+            assert "\\u00" not in orjson.dumps(describe(liar, 0.0)).decode()  # nothing that a terminal would take up
+            assert len(liar.models) <= 1000
+            await place.by_hand("kill", "corral-two")  # and all are kept as before
+            await reach(corral.fleet, "two", State.KILLED, State.WAITING)
+            await reach(corral.fleet, "two", State.HEALTHY)
+        async with place.corral() as corral:
+            await corral.fleet.works.ready()
+            assert corral.fleet.works.observer.known["liar"].standing.models
