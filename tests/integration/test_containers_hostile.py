@@ -89,7 +89,7 @@ async def test_what_was_cut_short_and_cannot_be_mended_holds_up_nobody_else(plac
     async with place.corral() as corral:
         await corral.fleet.up()
     place.docker.cli("rename", "corral-one", "corral-one.before")
-    place.docker.cli("stop", "--time", "1", "corral-one.before", "corral-two")
+    place.docker.cli("kill", "corral-one.before", "corral-two")
     theirs = stranger(place.docker, "corral-one")
     async with place.corral(keep=True) as corral:
         await reach(corral.fleet, "two", State.HEALTHY)  # the keeper has started it
