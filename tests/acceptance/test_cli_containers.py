@@ -276,6 +276,24 @@ def test_models_in_containers(docker: Engine, player_image: str, tmp_path: Path)
         assert desk.json("containers", "models", "list", "coder")["count"] == 0
 
 
+def test_an_orphan_is_written_back_as_it_was(docker: Engine, player_image: str, tmp_path: Path) -> None:
+    served = {"kind": "ollama", "image": PLAYER, "network": "host", "port": free_port(), "stop_grace": "1s"}
+    entry = {**served, "purpose": "code", "models": ["tiny:1b"], "environment": {"PLAYED_MODELS": "tiny:1b"}}
+    place = yard(tmp_path, docker, coder=entry, other=tiny(free_port(), enabled=False))
+    with place.desk() as desk:
+        desk.run("containers", "up", "coder")
+        first = desk.json("containers", "status", "coder")
+        yard(tmp_path, docker, other=tiny(free_port(), enabled=False))
+        assert desk.json("containers", "status", "coder")["state"] == "orphan"
+        assert "is written to" in desk.run("containers", "adopt", "coder", "--write").stderr
+        again = desk.json("containers", "status", "coder")
+        kept = yaml.safe_load((place.home / "corral.yaml").read_text())["containers"]["coder"]
+        plan = desk.json("containers", "plan", "coder")
+        assert plan["changes"] is False, kept
+    assert (again["state"], again["id"], again["purpose"]) == ("healthy", first["id"], "code")
+    assert (kept["purpose"], kept["models"]) == ("code", ["tiny:1b"])
+
+
 COMPOSE = """
 name: stack
 services:

@@ -115,7 +115,7 @@ async def test_what_was_cut_short_is_brought_to_an_end(place: Place, well: bool)
 
 
 async def test_an_orphan_is_reported_then_adopted_or_removed(place: Place) -> None:
-    place.write({"one": tiny(), "old": tiny(labels={"kept": "yes"})})
+    place.write({"one": tiny(), "old": tiny(labels={"kept": "yes"}, purpose="what was")})
     async with place.corral() as corral:
         await corral.fleet.up()
     place.write({"one": tiny()})
@@ -125,7 +125,7 @@ async def test_an_orphan_is_reported_then_adopted_or_removed(place: Place) -> No
         await fleet.up(["one"])
         assert {step.name: step.step for step in await fleet.plan()}["old"] is Step.ORPHAN
         entry = await fleet.adopt("old")
-        assert (entry["image"], entry["labels"]) == (TINY, {"kept": "yes"})
+        assert (entry["image"], entry["labels"], entry["purpose"]) == (TINY, {"kept": "yes"}, "what was")
         assert {step.name: step.step for step in await fleet.plan(orphans="remove")}["old"] is Step.REMOVE
         await fleet.up(orphans="remove")
         assert "old" not in states(await fleet.list())

@@ -94,7 +94,7 @@ def entry_of(spec: ContainerSpec) -> dict[str, Any]:
 def stands(standing: Standing) -> str:
     """Its state and the reason, to be put into a sentence."""
     state = str(standing.state).replace("_", " ")
-    return f"{state}: {standing.reason}" if standing.reason else state
+    return f"{state}: {standing.reason}" if standing.reason not in ("", state) else state
 
 
 def way_on(standing: Standing) -> str:

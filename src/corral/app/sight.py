@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from corral.app.contained import entry_of, stands, summed, way_on
+from corral.config.containers import ContainerSettings
 from corral.domain.containers import check_container
 from corral.domain.standings import Standing, describe
 from corral.errors import ContainerNotFound, ContainerUnhealthy, DockerUnavailable, nearest
@@ -153,6 +154,8 @@ class Sight:
     async def adopt(self, name: str) -> dict[str, Any]:
         """The entry of the configuration that would describe a container that is there: an orphan, or a stranger's.
 
+        What Docker does not know of an orphan, its purpose and its models, is taken from what was written down of it.
+
         Raises:
             ContainerNotFound: there is none of that name.
         """
@@ -163,7 +166,18 @@ class Sight:
         found = ours or next((seen for seen in everything if seen.container == name), None)
         if found is None:
             raise _missing(name, [seen.container for seen in everything])
-        return entry_of(await self.engine.describe(found.id))
+        spec = await self.engine.describe(found.id)
+        known = self.works.observer.known.get(name) if ours else None
+        if known is None:
+            return entry_of(spec)
+        usual = spec.stop_grace == ContainerSettings().stop_grace
+        noted = {
+            "purpose": known.standing.purpose,
+            "models": [model.name for model in known.standing.models],
+            "port": known.standing.port,  # with the network `host` there is none that Docker could tell
+            "stop_grace": "" if usual else f"{spec.stop_grace:g}s",
+        }
+        return {**entry_of(spec), **{key: value for key, value in noted.items() if value}}
 
     async def logs(self, name: str, *, lines: int = 100, follow: bool = False) -> AsyncIterator[Line]:
         """Its last `lines` lines, oldest first; and with `follow` every further one, until it ends.

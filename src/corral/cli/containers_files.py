@@ -53,7 +53,7 @@ def adopt(
     output.note(f"It is written to {file}.")
     from corral.cli import containers_migration as migration
 
-    there = migration.standing(given, called, name, entry)
+    there = migration.standing(given, called, str(entry.get("container") or name), entry)
     if there and migrate:
         migration.migrate(given, there)
     elif there:

@@ -17,7 +17,16 @@ from corral.cli.output import clean, line, time_text
 from corral.cli.table import Cell, fold, table_lines
 from corral.cli.tui.figures import budgets_table, machine_lines, receipt_line, spent_line, spent_table
 from corral.cli.tui.link import linked
-from corral.cli.tui.texts import containers_table, engines_table, happened_lines, memory_lines, models_table, work_table
+from corral.cli.tui.marks import state_word
+from corral.cli.tui.texts import (
+    containers_table,
+    engines_table,
+    happened_lines,
+    memory_lines,
+    models_table,
+    why_text,
+    work_table,
+)
 from corral.cli.tui.yard import Yard
 from corral.domain.operations import Order
 from corral.errors import CorralError, InvalidRequest
@@ -165,7 +174,7 @@ class _Desk:
                 await self._ask(link, name, question)
             case "start" | "stop" | "restart":
                 found = (await link.container(rest, word)).get("container") or {}
-                self._say(f"{rest}: {found.get('state')}. {found.get('reason') or ''}".strip())
+                self._say(f"{rest}: {state_word(found.get('state'))}. {why_text(found)}".strip())
             case _:
                 operation = await link.change(rest, word)
                 self._say(f"{operation.order.kind} {operation.order.model}: {operation.status}")

@@ -243,11 +243,17 @@ def _container(one: Mapping[str, Any], yard: Yard, now: float) -> Row:
     )
 
 
+def why_text(one: Mapping[str, Any]) -> str:
+    """Why a container stands as it does; empty where its state says it all."""
+    reason = line(one.get("reason") or "")
+    return "" if reason == state_word(one.get("state")) else reason
+
+
 def container_fields(one: Mapping[str, Any]) -> Fields:
     """What is to be known of one container."""
     fields: Fields = [("state", toned(one.get("state")))]
-    if one.get("reason"):
-        fields.append(("why", cell(one["reason"])))
+    if why := why_text(one):
+        fields.append(("why", cell(why)))
     if one.get("url"):
         fields.append(("address", cell(one["url"], "accent")))
     limits = [size_text(one["memory_limit"])] if one.get("memory_limit") else []

@@ -14,7 +14,7 @@ from corral.cli.tui.listing import Listing
 from corral.cli.tui.marks import cell, state_word
 from corral.cli.tui.panes.pane import Pane
 from corral.cli.tui.tape import Sheet, field_rows
-from corral.cli.tui.texts import clock_text, container_fields, containers_table
+from corral.cli.tui.texts import clock_text, container_fields, containers_table, why_text
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -134,8 +134,9 @@ class Containers(Pane):
     async def _do(self, name: str, verb: str) -> str:
         found = (await self.menu.link().container(name, verb)).get("container") or {}
         self.menu.take({"type": "container", "container": found})
-        state = state_word(found.get("state"))
-        return f"{name} {_DONE.get(verb, 'is rolled back')}: {state}. {found.get('reason') or ''}".strip()
+        said, state, why = _DONE.get(verb, "is rolled back"), state_word(found.get("state")), why_text(found)
+        how = "" if said == f"is {state}" else f": {state}"
+        return f"{name} {said}{how}. {why}".strip()
 
     async def _update(self, name: str) -> str:
         found = await self.menu.link().container(name, "update")
@@ -147,7 +148,8 @@ class Containers(Pane):
         lines = await self.menu.link().container_history(name)
         fields: Fields = []
         for one in lines:
-            change = " to ".join(state_word(one[side]) for side in ("before", "after") if one.get(side))
+            sides = (state_word(one[side]) for side in ("before", "after") if one.get(side))
+            change = " to ".join(dict.fromkeys(sides))
             parts = [state_word(one.get("what")), change, str(one.get("reason") or "")]
             fields.append((clock_text(one.get("at")), cell("; ".join(part for part in parts if part))))
         fields = fields or [("", cell("Nothing has happened to it yet."))]
