@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     "stop_grace": 21.0,
     "labels": {"a": ""},
     "working": "/x",
+    "fitted": True,
 }
 
 

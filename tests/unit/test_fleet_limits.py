@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.domain.containers import ContainerSpec, Port, Usage, Wanted
-from corral.fleet.limits import Limits, Need, Released, limited, limits, released
+from corral.fleet.limits import Limits, Need, Released, above, limited, limits, released
 
 GIB = 2**30
 WANTED = Wanted(ContainerSpec("a", "corral-a", "ollama", "ollama/ollama"))
@@ -48,6 +48,16 @@ def test_a_limit_is_kept_by_the_next_reckoning(needs: list[Need], memory: int) -
     assert first.memory is not None
     assert limits(needs, memory, had=first.memory).memory == first.memory
     assert first.memory % GIB == 0 or first.memory <= memory
+
+
+def test_no_limit_ends_a_server_that_is_well() -> None:
+    found = Limits(2 * GIB, reason="its model and the server")
+    assert above(found, GIB) == found
+    assert above(found, 3 * GIB) == Limits(4 * GIB, reason="its model and the server, who take more now")
+    assert above(found, 3 * GIB, had=8 * GIB).memory == 4 * GIB
+    assert above(found, 3 * GIB, had=4 * GIB).memory is None, "it has that already"
+    assert above(found, None).memory is None
+    assert above(Limits(), GIB).memory is None
 
 
 def test_what_is_configured_is_not_touched() -> None:

@@ -72,7 +72,7 @@ def entry_of(spec: ContainerSpec) -> dict[str, Any]:
         "host": None if first is None or first.host == "127.0.0.1" else first.host,
         "ports": [f"{port.host}:{port.outside}:{port.inside}" for port in further],
         "gpus": list(spec.gpus),
-        "memory": spec.memory,
+        "memory": "auto" if spec.fitted else spec.memory,
         "cpus": spec.cpus,
         "shm": spec.shm,
         "pids": spec.pids,

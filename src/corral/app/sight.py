@@ -131,7 +131,7 @@ class Sight:
                 works.observer.unreachable(error.message.rstrip("."))
             await works.written()
         standing = self.works.observer.known[name].standing
-        return await self._explained(name, standing) if standing.drift and standing.state.up else standing
+        return await self._explained(name, standing) if standing.state.up else standing
 
     async def plan(self, names: Sequence[str] = (), *, down: bool = False, orphans: Orphans = "report") -> Steps:
         """What `up`, or with `down` that, would do now, and why; nothing is done. No names are all.
@@ -314,13 +314,18 @@ class Sight:
         return seen.id
 
     async def _explained(self, name: str, standing: Standing) -> Standing:
-        """What exactly is different, as an inspection tells."""
+        """What exactly is different, and a limit that was worked out, as an inspection tells."""
         want = self.all_wanted().get(name)
         if want is None or standing.id is None:
             return standing
         with suppress(ContainerNotFound, DockerUnavailable):
-            found = plan.drifted(want.spec, await self.engine.describe(standing.id))
-            return replace(standing, drift=found or standing.drift)
+            found = standing
+            if want.spec.fitted and standing.memory_limit is None:
+                found = replace(found, memory_limit=(await self.engine.inspect(standing.id)).memory)
+            if standing.drift:
+                drift = plan.drifted(want.spec, await self.engine.describe(standing.id))
+                found = replace(found, drift=drift or standing.drift)
+            return found
         return standing
 
     async def _usage(self, standing: Standing) -> Usage | None:

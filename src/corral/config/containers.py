@@ -9,6 +9,9 @@ from typing import Any
 from corral.config.items import mapping, setting
 from corral.config.values import amount, choice, duration, flag, names, port, size, text, whole
 
+AUTO = "auto"
+"""A limit that is worked out from what a container's models take."""
+
 
 def _words(value: Any) -> tuple[str, ...]:
     """A list of words as they are, or one text cut at its spaces, quotes kept together."""
@@ -95,8 +98,10 @@ class ContainerSettings:
     inside: int | None = setting(None, _host_port, "The port that it listens on. Default: that of its kind.")
     ports: tuple[str, ...] = setting((), _ports, "Further ports, as `OUTSIDE:INSIDE`.")
     gpus: tuple[str, ...] = setting((), _devices, "GPUs: `all`, `none`, or numbers and UUIDs.")
-    memory: int | None = setting(
-        None, lambda value: None if value == "auto" else size(value), "Most memory. `auto` or none: by its models."
+    memory: int | str | None = setting(
+        None,
+        lambda value: AUTO if value == AUTO else size(value),
+        "Most memory. `auto`: worked out from its models, and set once they are known. Default: no limit.",
     )
     cpus: float | None = setting(None, amount, "Most processors, such as 1.5.")
     shm: int | None = setting(None, size, "Shared memory.")

@@ -151,6 +151,12 @@ class Docker:
         async with self._sent("POST", f"containers/{container}/stop", doing, asked, timeout=within) as answer:
             return bool(answer.status != 304)
 
+    async def limit(self, container: str, *, memory: int | None = None, cpus: float | None = None) -> None:
+        """Set what it may take, in bytes and processors, while it runs or not; None leaves that as it is."""
+        body = specs.limits(memory, cpus)
+        async with self._sent("POST", f"containers/{container}/update", f"limit {container}", body=body):
+            pass
+
     async def rename(self, container: str, name: str) -> None:
         """Give it another name."""
         async with self._asked(f"rename the container {container} to {name}") as client:
@@ -398,6 +404,7 @@ class Docker:
         *,
         image: str | None = None,
         timeout: float | None = 60.0,
+        body: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The head of an answer, whose body the caller reads; a refusal is raised. Without a timeout it may go on."""
         import aiohttp
@@ -405,7 +412,8 @@ class Docker:
 
         async with self._asked(doing, image) as client:
             limits = aiohttp.ClientTimeout(total=timeout, sock_connect=self._timeout)
-            async with client.session.request(method, f"{self._base}/{path}", params=asked, timeout=limits) as answer:
+            url = f"{self._base}/{path}"
+            async with client.session.request(method, url, params=asked, timeout=limits, json=body) as answer:
                 if answer.status >= 400:
                     raise DockerError(answer.status, await _refusal(answer))
                 yield answer

@@ -60,6 +60,12 @@ def creation(spec: ContainerSpec, yard: str, image: str, *, init: bool = True) -
     return body
 
 
+def limits(memory: int | None, cpus: float | None) -> dict[str, Any]:
+    """What a container may take; None is not said. It does not swap beyond its memory."""
+    found: dict[str, Any] = {} if memory is None else {"Memory": memory, "MemorySwap": memory}
+    return found if cpus is None else {**found, "NanoCpus": round(cpus * 1e9)}
+
+
 def refuse_mounts(mounts: Sequence[Mount], sockets: Sequence[str], root: str) -> None:
     """Refuse folders of the machine from which a container could take it over. Paths are those that links lead to.
 
@@ -143,6 +149,7 @@ def seen_in_detail(found: Mapping[str, Any]) -> Seen:
         labels=dict(config.get("Labels") or {}),
         ports=_published((found.get("NetworkSettings") or {}).get("Ports"))
         or _published((found.get("HostConfig") or {}).get("PortBindings")),
+        memory=(found.get("HostConfig") or {}).get("Memory") or None,
         detailed=True,
         error=state.get("Error") or "",
     )
@@ -256,10 +263,7 @@ def _host(spec: ContainerSpec, *, init: bool) -> dict[str, Any]:
     }
     if init:
         found["Init"] = True
-    if spec.memory is not None:
-        found |= {"Memory": spec.memory, "MemorySwap": spec.memory}
-    if spec.cpus is not None:
-        found["NanoCpus"] = round(spec.cpus * 1e9)
+    found |= limits(spec.memory, spec.cpus)
     if spec.shm is not None:
         found["ShmSize"] = spec.shm
     if spec.gpus:

@@ -70,6 +70,7 @@ class ContainerSpec:
         tmpfs: folders in memory, with their options, such as `{"/tmp": "size=64m"}`.
         gpus: devices by number or UUID; `("all",)` all of them; empty none.
         memory: most bytes it may take; None is no limit. It may not swap beyond that.
+        fitted: whether that is worked out from what its models take, and set while it runs; `memory` is None then.
         cpus: most processors it may take, such as 1.5.
         shm: bytes of shared memory.
         pids: most processes.
@@ -105,6 +106,7 @@ class ContainerSpec:
     stop_grace: float = 20.0
     labels: Mapping[str, str] = field(default_factory=dict)
     working: str | None = None
+    fitted: bool = False
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change when anything here does. Secrets cannot be read from it.
@@ -188,6 +190,7 @@ class Seen:
         oom_killed: whether the kernel ended it for the memory it took.
         labels: all of them.
         ports: those that are published.
+        memory: most bytes it may take, as an inspection shows it; None is no limit.
         detailed: whether it was inspected; a list alone does not tell everything.
         error: what the engine says of a start that failed.
     """
@@ -208,6 +211,7 @@ class Seen:
     finished_at: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
+    memory: int | None = None
     detailed: bool = False
     error: str = ""
 
@@ -354,6 +358,15 @@ class ContainerEngine(Protocol):
 
     async def stop(self, container: str, grace: float) -> bool:
         """End it, politely at first; False when it does not run."""
+        ...
+
+    async def limit(self, container: str, *, memory: int | None = None, cpus: float | None = None) -> None:
+        """Set what it may take, in bytes and processors, while it runs or not; None leaves that as it is.
+
+        Raises:
+            ContainerNotFound: there is none.
+            ContainerError: the engine refused, as for less memory than it takes now.
+        """
         ...
 
     async def rename(self, container: str, name: str) -> None:

@@ -75,9 +75,21 @@ def limits(
     return Limits(wanted, _processors(known, processors), reason)
 
 
-def roomy(memory: int) -> int:
-    """A limit on memory, in bytes, under which a container that takes so much has room."""
-    return ceil(memory * _ROOM / _GIB) * _GIB
+def above(found: Limits, taken: int | None, had: int | None = None) -> Limits:
+    """The limit, raised so far that it ends no server that takes more than was reckoned; none where that is not known.
+
+    Args:
+        taken: what the container takes now, in bytes.
+        had: the limit that it has; one that would be no less is none.
+    """
+    if found.memory is None or taken is None:
+        return replace(found, memory=None)
+    least = ceil(taken * _ROOM / _GIB) * _GIB
+    if found.memory >= least:
+        return found
+    if had is not None and least >= had:
+        return replace(found, memory=None)
+    return replace(found, memory=least, reason=f"{found.reason}, who take more now")
 
 
 def limited(wanted: Wanted, worked_out: Limits) -> Wanted:

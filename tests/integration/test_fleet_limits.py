@@ -1,0 +1,75 @@
+"""Limits that follow what a container's models take, on a real engine; and what a stop gives back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.domain.standings import ContainerState as State
+from corral.domain.standings import Step
+from tests.support.docker import PLAYER, Engine, free_port
+from tests.support.kept import Place, reach
+
+pytestmark = pytest.mark.timeout(120)
+GIB = 2**30
+
+
+@pytest.fixture
+def place(docker: Engine, tmp_path: Path) -> Place:
+    docker.image(PLAYER)
+    return Place(docker, tmp_path)
+
+
+def player(port: int, **more: Any) -> dict[str, Any]:
+    entry = {"kind": "ollama", "image": PLAYER, "network": "host", "port": port, "stop_grace": "2s"}
+    return {**entry, "models": ["tiny:1b", "embedder"], **more}
+
+
+def limit(place: Place) -> tuple[int, int, str]:
+    there = place.docker.seen()["corral-one"]
+    return there["HostConfig"]["Memory"], there["HostConfig"]["MemorySwap"], there["Id"]
+
+
+async def test_a_limit_follows_the_models_and_makes_nothing_anew(place: Place) -> None:
+    port = free_port()
+    place.write({"one": player(port, memory="auto")})
+    async with place.corral() as corral:
+        (up,) = await corral.fleet.up()
+        assert up.state is State.HEALTHY, up
+        assert up.memory_limit == 2 * GIB, "two small models and a GiB for the server"
+        memory, swap, made = limit(place)
+        assert (memory, swap, made) == (2 * GIB, 2 * GIB, up.id)
+        (line,) = [line for line in await corral.fleet.history("one") if line.what == "limited"]
+        assert line.reason == "2 GiB of memory for its 2 models and the server"
+    async with place.corral() as corral:  # another process finds it as it is
+        assert {step.step for step in await corral.fleet.plan()} == {Step.KEEP}
+        shown = await corral.fleet.status("one")
+        assert (shown.memory_limit, shown.drift, shown.id) == (2 * GIB, (), made)
+
+
+async def test_a_limit_goes_up_when_it_has_to_and_is_let_be_when_it_does(place: Place) -> None:
+    place.write({"one": player(free_port(), memory="auto")})
+    async with place.corral(keep=True) as corral:
+        fleet = corral.fleet
+        made = (await reach(fleet, "one", State.HEALTHY, State.UNHEALTHY)).id
+        await fleet.up()
+        for by_hand, stands in ((3, 3), (1, 2), (5, 2)):
+            await place.by_hand("update", "--memory", f"{by_hand}g", "--memory-swap", f"{by_hand}g", "corral-one")
+            await reach(fleet, "one", State.HEALTHY, when=lambda it, by_hand=by_hand: it.memory_limit == by_hand * GIB)
+            await fleet.health("one")
+            assert limit(place) == (stands * GIB, stands * GIB, made)
+            standing = await reach(fleet, "one", State.HEALTHY)
+            assert (standing.memory_limit, standing.drift) == (stands * GIB, ())
+
+
+async def test_none_is_no_limit_and_another_wish_than_auto(place: Place) -> None:
+    port = free_port()
+    place.write({"one": player(port)})
+    async with place.corral() as corral:
+        (up,) = await corral.fleet.up()
+        assert (up.state, up.memory_limit, limit(place)[0]) == (State.HEALTHY, None, 0)
+    place.write({"one": player(port, memory="auto")})
+    async with place.corral() as corral:
+        assert {step.step for step in await corral.fleet.plan()} == {Step.RECREATE}
