@@ -162,6 +162,11 @@ def test_a_pinned_model_is_neither_updated_nor_removed(client: Client) -> None:
         code = client.ended(begun.json["operation_id"])["failure"]["code"] if begun.status == 200 else begun.code
         assert code == "model_pinned"
     assert client.ask("DELETE", "/pinned/pin").json["model"]["pinned"] is False
+    noted = client.ask("GET", "?limit=1", base="/api/v1/audit").json["entries"][0]
+    assert (noted["action"], noted["target"]) == (
+        "DELETE /api/v1/models/{name:path}/pin",
+        "/api/v1/models/pinned/pin",
+    )
     assert client.ended(client.ask("DELETE", "/registry/pinned").json["operation_id"])["status"] == "completed"
 
 

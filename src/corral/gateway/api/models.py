@@ -34,6 +34,8 @@ from corral.gateway.api.shapes import (
 )
 from corral.gateway.workshop import Workshop
 
+_PREFIX = "/api/v1/models"
+"""Stands in each router below, for the audit log knows a route by the path that it was made with."""
 _WHOLE = ("runtime", "context_length", "capabilities")
 _SAID = Annotated[
     dict[str, Any],
@@ -47,7 +49,7 @@ _SAID = Annotated[
 
 def router(corral: Corral, workshop: Workshop) -> APIRouter:
     """The routes, in the order in which they are tried."""
-    routes = APIRouter(prefix="/api/v1/models")
+    routes = APIRouter()
     parts = (_capabilities(corral), _revisions(corral, workshop), _files(corral, workshop), _show(corral))
     for part in (_by_name(corral), *parts):
         routes.include_router(part)
@@ -55,7 +57,7 @@ def router(corral: Corral, workshop: Workshop) -> APIRouter:
 
 
 def _by_name(corral: Corral) -> APIRouter:
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(prefix=_PREFIX, tags=["models"])
 
     @routes.get("/registry/{name:path}", response_model=OneWholeModel)
     async def by_name(name: str) -> Response:
@@ -66,7 +68,7 @@ def _by_name(corral: Corral) -> APIRouter:
 
 
 def _capabilities(corral: Corral) -> APIRouter:
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(prefix=_PREFIX, tags=["models"])
 
     @routes.get("/{name:path}/capabilities", response_model=CapabilitiesOf)
     async def read(request: Request, name: str) -> Response:
@@ -92,7 +94,7 @@ def _capabilities(corral: Corral) -> APIRouter:
 
 
 def _revisions(corral: Corral, workshop: Workshop) -> APIRouter:
-    routes = APIRouter(tags=["revisions"])
+    routes = APIRouter(prefix=_PREFIX, tags=["revisions"])
 
     @routes.get("/{name:path}/revisions", response_model=Revisions)
     async def history(request: Request, name: str) -> Response:
@@ -145,7 +147,7 @@ def _revisions(corral: Corral, workshop: Workshop) -> APIRouter:
 
 
 def _files(corral: Corral, workshop: Workshop) -> APIRouter:
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(prefix=_PREFIX, tags=["models"])
 
     @routes.post("/{name:path}/verify", response_model=Begun)
     async def verify(name: str) -> Response:
@@ -175,7 +177,7 @@ def _files(corral: Corral, workshop: Workshop) -> APIRouter:
 
 
 def _show(corral: Corral) -> APIRouter:
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(prefix=_PREFIX, tags=["models"])
 
     @routes.get("/{name:path}", response_model=OneWholeModel)
     async def show(name: str) -> Response:
