@@ -107,6 +107,22 @@ def test_what_is_in_the_container_itself_is_not_thrown_away(project: Project) ->
     assert "nothing to import" in project.take_over().stdout
 
 
+def test_models_in_the_container_itself_are_not_thrown_away(project: Project) -> None:
+    docker = project.docker
+    project.add("code")
+    project.add("writing")
+    blobs = "/root/.ollama/models/blobs"
+    docker.cli("exec", "stack-code-1", "sh", "-c", f"mkdir -p {blobs}; touch {blobs}/sha256-00")
+    before = docker.seen()["stack-code-1"]["Id"]
+
+    refused = project.take_over("--migrate", code=5)
+    assert "in itself, in /root/.ollama/models" in refused.stderr
+    assert "docker cp stack-code-1:/root/.ollama/models" in refused.stderr
+    assert set(docker.seen()) == {"stack-code-1", "corral-writing"}
+    assert (docker.seen()["stack-code-1"]["Id"], docker.seen()["stack-code-1"]["State"]["Running"]) == (before, True)
+    assert docker.cli("exec", "stack-code-1", "ls", blobs) == "sha256-00"
+
+
 def test_what_was_cut_short_goes_on(project: Project) -> None:
     docker = project.docker
     project.add("code")

@@ -47,6 +47,7 @@ OLDEST, NEWEST = (1, 40), (1, 51)
 """Versions of the API: GPUs are asked for since the first; the second is the newest that this was written for."""
 
 _ROOT = "/var/lib/docker"
+_DELETED = 2
 _ONE_SHOT = (1, 41)
 """The version since which the engine gives one sample at once, when it is asked for no more."""
 
@@ -115,6 +116,11 @@ class Docker:
             image = None
         return specs.spec_of(found, image)
 
+    async def written(self, container: str) -> Sequence[str]:
+        """The paths that it has written in its own file system, which goes with it, and not in a volume or folder."""
+        found = await self._fetch(f"containers/{container}/changes", f"look at what {container} has written")
+        return tuple(each["Path"] for each in found or () if each.get("Kind") != _DELETED)
+
     async def create(self, spec: ContainerSpec, yard: str) -> str:
         """Make it, with its labels, and return its id; it is not started, and nothing is pulled."""
         await self._learn()
@@ -133,7 +139,7 @@ class Docker:
         """Start it; False when it runs already."""
         from aiodocker.exceptions import DockerError
 
-        doing = f"start the container {container}"
+        doing = f"start the container {_short(container)}"
         try:
             async with self._sent("POST", f"containers/{container}/start", doing) as answer:
                 return bool(answer.status != 304)
@@ -146,7 +152,7 @@ class Docker:
     async def stop(self, container: str, grace: float) -> bool:
         """End it, politely at first; False when it does not run."""
         asked = {"t": str(max(0, round(grace)))}
-        doing = f"stop the container {container}"
+        doing = f"stop the container {_short(container)}"
         within = grace + self._timeout
         async with self._sent("POST", f"containers/{container}/stop", doing, asked, timeout=within) as answer:
             return bool(answer.status != 304)
@@ -505,3 +511,8 @@ def _host(place: Place) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _short(container: str) -> str:
+    """An id as Docker's own command line shows it; a name as it is."""
+    return container[:12] if len(container) == 64 else container

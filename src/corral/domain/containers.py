@@ -337,6 +337,14 @@ class ContainerEngine(Protocol):
         """
         ...
 
+    async def written(self, container: str) -> Sequence[str]:
+        """The paths that it has written in its own file system, which goes with it, and not in a volume or folder.
+
+        Raises:
+            ContainerNotFound: there is none.
+        """
+        ...
+
     async def create(self, spec: ContainerSpec, yard: str) -> str:
         """Make it, with its labels, and return its id; it is not started, and nothing is pulled.
 

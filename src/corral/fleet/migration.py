@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from posixpath import commonpath
 from typing import TYPE_CHECKING, TypeVar
+
+from corral.errors import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -16,6 +21,8 @@ T = TypeVar("T")
 ASIDE = ".before-corral"
 """What is added to the name of a container that is taken over, until its successor is well."""
 
+_WEIGHTS = re.compile(r"/blobs/[^/]+$|[^/]\.(?:gguf|safetensors)$")
+"""What holds a model: by its digest, as Ollama and the cache of the Hub have it, or a file of its own."""
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
 
@@ -84,6 +91,8 @@ async def take_over(
 ) -> T:
     """Stop a container of compose's and start its successor; what `start` gives.
 
+    One that has models in itself is left as it is: they would go with it, and be fetched anew.
+
     The old one is removed once the new one is well, if all that it kept is in volumes and folders of both. It is put
     back and started again when the new one cannot be had.
 
@@ -93,8 +102,10 @@ async def take_over(
         grace: seconds from SIGTERM to SIGKILL.
 
     Raises:
+        Conflict: it has models in itself, and says how they are kept.
         CorralError: what `start` or the engine raised; the old one is as it was.
     """
+    refuse_models(old.name, old.container, await engine.written(old.id))
     done = False
     if (await engine.inspect(old.id)).container != old.container + ASIDE:  # else it was cut short, and goes on
         await engine.rename(old.id, old.container + ASIDE)
@@ -108,6 +119,25 @@ async def take_over(
     if old.kept:
         await engine.remove(old.id)
     return result
+
+
+def refuse_models(name: str, container: str, written: Sequence[str]) -> None:
+    """Refuse to replace a container that has models among what it has `written` in its own file system.
+
+    Raises:
+        Conflict: it has, and says how they are kept.
+    """
+    found = [path for path in written if _WEIGHTS.search(path)]
+    if not found:
+        return
+    folder = str(PurePosixPath(commonpath([str(PurePosixPath(path).parent) for path in found])))
+    folder = folder.removesuffix("/blobs")
+    raise Conflict(
+        f"Container {container} has its models in itself, in {folder}, and in no volume: they would go with it.",
+        f"Keep them: docker cp {container}:{folder} /srv/models, give containers.{name} the entry `volumes: "
+        f"{{/srv/models: {folder}}}`, then docker rm --force {container}, and corral containers up {name}",
+        param="container",
+    )
 
 
 async def _put_back(engine: ContainerEngine, old: Started, drop: Callable[[], Awaitable[None]]) -> None:
