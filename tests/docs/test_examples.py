@@ -178,6 +178,7 @@ def test_the_compose_file_is_taken_over_whole(env: dict[str, str], tmp_path: Pat
         "deepseek": 11435,
         "mistral": 11436,
     }
+    assert [name for name, entry in plan["containers"].items() if entry.get("enabled") is False] == ["mistral"]
     assert plan["containers"]["mistral"]["volumes"] == {"mistral-models": "/root/.ollama"}
     assert {entry["gpus"] for entry in plan["containers"].values()} == {"all"}
     assert {left["key"].split(".")[0] for left in plan["unsupported"]} <= {"depends_on", "healthcheck", "profiles"}

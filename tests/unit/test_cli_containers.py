@@ -105,6 +105,13 @@ def test_quiet_names_those_that_can_be_asked() -> None:
     assert stdout.getvalue() == "a\n"
 
 
+def test_why_one_could_not_be_made_is_told_beside_it() -> None:
+    refused = standing("a", ContainerState.ABSENT, reason="as there are only 2 CPUs available")
+
+    assert "a: as there are only 2 CPUs available" in tabled([refused, standing("b")])
+    assert "there is none" not in tabled([standing("a", ContainerState.ABSENT, reason="there is none")])
+
+
 def test_one_container_is_shown_whole() -> None:
     invocation, stdout, _ = given(width=80)
     one = standing(reason="why", exit_code=137, missing=("phi4:14b",), previous="ollama/ollama:0.12.2", cpu_limit=1.5)

@@ -174,6 +174,7 @@ def _about(entry: "Mapping[str, Any]") -> str:
         f"at most {size_text(entry['memory'])}" if isinstance(entry.get("memory"), int) else "",
         f"volumes {', '.join(entry['volumes'])}" if entry.get("volumes") else "",
     ]
+        "stays down until it is started" if entry.get("enabled") is False else "",
     return ", ".join(fact for fact in facts if fact)
 
 

@@ -91,7 +91,7 @@ def sentence(one: Mapping[str, Any]) -> str:
 
 def telling(one: Mapping[str, Any]) -> bool:
     """Whether a container's reason says more than its state does."""
-    return bool(one["reason"]) and one["state"] != "absent" and one["reason"] != spelled(one["state"])
+    return one["reason"] not in ("", "there is none", spelled(one["state"]))
 
 
 def trouble(one: Mapping[str, Any], *, waited: bool = True) -> bool:
