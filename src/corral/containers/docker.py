@@ -197,11 +197,11 @@ class Docker:
         for line in reader.end():
             yield line
 
-    async def usage(self, container: str) -> Usage | None:
-        """What it takes now; None while it does not run. The first may take a second, for the processors."""
+    async def usage(self, container: str, *, brief: bool = False) -> Usage | None:
+        """What it takes now; None while it does not run. May take a second, for the processors: `brief` is without."""
         held = asyncio.ensure_future(self._shares())
         try:
-            said = await self._sampled(container)
+            said = await self._sampled(container, brief=brief)
             return None if said is None else await self._measured(said, await held)
         finally:
             held.cancel()
@@ -363,7 +363,7 @@ class Docker:
             gpu_utilization=share.utilization,
         )
 
-    async def _sampled(self, container: str) -> Mapping[str, Any] | None:
+    async def _sampled(self, container: str, *, brief: bool) -> Mapping[str, Any] | None:
         """A sample beside one before it, from which the processors are told; None while it does not run.
 
         Somebody who asks again within some seconds is told what was taken since, and waits for nothing.
@@ -378,6 +378,8 @@ class Docker:
         now = await self._fetch(path, doing, asked)
         if read_usage(now) is None:
             return None
+        if brief:
+            return now if isinstance(now, dict) else None
         before = self._samples.before(now)
         if before is None:
             before = now
