@@ -101,6 +101,19 @@ async def test_what_was_cut_short_and_cannot_be_mended_holds_up_nobody_else(plac
     assert sorted(place.docker.seen()) == ["corral-one", "corral-two"]
 
 
+async def test_what_a_killed_corral_left_aside_goes_with_the_next_up(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral() as corral:
+        await corral.fleet.up()
+        yard = await corral.fleet.works.rows.yard()
+    labels = [f"--label=corral.{key}={value}" for key, value in (("yard", yard), ("name", "one"), ("spec", "old"))]
+    place.docker.cli("create", "--name", "corral-one.before", *labels, TINY, "wait")
+    async with place.corral() as corral:
+        (standing,) = await corral.fleet.up()
+        assert standing.state is State.HEALTHY
+    assert sorted(place.docker.seen()) == ["corral-one"]
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from corral.config import ContainerSettings
+from corral.domain.containers import ContainerSpec, Seen, Wanted
+from corral.domain.standings import ContainerState
 from corral.errors import ConfigError
+from corral.fleet import standing
 from corral.fleet.compose import Imported, read_compose
 from corral.fleet.desired import wanted
 
@@ -141,3 +145,18 @@ def test_what_no_engine_takes_is_refused_before_it_is_asked_and_secrets_are_not_
 def test_an_entry_whose_container_would_be_called_as_one_that_makes_room_is_refused():
     with pytest.raises(ConfigError, match="makes room"):
         wanted("coder.before", ContainerSettings(), {})
+
+
+def test_an_engine_that_dies_often_makes_no_crash_loop_of_what_it_ends():
+    want = Wanted(ContainerSpec("coder", "corral-coder", "ollama", "ollama/ollama"))
+    seen = Seen("1" * 64, "corral-coder", "ollama/ollama", running=True, started_at=1000.0)
+    now, past = 1000.0, standing.Past()
+    for time in range(3 * want.watch.crashes):
+        now = 1000.0 + 10 * time
+        past = standing.stand(want, replace(seen, started_at=now), past, now).past
+        past = standing.gone(past, "it does not answer", now + 1).past
+        down = replace(seen, running=False, exit_code=143, started_at=now, finished_at=now + 1)
+        found = standing.stand(want, down, past, now + 2)
+        assert found.state is not ContainerState.CRASH_LOOP
+        past = found.past
+    assert past.crashes == 0

@@ -80,6 +80,8 @@ class Fleet(Sight):
                 wrong |= await self._corral.inside.provide([name for name in meant if name not in wrong], report)
             if wait:
                 wrong |= await self._all_well([name for name in meant if name not in wrong])
+                if self.works.cut_short():  # by now it is known who is well, and what nobody has to go back to
+                    await self.works.mended()
         return await self._result(names or self.names(), wrong)
 
     async def down(self, names: Sequence[str] = (), *, report: Report = silent) -> Standings:

@@ -291,7 +291,8 @@ class _Turn:
             state, why = State.KILLED, "killed by hand" if past.killed else ended(code)
         else:
             state, why = State.EXITED, ended(code)
-        blameless = past.killed and state is State.KILLED
+        # What ended while the engine was away ended with it, as far as anybody can tell: that is no crash of its own.
+        blameless = (past.killed and state is State.KILLED) or past.state is State.UNKNOWN
         self._past = _counted(self._settled(past), self._watch, why, self._now, blameless=blameless)
         if self._past.looped:
             return self._in_loop()

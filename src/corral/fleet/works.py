@@ -15,7 +15,7 @@ from corral.domain.containers import ContainerEngine, Seen, Wanted
 from corral.domain.ports import Clock
 from corral.errors import CorralError, DatabaseError, DockerUnavailable
 from corral.fleet.keeper import Keeper, Parts
-from corral.fleet.observing import Observer
+from corral.fleet.observing import Observer, is_aside
 from corral.fleet.probing import Prober
 from corral.fleet.reconcile import Reconciler
 from corral.fleet.rows import Rows
@@ -118,12 +118,15 @@ class Works:
 
         Raises:
             DockerUnavailable: the engine does not answer.
-            ContainerError: it could not be.
         """
         everything = await self.reconciler.survey()
         if await self.reconciler.mend(everything):
             everything = await self.reconciler.survey()
         return everything
+
+    def cut_short(self) -> bool:
+        """Whether, when it was last looked at, something stood aside for a successor."""
+        return any(is_aside(seen) for seen in self.observer.everything)
 
     async def written(self) -> None:
         """Write down what is new, where nobody does so by himself. That it cannot be is logged."""
