@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,16 @@ async def test_none_is_no_limit_and_another_wish_than_auto(place: Place) -> None
     place.write({"one": player(port, memory="auto")})
     async with place.corral() as corral:
         assert {step.step for step in await corral.fleet.plan()} == {Step.RECREATE}
+
+
+@pytest.mark.parametrize("what", ["stopped", "removed"])
+async def test_what_an_end_gives_back_is_in_the_history(place: Place, what: str) -> None:
+    port = free_port()
+    place.write({"one": player(port, models=[])})
+    async with place.corral() as corral:
+        await corral.fleet.up()
+        await (corral.fleet.stop("one") if what == "stopped" else corral.fleet.down())
+        (line,) = [line for line in await corral.fleet.history("one") if line.what == what]
+    assert 2**20 < line.detail["released"]["memory"] < GIB
+    assert line.detail["released"]["ports"] == [port]
+    assert re.search(rf"it gave back \d+ MiB of memory, port {port}$", line.reason), line

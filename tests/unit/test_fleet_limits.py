@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.domain.containers import ContainerSpec, Port, Usage, Wanted
-from corral.fleet.limits import Limits, Need, Released, above, limited, limits, released
+from corral.fleet.limits import Limits, Need, Released, above, limited, limits, released, told
 
 GIB = 2**30
 WANTED = Wanted(ContainerSpec("a", "corral-a", "ollama", "ollama/ollama"))
@@ -74,4 +74,8 @@ def test_what_a_stop_gives_back() -> None:
     assert released(before, None, ports) == Released(500, 300, None, (11434,))
     assert released(before, Usage(2.0, memory=0, gpu_memory=100), ports) == Released(500, 200, 100, (11434,))
     assert released(None, None, ()) == Released()
+    assert told(Released(500 * 2**20, 3 * GIB, None, (11434,))) == (
+        "it gave back 500 MiB of memory, 3,072 MiB of GPU memory, port 11434"
+    )
+    assert told(Released()) == ""
     assert released(Usage(1.0), Usage(2.0, gpu_memory=0), ()) == Released(None, None, 0)

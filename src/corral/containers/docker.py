@@ -375,11 +375,11 @@ class Docker:
             whole: Mapping[str, Any] = await self._fetch(path, doing, {"stream": "0"})
             return whole
         asked = {"stream": "0", "one-shot": "1"}
-        now = await self._fetch(path, doing, asked)
+        now: Mapping[str, Any] = await self._fetch(path, doing, asked)
         if read_usage(now) is None:
             return None
         if brief:
-            return now if isinstance(now, dict) else None
+            return now
         before = self._samples.before(now)
         if before is None:
             before = now

@@ -389,8 +389,8 @@ class ContainerEngine(Protocol):
         """Its last `lines` lines, oldest first; and with `follow` every further one, until it ends."""
         ...
 
-    async def usage(self, container: str) -> Usage | None:
-        """What it takes now; None while it does not run. May take a second, for the processors."""
+    async def usage(self, container: str, *, brief: bool = False) -> Usage | None:
+        """What it takes now; None while it does not run. May take a second, for the processors: `brief` is without."""
         ...
 
     def usages(self, container: str) -> AsyncIterator[Usage]:

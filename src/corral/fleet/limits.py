@@ -110,6 +110,17 @@ def released(before: Usage | None, after: Usage | None, ports: Sequence[Port]) -
     return Released(memory, on_gpu, left, tuple(port.outside for port in ports))
 
 
+def told(gave: Released) -> str:
+    """What was given back, in words; empty where nothing is known."""
+    words = [f"{size / 2**20:,.0f} MiB of {what}" for size, what in _sizes(gave) if size]
+    words += [f"port {port}" for port in gave.ports]
+    return f"it gave back {', '.join(words)}" if words else ""
+
+
+def _sizes(gave: Released) -> tuple[tuple[int | None, str], ...]:
+    return (gave.memory, "memory"), (gave.gpu_memory, "GPU memory")
+
+
 def _processors(needs: Sequence[Need], there: int | None) -> float | None:
     """All but one where models are reckoned with processors; half, where GPUs do it. On small machines no limit."""
     if there is None or there < 4:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corral.domain.containers import Seen, Wanted
 from corral.domain.standings import ContainerState, Happening, Health, Standing
@@ -161,11 +161,19 @@ class Observer:
         known = self._of(name)
         known.past = standing.began(known.past, do, self._clock.wall())
 
-    def done(self, name: str, what: str, reason: str = "", *, id: str | None = None) -> None:  # noqa: A002 # the engine's word
-        """It is done: `what` is its word for the history."""
+    def done(
+        self,
+        name: str,
+        what: str,
+        reason: str = "",
+        *,
+        id: str | None = None,  # noqa: A002 # the engine's word
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """It is done: `what` is its word for the history, with its `detail`."""
         known, now = self._of(name), self._clock.wall()
         known.past = standing.done(known.past, now, id)
-        self._tell(known, Happening(now, name, what, reason=reason))
+        self._tell(known, Happening(now, name, what, reason=reason, detail=detail or {}))
 
     def limited(self, name: str, seen: Seen, reason: str) -> None:
         """Its memory has a limit now that was worked out; `reason` says from what."""

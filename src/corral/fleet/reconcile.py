@@ -25,6 +25,7 @@ from corral.fleet import aside, images
 from corral.fleet.gathering import all_done, gathered
 from corral.fleet.observing import ASIDE, is_aside, mine
 from corral.fleet.plan import phases, plan
+from corral.fleet.releasing import given_back, taken
 from corral.fleet.standing import Do, ended
 
 if TYPE_CHECKING:
@@ -253,8 +254,10 @@ class Reconciler:
         """
         container = self._there(name)
         async with self._doing(name, Do.STOP):
+            before = await taken(self._engine(), container)
             await self._engine().stop(container, self._grace(name))
-            self._observer.done(name, "stopped", reason, id=container)
+            said, detail = given_back(self._wanted().get(name), before, reason)
+            self._observer.done(name, "stopped", said, id=container, detail=detail)
         await self._look_at(name, container)
 
     async def restart(self, name: str, how: How, reason: str = "") -> None:
@@ -285,12 +288,14 @@ class Reconciler:
             return
         own = seen is not None and which in (seen.id, seen.container)
         async with self._doing(name, Do.STOP):
+            before = await taken(self._engine(), which)
             await self._stop(which, self._grace(name))
             await self._engine().remove(which, force=True)
             for old in self._observer.everything:
                 if own and is_aside(old) and old.name == name and old.yard == await self._observer.rows.yard():
                     await self._engine().remove(old.id, force=True)
-            self._observer.done(name, "removed", reason)
+            said, detail = given_back(self._wanted().get(name), before, reason)
+            self._observer.done(name, "removed", said, detail=detail)
         if own:
             self._observer.observe(name, seen=None)
 
