@@ -141,6 +141,8 @@ async def test_an_image_that_cannot_be_fetched_changes_nothing(tmp_path, docker)
         assert done.outcome == "failed"
         assert done.reason
         assert docker.seen()["corral-coder"]["Id"] == before
+        (last, *_) = await corral.fleet.history("coder")
+        assert (last.what, last.before, last.after, last.reason) == ("failed", "healthy", "healthy", done.reason)
         with pytest.raises(Conflict, match="has had no other image"):
             await corral.inside.rollback("coder")
 

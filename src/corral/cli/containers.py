@@ -241,13 +241,13 @@ def _tabled(given: Invocation, found: Sequence[Found]) -> None:
         columns = [
             Column("NAME"),
             Column("STATE"),
-            Column("PURPOSE", soft=True, spare=4),
+            Column("PURPOSE", soft=True, spare=2),
             Column("PORT", right=True),
             Column("UP", right=True),
             Column("RESTARTS", right=True, spare=5),
             Column("MODELS", soft=True),
-            Column("MEMORY", right=True, spare=3),
-            Column("GPUS", spare=2),
+            Column("MEMORY", right=True, spare=4),
+            Column("GPUS", spare=3),
             Column("IMAGE", soft=True, spare=6),
         ]
         output.table(columns, [_row(one) for one in found])

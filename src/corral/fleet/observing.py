@@ -192,6 +192,10 @@ class Observer:
             known.past = standing.done(past, now)
         self._tell(known, Happening(now, name, "failed", reason=reason))
 
+    def untouched(self, name: str, reason: str) -> None:
+        """Something with it failed before it was begun: it stands as it did."""
+        self._tell(self._of(name), Happening(self._clock.wall(), name, "failed", reason=reason))
+
     def wish(self, name: str, up: bool) -> None:
         """Somebody says whether it shall run."""
         known = self._of(name)

@@ -94,6 +94,7 @@ class Rollout:
             except ImageNotFound as error:  # it may have been made here
                 return Renewed(name, None, SKIPPED, old.image_id, old.image_id, error.message)
             except ContainerError as error:
+                self._observer.untouched(name, error.message)
                 return Renewed(name, None, FAILED, old.image_id, old.image_id, error.message)
             if pulled.id == old.image_id:
                 return await self._confirm(want, old, report)
