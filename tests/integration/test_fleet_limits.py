@@ -10,6 +10,7 @@ import pytest
 
 from corral.domain.standings import ContainerState as State
 from corral.domain.standings import Step
+from corral.fleet.fitting import Fitter
 from tests.support.docker import PLAYER, Engine, free_port
 from tests.support.kept import Place, reach
 
@@ -63,6 +64,16 @@ async def test_a_limit_goes_up_when_it_has_to_and_is_let_be_when_it_does(place: 
             assert limit(place) == (stands * GIB, stands * GIB, made)
             standing = await reach(fleet, "one", State.HEALTHY)
             assert (standing.memory_limit, standing.drift) == (stands * GIB, ())
+
+
+async def test_what_a_model_was_found_to_take_here_counts_where_it_is_more(place: Place) -> None:
+    place.write({"one": player(free_port(), memory="auto")})
+    async with place.corral() as corral:
+        (up,) = await corral.fleet.up()
+        works = corral.fleet.works
+        found = {"tiny:1b": 3 * GIB, "embedder:latest": 1}
+        await Fitter(works.observer, lambda: corral.fleet.engine, found.get).fit("one")
+        assert limit(place) == (5 * GIB, 5 * GIB, up.id)
 
 
 async def test_none_is_no_limit_and_another_wish_than_auto(place: Place) -> None:

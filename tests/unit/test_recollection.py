@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -55,6 +55,16 @@ def test_an_engines_peak_is_kept_over_a_restart(file: Path) -> None:
     assert again.recall(OTHER) == {}
     (life,) = again.lives(SMOL)["cpu"]
     assert (life.load, life.peak) == ({"cpu": 100}, {"cpu": 160})
+
+
+def test_what_a_model_took_at_most_however_it_ran(file: Path) -> None:
+    known = Recollection(file, now=Ticking())
+    known.remember(SMOL, "cpu", {"cpu": 100}, "e1")
+    known.remember(replace(SMOL, options="other"), "cuda:0", {"cpu": 20, "cuda:0": 90}, "e2")
+    known.too_small(SMOL, "cpu", {"cpu": 1000})
+
+    assert known.most(SMOL.model) == 110
+    assert known.most("another") is None
 
 
 def test_the_newest_engines_win_over_an_old_one(file: Path) -> None:

@@ -112,6 +112,10 @@ class Memory:
         """What engines started so were found to take, by placement and device. The first time it may block."""
         return self._recollection.recall(_subject(launch))
 
+    def taken(self, model: str) -> int | None:
+        """Bytes that engines of a revision, by its id, took at most here; None: none ran. May read a small file."""
+        return self._recollection.most(model)
+
     def placements(self, launch: Launch, demand: Demand, devices: Sequence[str] = ()) -> tuple[Placement, ...]:
         """Where an engine may be put, the best first. `devices` are those that its runtime can use; none is all.
 

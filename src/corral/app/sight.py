@@ -13,7 +13,7 @@ from corral.app.contained import entry_of, stands, summed, way_on
 from corral.config.containers import ContainerSettings
 from corral.domain.containers import check_container
 from corral.domain.standings import Standing, describe
-from corral.errors import ContainerNotFound, ContainerUnhealthy, DockerUnavailable, nearest
+from corral.errors import ContainerNotFound, ContainerUnhealthy, DockerUnavailable, ModelNotFound, StoreError, nearest
 from corral.fleet import desired, plan
 from corral.fleet.works import Sources, Works
 
@@ -65,6 +65,7 @@ class Sight:
                 database=lambda: corral.database,
                 yard=lambda: corral.yard,
                 clock=corral.clock,
+                taken=self._taken,
             )
         )
         works.observer.on_change.append(self._changed)
@@ -331,6 +332,12 @@ class Sight:
     async def _usage(self, standing: Standing) -> Usage | None:
         with suppress(ContainerNotFound, DockerUnavailable):
             return await self.engine.usage(str(standing.id))
+        return None
+
+    def _taken(self, model: str) -> int | None:
+        """Bytes that a model took on this machine, where it is installed here as well."""
+        with suppress(ModelNotFound, StoreError):
+            return self._corral.memory.taken(self._corral.registry.get(model).revision.id)
         return None
 
     def _meant(self, names: Sequence[str]) -> Names:

@@ -14,6 +14,7 @@ from corral.db.engine import Database
 from corral.domain.containers import ContainerEngine, Seen, Wanted
 from corral.domain.ports import Clock
 from corral.errors import CorralError, DatabaseError, DockerUnavailable
+from corral.fleet.fitting import unknown
 from corral.fleet.keeper import Keeper, Parts
 from corral.fleet.observing import Observer, is_aside
 from corral.fleet.probing import Prober
@@ -36,6 +37,7 @@ class Sources:
     database: Callable[[], Database]
     yard: Callable[[], str]
     clock: Clock
+    taken: Callable[[str], int | None] = unknown
 
 
 class Works:
@@ -60,7 +62,7 @@ class Works:
     @cached_property
     def prober(self) -> Prober:
         """Asks the models' APIs."""
-        return Prober(self.observer, self._from.engine, self._from.wanted, self._from.clock)
+        return Prober(self.observer, self._from.engine, self._from.wanted, self._from.clock, self._from.taken)
 
     @cached_property
     def reconciler(self) -> Reconciler:

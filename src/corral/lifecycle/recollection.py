@@ -115,6 +115,12 @@ class Recollection:
                     entries[about, place] = replace(entry, used=now)
             return {place: devices for place, devices in found.items() if devices}
 
+    def most(self, model: str) -> int | None:
+        """Bytes, on all devices together, that an engine of `model` took at most, however it ran; None: none ran."""
+        with self._lock:
+            ran = [entry.lives for (about, _), entry in self._known().items() if about.model == model]
+            return max((sum(life.peak.values()) for lives in ran for life in lives), default=0) or None
+
     def lives(self, subject: Subject) -> Mapping[str, tuple[Life, ...]]:
         """What was measured, by place, the latest life last."""
         with self._lock:
