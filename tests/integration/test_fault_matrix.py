@@ -28,10 +28,13 @@ from tests.support.vendors.gemini import Gemini
 from tests.support.vendors.vendor import played
 
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")  # Google's own way
-FIRST_BYTE, BETWEEN = 4.0, 2.0
+FIRST_BYTE, BETWEEN = 12.0, 6.0
+"""Seconds; on a busy machine the process of a played vendor has stood still for four."""
 LONGEST = 30.0
 """Seconds that no cell may take: the time-outs, and the pace of a machine that does all of them at once."""
 AT_ONCE = 20
+SILENT = frozenset({"hang", "stall"})
+"""Faults that only wait for a time-out: they take nobody's turn."""
 MANAGER = "manager-key-of-the-matrix"
 MORTALS = 4
 CONFIG = """
@@ -228,6 +231,8 @@ class Matrix:
                 if cell.fault.model == "mortal":
                     async with alone[cell.model]:
                         await self._ask(http, cell)
+                elif cell.fault.name in SILENT:
+                    await self._ask(http, cell)
                 else:
                     async with places:
                         await self._ask(http, cell)

@@ -84,6 +84,7 @@ class Protocol(HttpToolsProtocol):
         """Called by the loop."""
         self._head: int | None = 0  # bytes of a head that is not whole yet
         self.owed_since: float | None = self.loop.time()
+        self._ahead: list[RequestResponseCycle] = []  # of the latest request: what was asked before its answer ended
         joining: Any = Joining(cast("asyncio.Transport", transport), self.loop)
         super().connection_made(joining)
 
@@ -110,11 +111,23 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._head = None
+        before: RequestResponseCycle | None = self.cycle
         super().on_headers_complete()
         cycle: RequestResponseCycle | None = self.cycle
+        if before is not None and before is not cycle and not before.response_complete:
+            self._ahead = [*(each for each in self._ahead if not each.response_complete), before]
         if cycle is not None:
             scope: Any = self.scope
             scope[DIRECT] = Direct(cycle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop. Uvicorn tells the latest request, and nobody whose answer is on its way before it."""
+        ahead, self._ahead = self._ahead, []
+        for cycle in ahead:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        super().connection_lost(exc)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
