@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from corral.app.fleet import Fleet
+from corral.domain.containers import Event
 from corral.domain.standings import ContainerState as State
 from corral.domain.standings import describe
 from corral.errors import Conflict
@@ -112,6 +115,41 @@ async def test_what_a_killed_corral_left_aside_goes_with_the_next_up(place: Plac
         (standing,) = await corral.fleet.up()
         assert standing.state is State.HEALTHY
     assert sorted(place.docker.seen()) == ["corral-one"]
+
+
+class Late:
+    """A Docker engine whose clock is `behind` ours by so many seconds."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.behind = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def events(self, since: float | None = None) -> AsyncIterator[Event]:
+        async for event in self._engine.events(since):
+            yield replace(event, at=event.at - self.behind)
+
+
+async def test_an_engine_whose_clock_is_set_back_is_still_heard(place: Place) -> None:
+    place.write({"one": tiny()})
+    async with place.corral() as corral:
+        late = Late(corral.docker)
+        fleet = Fleet(corral, late)  # type: ignore[arg-type]  # all of an engine by delegation
+        keeping = asyncio.ensure_future(fleet.keep())
+        try:
+            await reach(fleet, "one", State.HEALTHY)
+            late.behind = 3600.0
+            await place.by_hand("pause", "corral-one")  # a check every ten seconds would not tell that
+            await reach(fleet, "one", State.PAUSED)
+            await place.by_hand("unpause", "corral-one")
+            await reach(fleet, "one", State.HEALTHY, State.STARTING)
+        finally:
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
+            await fleet.close()
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 
 from corral.config import ContainerSettings
 from corral.domain.containers import ContainerSpec, Seen, Wanted
-from corral.domain.standings import ContainerState
+from corral.domain.standings import ContainerState, Health
 from corral.errors import ConfigError
 from corral.fleet import standing
 from corral.fleet.compose import Imported, read_compose
 from corral.fleet.desired import wanted
+from corral.fleet.standing import News
 
 SERVICE = "services:\n  coder:\n    image: ollama/ollama\n"
 MOST = 200 << 20
@@ -160,3 +161,19 @@ def test_an_engine_that_dies_often_makes_no_crash_loop_of_what_it_ends():
         assert found.state is not ContainerState.CRASH_LOOP
         past = found.past
     assert past.crashes == 0
+
+
+def test_a_clock_that_is_set_back_puts_nothing_off_for_long():
+    want = Wanted(ContainerSpec("coder", "corral-coder", "ollama", "ollama/ollama"))
+    seen = Seen("1" * 64, "corral-coder", "ollama/ollama", running=True, started_at=9000.0)
+    past = standing.stand(want, seen, standing.Past(), 9000.0).past
+    back = 5000.0  # an hour and more before it was started
+    found = standing.stand(want, seen, past, back, News(health=Health(True, back)))
+    assert found.state is ContainerState.HEALTHY
+    down = replace(seen, running=False, exit_code=1, finished_at=9001.0)
+    ended = standing.stand(want, down, past, 9001.0)
+    assert ended.effects == ()
+    assert ended.wake == pytest.approx(9002.0)
+    waiting = standing.stand(want, down, ended.past, 9001.5)
+    assert waiting.state is ContainerState.WAITING
+    assert [effect.do for effect in standing.stand(want, down, waiting.past, back).effects] == [standing.Do.START]

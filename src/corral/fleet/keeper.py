@@ -172,7 +172,7 @@ class Keeper:
         looks = {event.id: None for event in ours}
         found = dict(zip(looks, await asyncio.gather(*(self._inspect(id_) for id_ in looks)), strict=True))
         for event in ours:
-            self._last = max(self._last or 0.0, event.at)
+            self._last = event.at
             seen = found[event.id]
             name = event.attributes.get(NAME_LABEL, "")
             known = self._observer.known.get(name)
@@ -191,8 +191,8 @@ class Keeper:
     def _concerns_us(self, event: Event) -> bool:
         if event.what.startswith(_SILENT):
             return False
-        mine = event.attributes.get(YARD_LABEL) == self._yard and NAME_LABEL in event.attributes
-        return mine and event.at >= (self._last or 0.0)
+        # Whatever its time: a clock that was set back must not make us deaf until it has caught up.
+        return event.attributes.get(YARD_LABEL) == self._yard and NAME_LABEL in event.attributes
 
     def _counts(self, name: str, seen: Seen, current: Seen | None) -> bool:
         """Whether it is the container of that name, of perhaps two."""

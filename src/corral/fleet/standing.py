@@ -124,7 +124,7 @@ def held(past: Past, watch: Watch, now: float) -> str:
     """Why it is not started now, in words; empty: nothing is in the way. For `plan.Remembered.hold`."""
     if past.looped:
         return f"a crash loop: {past.cause}"
-    if past.due is not None and past.due > now:
+    if _put_off(past, watch, now):
         return _waits(past)
     return f"{past.cause}; restart is false" if past.cause and not watch.restart else ""
 
@@ -326,7 +326,8 @@ class _Turn:
             past = replace(past, fresh=False, state=State.STARTING, since=self._now, reason="")
         self._past = past
         health = news.health
-        if health is not None and health.at >= (past.started_at or 0):
+        started = past.started_at or 0.0
+        if health is not None and (health.at >= started or started > self._now):  # else it is of the run before
             return self._checked(health, news.gpu_memory)
         if past.healthy_since is None and past.state is not State.UNHEALTHY and not past.looped:
             return self._starting("")
@@ -349,8 +350,9 @@ class _Turn:
         """No news: what was found stays, and what is due is done."""
         past = self._past
         if past.looped:
-            put_off = past.due is not None and past.due > self._now
-            return self._in_loop(*(() if put_off else (Effect(Do.STOP, "a crash loop"),)))
+            return self._in_loop(
+                *(() if _put_off(past, self._watch, self._now) else (Effect(Do.STOP, "a crash loop"),))
+            )
         if past.state is State.UNHEALTHY:
             if past.due is not None:
                 return self._due(State.UNHEALTHY, Do.RESTART, past.cause)
@@ -437,7 +439,7 @@ class _Turn:
     def _due(self, state: State, do: Do, why: str) -> Stand:
         """The effect, when it is due; until then, how long that will be."""
         past = self._past
-        if past.due is not None and past.due > self._now:
+        if _put_off(past, self._watch, self._now):
             return self._at(State.WAITING if state is not State.UNHEALTHY else state, _waits(past))
         return self._at(state, why, Effect(do, why))
 
@@ -451,7 +453,7 @@ class _Turn:
         return Stand(state, reason, past, given, self._wake(past))
 
     def _wake(self, past: Past) -> float | None:
-        times = [] if past.due is None else [past.due]
+        times = [] if past.due is None else [min(past.due, self._now + self._watch.longest)]
         if past.state is State.STARTING:
             times.append(self._latest(past))
         if past.healthy_since is not None and past.pauses:
@@ -493,6 +495,11 @@ def _counted(past: Past, watch: Watch, why: str, now: float, *, blameless: bool 
         return replace(past, looped=True)
     wait = pause(watch, pauses)
     return replace(past, due=now + wait, paused_for=wait)
+
+
+def _put_off(past: Past, watch: Watch, now: float) -> bool:
+    """Whether what is due is due later. No pause is longer than the longest: then the clock was set back meanwhile."""
+    return past.due is not None and now < past.due <= now + watch.longest
 
 
 def _closed(past: Past, now: float) -> tuple[Act, Past]:
