@@ -299,7 +299,7 @@ def test_an_operation_for_a_person(hub: Hub, yard: Yard) -> None:
     assert "corral serve" in yard.run("operations", "resume", identifier).stderr
     assert "is cancelled." in yard.run("operations", "cancel", identifier[:9]).stdout
     assert "status     cancelled" in yard.run("operations", identifier, code=0).stdout
-    assert "parts" not in yard.run("gc", "-n").stdout
+    assert "parts" not in yard.run("gc", "--dry-run").stdout
     assert "was cancelled" in yard.run("operations", identifier, "--follow", code=5).stderr
     assert "Which operation" in yard.run("operations", "cancel", code=2).stderr
     assert "one operation" in yard.run("operations", "--follow", code=2).stderr
@@ -384,7 +384,7 @@ def test_what_takes_room(desk: Yard) -> None:
     assert rows["a"]["unique"] == 0
     assert usage["total"] >= rows["a"]["size"]
     assert "of 50 GB (0%)" in yard.run("df").stdout
-    assert yard.run("gc", "-n").stdout == "Nothing is there that nobody needs.\n"
+    assert yard.run("gc", "--dry-run").stdout == "Nothing is there that nobody needs.\n"
 
 
 def test_damage_is_found_named_and_mended(desk: Yard) -> None:

@@ -103,8 +103,8 @@ def test_the_terminal_gives_a_running_server_a_budget_and_it_holds(server: Serve
 
     ask(server, "PATCH", f"{BASE}/three", {"amount": 4})
     assert [chat(server).status for _ in range(2)] == [200, 402]
-    said(server, "rm", "three")
-    assert corral(server, "rm", "three").returncode == 3
+    said(server, "rm", "three", "--yes")
+    assert corral(server, "rm", "three", "--yes").returncode == 3
 
 
 def keys(server: Server, *arguments: str) -> None:
@@ -121,8 +121,8 @@ def test_the_table_says_whose_a_budget_is_and_counts_in_cents(server: Server) ->
     line = next(line for line in corral(server).stdout.splitlines() if line.startswith("mine"))
 
     assert line.split()[1:8] == ["key", "editor", "month", "$1,234.57", "$0.00", "$0.00", "$1,234.56"]
-    said(server, "rm", "mine")
-    keys(server, "rm", "editor")  # once there is one, whoever asks needs one
+    said(server, "rm", "mine", "--yes")
+    keys(server, "rm", "editor", "--yes")  # once there is one, whoever asks needs one
 
 
 @pytest.mark.parametrize("wish", [{"max_tokens": -1}, {"max_tokens": -(10**6)}, {"max_completion_tokens": -9}])
@@ -137,7 +137,7 @@ def test_less_than_no_tokens_are_no_way_past_a_budget(server: Server, wish: dict
         assert ask(server, "POST", "/v1/chat/completions", body).status == 200
         assert said(server)["budgets"][0]["spent"] >= 0
     finally:
-        said(server, "rm", "few")
+        said(server, "rm", "few", "--yes")
 
 
 def test_mistakes_on_the_command_line_are_said_with_what_to_type(server: Server) -> None:

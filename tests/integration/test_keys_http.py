@@ -268,7 +268,7 @@ def test_a_server_on_every_address_needs_a_key_and_one_in_the_database_will_do(t
     with corral_server(tmp_path, CONFIG + "server: {host: 0.0.0.0}\n") as second:
         assert ask(second, "GET", "/api/v1/runtime/models", **bearer(secret)).status == 200
         # Whoever forgets the last key opens nothing there.
-        assert corral(second, "keys", "rm", "ci")[0] == 0
+        assert corral(second, "keys", "rm", "ci", "--yes")[0] == 0
         assert ask(second, "GET", "/v1/models").status == 401
         assert corral(second, "ps")[0] == 0
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from corral.cli.invocation import Invocation, command, flag, group, invocation
-from corral.cli.output import Painted, time_text
+from corral.cli import names
+from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
+from corral.cli.output import FAILED, Painted, time_text
 from corral.cli.table import Column
 from corral.errors import Conflict, CorralError, InvalidRequest, NotFound
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(invoke_without_command=True, add_help_option=False)
-
-Which = Annotated[str, typer.Argument(metavar="NAME", help="The budget's name or id.")]
+app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _BAR = 12
 _NEARLY = 0.8
@@ -44,7 +43,7 @@ def budgets(context: typer.Context) -> None:
 @app.command("list", add_help_option=False)
 @command
 def list_budgets(given: Invocation) -> None:
-    """Show every budget, what of it is used in its present period, and when it is renewed.
+    """Show every budget, what of it is used, and when it is renewed.
 
     For example: corral budgets list --json
     """
@@ -57,9 +56,24 @@ def create(
     given: Invocation,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")],
     amount: Annotated[float, typer.Argument(metavar="AMOUNT", help="How much: US dollars, or a number.")],
-    unit: Annotated[str, typer.Option(metavar="UNIT", help="usd, tokens or requests.")] = "usd",
-    per: Annotated[str, typer.Option(metavar="PERIOD", help="day, week, month or total; in UTC.")] = "month",
-    key: Annotated[str | None, typer.Option(metavar="KEY", help="Of this key, by name or id.")] = None,
+    unit: Annotated[
+        str,
+        typer.Option(
+            metavar="UNIT", autocompletion=names.chosen("usd", "tokens", "requests"), help="usd, tokens or requests."
+        ),
+    ] = "usd",
+    per: Annotated[
+        str,
+        typer.Option(
+            metavar="PERIOD",
+            autocompletion=names.chosen("day", "week", "month", "total"),
+            help="day, week, month or total; in UTC.",
+        ),
+    ] = "month",
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", autocompletion=names.completion(names.keys), help="Of this key, by name or id."),
+    ] = None,
     project: Annotated[str | None, typer.Option(metavar="NAME", help="Of this project.")] = None,
 ) -> None:
     """Make a budget: of a key, of a project, or of all together.
@@ -84,7 +98,7 @@ def create(
 @command
 def change(
     given: Invocation,
-    name: Which,
+    budget: names.Budget,
     amount: Annotated[float | None, typer.Option(metavar="AMOUNT", help="Another amount; what is spent stays.")] = None,
     rename: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Another name.")] = None,
 ) -> None:
@@ -99,25 +113,30 @@ def change(
         from corral.routing.audit import TERMINAL
         from corral.routing.budgets import amount_of
 
-        unit = (await book.get(name)).budget.unit
+        unit = (await book.get(budget)).budget.unit
         whole = None if amount is None else amount_of(unit, amount)
-        return await book.change(name, amount=whole, rename=rename, actor=TERMINAL)
+        return await book.change(budget, amount=whole, rename=rename, actor=TERMINAL)
 
     _said(given, _with(given, alter), "changed")
 
 
 @app.command("rm", add_help_option=False)
 @command
-def remove(given: Invocation, name: Which) -> None:
+def remove(
+    given: Invocation, budget: names.Budget, yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False
+) -> None:
     """Remove a budget, and what is written down of it.
 
-    For example: corral budgets rm team
+    For example: corral budgets rm team --yes
     """
+    if not yes and not given.output.ask(f"Remove {_with(given, lambda book: book.get(budget)).budget.name}?"):
+        given.output.note("Nothing was removed.")
+        raise typer.Exit(FAILED)
 
     async def drop(book: "Budgets") -> str:
         from corral.routing.audit import TERMINAL
 
-        return (await book.remove(name, TERMINAL)).name
+        return (await book.remove(budget, TERMINAL)).name
 
     found = _with(given, drop)
     given.output.result(
@@ -133,11 +152,11 @@ def release(
     unspent: Annotated[
         bool, flag("--unspent", help="Give back what it had leased; otherwise it counts as spent.")
     ] = False,
-    force: Annotated[bool, flag("--force", help="Even though it was heard of lately.")] = False,
+    force: Annotated[bool, flag("--force", help="Also when it was heard of lately.")] = False,
 ) -> None:
-    """End what a process has leased that will never come back, such as one of a machine that is gone.
+    """End what a process has leased that will never come back.
 
-    For example: corral budgets release HOLDER --unspent
+    A process of a machine that is gone, for instance. For example: corral budgets release HOLDER --unspent
     """
     given.here_only("budgets")
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import typer
 
-from corral.cli.invocation import Invocation, command, group, invocation
+from corral.cli.invocation import Invocation, Verbs, command, group, invocation
 from corral.cli.output import Painted, plain
 from corral.cli.table import Column
 
-app = typer.Typer(invoke_without_command=True, add_help_option=False)
+app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 
 @app.callback()
@@ -78,9 +78,9 @@ def path(given: Invocation) -> None:
 @app.command("reload", add_help_option=False)
 @command
 def reload(given: Invocation) -> None:
-    """Have the running server read its configuration again. Answers under way are not cut short.
+    """Have the running server read its configuration again.
 
-    For example: corral config reload
+    Answers under way are not cut short. For example: corral config reload
     """
     done = given.ask(lambda server: server.reload())
     output = given.output

@@ -20,23 +20,27 @@ import typer
 from corral.cli import containers_files, containers_live, containers_models, containers_upkeep
 from corral.cli.containers_hands import Found, Hands, ask
 from corral.cli.containers_words import IN_TROUBLE, STEPS, sentence, spelled, state_text, telling, trouble
-from corral.cli.invocation import Invocation, command, flag, group, invocation
-from corral.cli.names import Container, Containers
+from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
+from corral.cli.names import Container, Containers, chosen
 from corral.cli.output import FAILED, Painted, size_text, time_text
 from corral.cli.table import Column
 from corral.errors import CorralError, InvalidRequest
 
-app = typer.Typer(invoke_without_command=True, add_help_option=False)
+app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
+
+_ORPHANS = ("report", "remove", "adopt")
 
 NoWait = Annotated[bool, flag("--no-wait", help="Do not wait until it is healthy.")]
 Orphans = Annotated[
     str | None,
     typer.Option(
-        "--orphans", metavar="WHAT", help="What becomes of those no longer configured: report, remove or adopt."
+        "--orphans",
+        metavar="WHAT",
+        autocompletion=chosen(*_ORPHANS),
+        help="What becomes of those no longer configured: report, remove or adopt.",
     ),
 ]
 
-_ORPHANS = ("report", "remove", "adopt")
 _NOTHING = "No container is configured; describe one in corral.yaml, under `containers`."
 
 
@@ -54,9 +58,9 @@ def containers(context: typer.Context) -> None:
 @app.command("list", add_help_option=False)
 @command
 def list_containers(given: Invocation) -> None:
-    """Show every container and how it stands, with those no longer configured.
+    """Show every container and how it stands.
 
-    For example: corral containers list --json
+    Also those that are no longer configured. For example: corral containers list --json
     """
     _list(given)
 
@@ -74,9 +78,10 @@ def ps(given: Invocation) -> None:
 @app.command(add_help_option=False)
 @command
 def status(given: Invocation, names: Containers = None) -> None:
-    """Show how containers stand; the exit code is 0 when all that shall run are healthy.
+    """Show how containers stand.
 
-    With names, all that is known of each. For example: corral containers status coder
+    With names, all that is known of each. The exit code is 0 when all that shall run are healthy. For example:
+    corral containers status coder
     """
     if not names:
         found = _list(given)
@@ -118,11 +123,14 @@ def up(
     recreate: Annotated[bool, flag("--recreate", help="Make them anew, also where nothing differs.")] = False,
     orphans: Orphans = None,
     no_wait: Annotated[bool, flag("--no-wait", help="Do not wait until they are healthy.")] = False,
-    no_pull: Annotated[bool, flag("--no-pull", help="Do not fetch images and models that are not here.")] = False,
+    no_pull: Annotated[
+        bool, flag("--no-pull", help="Leave images and models alone: fetch none that are not here.")
+    ] = False,
 ) -> None:
-    """Bring containers up as the configuration says, and wait until they are healthy.
+    """Bring containers up as the configuration says.
 
-    What is as it should be is left alone. For example: corral containers up coder writer
+    It waits until they are healthy. What is as it should be is left alone. For example:
+    corral containers up coder writer
     """
     if dry_run:
         _plan(given, names or [], orphans, recreate=recreate)
@@ -144,9 +152,9 @@ def down(
     names: Containers = None,
     dry_run: Annotated[bool, flag("--dry-run", help="Only show what would be done.")] = False,
 ) -> None:
-    """Stop and remove containers; their volumes stay, and so do the models in them.
+    """Stop and remove containers; their volumes stay.
 
-    For example: corral containers down writer
+    So do the models in the volumes. For example: corral containers down writer
     """
     if dry_run:
         _plan(given, names or [], None, down=True)
@@ -158,9 +166,9 @@ def down(
 @app.command(add_help_option=False)
 @command
 def start(given: Invocation, name: Container, no_wait: NoWait = False) -> None:
-    """Start a container, and wait until it is healthy; it is made first where it is not there.
+    """Start a container, and wait until it is healthy.
 
-    For example: corral containers start coder
+    It is made first where it is not there. For example: corral containers start coder
     """
     _do(given, "start", name, wait=not no_wait)
 
@@ -168,7 +176,7 @@ def start(given: Invocation, name: Container, no_wait: NoWait = False) -> None:
 @app.command(add_help_option=False)
 @command
 def stop(given: Invocation, name: Container) -> None:
-    """Stop a container. It stays down until somebody starts it.
+    """Stop a container; it stays down until somebody starts it.
 
     For example: corral containers stop coder
     """
@@ -192,9 +200,9 @@ def remove(
     name: Container,
     force: Annotated[bool, flag("--force", help="Also while it runs.")] = False,
 ) -> None:
-    """Remove a container, also one that is no longer configured; its volumes stay.
+    """Remove a container; its volumes stay.
 
-    For example: corral containers rm coder --force
+    Also one that is no longer configured. For example: corral containers rm coder --force
     """
     with given.output.busy(f"Removing {name} …"):
         ask(given, lambda hands: hands.remove(name, force=force))
@@ -204,9 +212,9 @@ def remove(
 @app.command(add_help_option=False)
 @command
 def sync(given: Invocation) -> None:
-    """Look at the Docker engine and write down what is there; nothing is changed on it.
+    """Look at the Docker engine, and write down what is there.
 
-    For example: corral containers sync
+    Nothing is changed on it. For example: corral containers sync
     """
     with given.output.busy("Looking …"):
         found = ask(given, lambda hands: hands.sync())

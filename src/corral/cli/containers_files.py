@@ -71,9 +71,10 @@ def take_over(
         bool, flag("--migrate", help="Take over the containers, too, that compose has started.")
     ] = False,
 ) -> None:
-    """Take over the model servers of a compose file: the same as corral import docker-compose.
+    """Take over the model servers of a compose file.
 
-    The plan is shown first, with all that is not taken over. For example: corral containers import docker-compose.yml
+    It is the same as corral import docker-compose. The plan is shown first, with all that is not taken over.
+    For example: corral containers import docker-compose.yml
     """
     import_compose(given, file, yes=yes, migrate=migrate)
 
@@ -85,9 +86,9 @@ def export(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there, if there is no such file.")
     ] = None,
 ) -> None:
-    """Write the configured containers as a compose file; secrets stay the names of their variables.
+    """Write the configured containers as a compose file.
 
-    For example: corral containers export --output docker-compose.yml
+    Secrets stay the names of their variables. For example: corral containers export --output docker-compose.yml
     """
     text = ask(given, lambda hands: hands.export())
     output = given.output
@@ -173,8 +174,8 @@ def _about(entry: "Mapping[str, Any]") -> str:
         f"GPUs {', '.join(map(str, gpus)) if isinstance(gpus, list | tuple) else gpus}" if gpus else "",
         f"at most {size_text(entry['memory'])}" if isinstance(entry.get("memory"), int) else "",
         f"volumes {', '.join(entry['volumes'])}" if entry.get("volumes") else "",
-    ]
         "stays down until it is started" if entry.get("enabled") is False else "",
+    ]
     return ", ".join(fact for fact in facts if fact)
 
 

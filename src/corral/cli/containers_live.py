@@ -28,7 +28,9 @@ Draw = Callable[[], None]
 def logs(
     given: Invocation,
     name: Container,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many of the last lines.")] = 100,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=1, max=10_000, help="How many of the last lines.")
+    ] = 100,
     follow: Annotated[bool, flag("--follow", "-f", help="Go on with each further line, until Ctrl-C.")] = False,
     timestamps: Annotated[bool, flag("--timestamps", "-t", help="Show when each was printed.")] = False,
 ) -> None:
@@ -71,9 +73,10 @@ def stats(
     names: Containers = None,
     once: Annotated[bool, flag("--once", help="Look once, and stop.")] = False,
 ) -> None:
-    """Show what containers take, live, until Ctrl-C; what does not run is left out.
+    """Show what containers take, live, until Ctrl-C.
 
-    Processors, memory, network, disk, processes, throttling and GPU memory. For example: corral containers stats --once
+    What does not run is left out. Processors, memory, network, disk, processes, throttling and GPU memory. For
+    example: corral containers stats --once
     """
     wanted = list(dict.fromkeys(names or ()))
     if once:

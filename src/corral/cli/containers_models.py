@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from corral.cli.containers_hands import Found, Hands, ask
-from corral.cli.invocation import Invocation, command, flag, group, invocation
-from corral.cli.names import Container, Containers
+from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
+from corral.cli.names import Container, Containers, Inside
 from corral.cli.output import FAILED, Painted, size_text, time_text
 from corral.cli.table import Column
 from corral.cli.work import Task, carry_out
@@ -19,17 +18,15 @@ if TYPE_CHECKING:
     from corral.errors import CorralError
 
 
-class _Listing(TyperGroup):
+class _Listing(Verbs):
     """`models NAME` is `models list NAME`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        known = args and args[0] in self.commands
+        known = args and self.get_command(ctx, args[0]) is not None
         return super().resolve_command(ctx, args if known else ["list", *args])
 
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=_Listing)
-
-Inside = Annotated[str, typer.Argument(metavar="MODEL", help="The model, as the container's server calls it.")]
 
 
 @app.callback()
@@ -103,9 +100,9 @@ def remove(
 @app.command(add_help_option=False)
 @command
 def test(given: Invocation, name: Container, model: Inside) -> None:
-    """Have a model in a container say a word; the exit code is 1 when it does not.
+    """Have a model in a container say a word.
 
-    For example: corral containers models test coder qwen2.5-coder:7b
+    The exit code is 1 when it does not. For example: corral containers models test coder qwen2.5-coder:7b
     """
     with given.output.busy(f"Asking {model} in {name} …"):
         found = ask(given, lambda hands: hands.test(name, model))

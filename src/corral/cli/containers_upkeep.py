@@ -53,7 +53,9 @@ def health(
 def history(
     given: Invocation,
     name: Container,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the last entries.")] = 30,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=1, max=1000, help="How many of the last entries.")
+    ] = 30,
     versions: Annotated[bool, flag("--versions", help="Its images and models over time instead.")] = False,
 ) -> None:
     """Show what happened to a container, the newest first.
@@ -163,9 +165,9 @@ def rollback(
     name: Container,
     model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="A model in it, not its image.")] = None,
 ) -> None:
-    """Go back to the image that a container had before, or to what a model in it was.
+    """Go back to the image that a container had before.
 
-    For example: corral containers rollback coder
+    With --model, to what a model in it was. For example: corral containers rollback coder
     """
     with given.output.busy(f"Going back in {name} …"):
         found = ask(given, lambda hands: hands.rollback(name, model))

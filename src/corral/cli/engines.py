@@ -11,7 +11,7 @@ import typer
 
 from corral.cli import routing
 from corral.cli.invocation import Invocation, command, flag
-from corral.cli.names import MaybeModel, Model
+from corral.cli.names import MaybeModel, Model, chosen
 from corral.cli.output import painted_state, size_text, time_text
 from corral.cli.table import Column
 from corral.errors import InvalidRequest
@@ -152,7 +152,12 @@ def explain(
     ] = None,
     dialect: Annotated[
         str,
-        typer.Option("--dialect", metavar="NAME", help="What --request is: openai, anthropic, gemini or ollama."),
+        typer.Option(
+            "--dialect",
+            metavar="NAME",
+            autocompletion=chosen("openai", "anthropic", "gemini", "ollama"),
+            help="What --request is: openai, anthropic, gemini or ollama.",
+        ),
     ] = "openai",
     strict: Annotated[bool, flag("--strict", help="--request is strict: nothing less than what it asks for.")] = False,
 ) -> None:
@@ -250,7 +255,7 @@ def _brief(event: Mapping[str, Any]) -> list[str]:
 def logs(
     invocation: Invocation,
     model: Model,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="How many of the last lines.")] = 100,
 ) -> None:
     """Show the last lines of a model's engine.
 

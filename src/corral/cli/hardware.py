@@ -117,7 +117,9 @@ def fit(
     model: Model,
     tokens: Annotated[str | None, typer.Option("--context", metavar="N", help="Tokens of each slot.")] = None,
     slots: Annotated[str | None, typer.Option("--slots", metavar="N", help="Requests answered at once.")] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, ….")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 and so on.")
+    ] = None,
 ) -> None:
     """Say what context and offload this machine can give a model.
 

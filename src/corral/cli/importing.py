@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corral.cli.invocation import Invocation, command, flag
+from corral.cli.names import chosen
 from corral.cli.pull import conclude
 from corral.cli.work import Task, carry_out
 from corral.errors import InvalidRequest
@@ -31,6 +32,7 @@ def import_models(
         str,
         typer.Argument(
             metavar="ollama|llama-swap|litellm|docker-compose|FILE",
+            autocompletion=chosen("ollama", "llama-swap", "litellm", "docker-compose"),
             help="ollama, llama-swap, litellm, docker-compose, or a config/models.json.",
         ),
     ],
@@ -40,10 +42,10 @@ def import_models(
     ] = None,
     yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
     migrate: Annotated[
-        bool, flag("--migrate", help="docker-compose: take over the containers, too, that it has started.")
+        bool, flag("--migrate", help="docker-compose: take over the containers, too, that compose has started.")
     ] = False,
 ) -> None:
-    """Take over models of Ollama, llama-swap, LiteLLM, Docker Compose, ….
+    """Take over models of Ollama, llama-swap, LiteLLM, Compose or a file.
 
     The plan is shown first. Ollama's files are linked, not copied, where that can be. For example: corral import ollama
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from corral.cli.output import Mode, Output
 from corral.config import Settings, home, load
@@ -65,6 +66,18 @@ _OPTIONS: tuple[tuple[str, Any, Any], ...] = (
     ),
     ("debug", Annotated[bool, _everywhere("--debug", doc="Show where an unexpected error came from.")], False),
 )
+
+
+class Verbs(TyperGroup):
+    """A group of commands in which a verb is understood by the name that it has elsewhere, too."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or the one that does here what it means elsewhere; None for neither."""
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, ELSEWHERE.get(cmd_name, ""))
+
+
+ELSEWHERE = {"ls": "list", "ps": "list", "show": "status", "status": "show", "remove": "rm"}
+"""Names that verbs have in some groups, or with other tools, and what they are in the groups that know them not."""
 
 
 def _help(context: typer.Context, wanted: bool) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from corral.cli.invocation import Invocation, command, flag, group, invocation
-from corral.cli.output import Painted, time_text
+from corral.cli import names
+from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
+from corral.cli.output import FAILED, Painted, time_text
 from corral.cli.table import Column
 from corral.domain.callers import SCOPES, Scope
 from corral.domain.keys import Key, KeyWish, describe
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from corral.app import Corral
     from corral.cli.server import Server
 
-app = typer.Typer(invoke_without_command=True, add_help_option=False)
-
-Which = Annotated[str, typer.Argument(metavar="KEY", help="The key's name or id.")]
+app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _STYLES = {"live": "green", "expired": "yellow", "revoked": "dim"}
 _BASE = "/api/v1/keys"
@@ -190,16 +189,29 @@ def list_keys(given: Invocation) -> None:
 def create(  # noqa: PLR0913, PLR0917 — the command's options
     given: Invocation,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is called, such as its user.")],
-    scope: Annotated[str, typer.Option(help="infer, manage or admin; each includes those before it.")] = "infer",
+    scope: Annotated[
+        str,
+        typer.Option(
+            metavar="SCOPE",
+            autocompletion=names.chosen(*SCOPES),
+            help="infer, manage or admin; each includes those before it.",
+        ),
+    ] = "infer",
     model: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="A model it may use, such as gemini-*; repeat it.")
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            autocompletion=names.completion(names.known),
+            help="A model it may use, such as gemini-*. Repeatable.",
+        ),
     ] = None,
     project: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A project it may name; the first is the default.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A project it may name; the first is the default. Repeatable."),
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Most requests in a minute.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens in a minute.")] = None,
-    parallel: Annotated[int | None, typer.Option(min=1, help="Most requests at a time.")] = None,
+    requests: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most requests in a minute.")] = None,
+    tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most tokens in a minute.")] = None,
+    parallel: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most requests at a time.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="For how long it counts, such as 30d.")] = None,
     strict: Annotated[bool, flag("--strict", help="Nothing may be silently less than what was asked.")] = False,
 ) -> None:
@@ -224,7 +236,7 @@ def create(  # noqa: PLR0913, PLR0917 — the command's options
 
 @app.command(add_help_option=False)
 @command
-def show(given: Invocation, key: Which) -> None:
+def show(given: Invocation, key: names.Key) -> None:
     """Show one key: what it may do, and how it stands.
 
     For example: corral keys show editor
@@ -261,14 +273,14 @@ def show(given: Invocation, key: Which) -> None:
 @command
 def rotate(
     given: Invocation,
-    key: Which,
+    key: names.Key,
     grace: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long the old one still counts. Default: 24h.")
     ] = None,
 ) -> None:
-    """Make another secret for a key and show it, once; its budgets and limits stay.
+    """Make another secret for a key and show it, once.
 
-    For example: corral keys rotate editor --grace 1h
+    Its budgets and limits stay. For example: corral keys rotate editor --grace 1h
     """
     length = None if grace is None else _seconds(grace, "--grace")
     made, secret = _with(given, lambda book: book.rotate(key, length))
@@ -278,7 +290,7 @@ def rotate(
 
 @app.command(add_help_option=False)
 @command
-def revoke(given: Invocation, key: Which) -> None:
+def revoke(given: Invocation, key: names.Key) -> None:
     """Let a key open nothing any more; it stays in the list.
 
     For example: corral keys revoke editor
@@ -289,11 +301,16 @@ def revoke(given: Invocation, key: Which) -> None:
 
 @app.command("rm", add_help_option=False)
 @command
-def remove(given: Invocation, key: Which) -> None:
+def remove(
+    given: Invocation, key: names.Key, yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False
+) -> None:
     """Forget a key; what it used stays in the books.
 
-    For example: corral keys rm editor
+    For example: corral keys rm editor --yes
     """
+    if not yes and not given.output.ask(f"Forget {_with(given, lambda book: book.get(key))['name']}?"):
+        given.output.note("Nothing was removed.")
+        raise typer.Exit(FAILED)
     found = _with(given, lambda book: book.delete(key))
     given.output.result(found, lambda: given.output.say(f"{found['name']} is forgotten."), [found["id"]])
 
@@ -302,7 +319,9 @@ def remove(given: Invocation, key: Which) -> None:
 @command
 def audit(
     given: Invocation,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the last entries.")] = 50,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=1, max=1000, help="How many of the last entries.")
+    ] = 50,
 ) -> None:
     """Show what was managed, and by whom: the newest first.
 

@@ -11,6 +11,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"corral {__version__}")
         return 0
+    import os
+
     from corral.cli.app import run
 
+    if os.environ.get("_CORRAL_COMPLETE") == "complete_bash":
+        from corral.cli.completion import in_bash
+
+        return in_bash(lambda: run(given), os.environ)
     return run(given)

@@ -8,7 +8,7 @@ import typer
 
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.models import described
-from corral.cli.names import Whats
+from corral.cli.names import Whats, completion, kinds
 from corral.cli.output import Mode, size_text
 from corral.domain.models import Capability, Installed, check_name
 from corral.domain.operations import Operation, Order
@@ -35,7 +35,10 @@ def pull(
     what: Whats,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Install it under this name.")] = None,
     runtime: Annotated[
-        str | None, typer.Option("--runtime", metavar="RUNTIME", help="The runtime that shall run it.")
+        str | None,
+        typer.Option(
+            "--runtime", metavar="RUNTIME", autocompletion=completion(kinds), help="The runtime that shall run it."
+        ),
     ] = None,
     detach: Annotated[bool, flag("--detach", "-d", help="Only queue it on the server, and say its operation.")] = False,
 ) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corral.cli.invocation import Invocation, command, flag, group, invocation
+from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
+from corral.cli.names import Kind
 from corral.cli.output import Painted, size_text
 from corral.cli.table import Column
 from corral.errors import CorralError, NotSupported
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from corral.domain.ports import Availability, Progress
     from corral.kit.environments import Recipe
 
-app = typer.Typer(invoke_without_command=True, add_help_option=False)
-
-_Kind = Annotated[str, typer.Argument(metavar="KIND", help="The runtime's name: see corral runtimes.")]
+app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 
 @app.callback()
@@ -33,6 +32,16 @@ def runtimes(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is None:
         _list(invocation(context, {}))
+
+
+@app.command("list", add_help_option=False)
+@command
+def list_runtimes(given: Invocation) -> None:
+    """Show what can run models here.
+
+    For example: corral runtimes list --json
+    """
+    _list(given)
 
 
 def _list(given: Invocation) -> None:
@@ -117,10 +126,11 @@ def _row(item: dict[str, Any]) -> list[object]:
 
 @app.command("install", add_help_option=False)
 @command
-def install(given: Invocation, kind: _Kind) -> None:
-    """Make the environment that a runtime lives in; packages come from where pip takes them.
+def install(given: Invocation, kind: Kind) -> None:
+    """Make the environment that a runtime lives in.
 
-    It takes minutes, and some gigabytes of disk where a GPU is to be used. For example: corral runtimes install vllm
+    Packages come from where pip takes them. It takes minutes, and some gigabytes of disk where a GPU is to be used.
+    For example: corral runtimes install vllm
     """
     from corral.kit import environments
 
@@ -161,7 +171,7 @@ def _telling(given: Invocation) -> "Callable[[Progress], None]":
 @app.command("rm", add_help_option=False)
 @command
 def remove(
-    given: Invocation, kind: _Kind, yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False
+    given: Invocation, kind: Kind, yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
     """Remove the environment of a runtime; models stay.
 

@@ -43,7 +43,9 @@ _UNKNOWN: Mapping[str, Any] = {
 def search(
     invocation: Invocation,
     words: Annotated[list[str] | None, typer.Argument(metavar="[WORDS]...", help="Words of its name.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="At most so many from a source.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=100, help="At most so many from a source.")
+    ] = 20,
     source: Annotated[
         list[str] | None, typer.Option("--source", metavar="SOURCE", help="Where to look; hf unless given. Repeatable.")
     ] = None,

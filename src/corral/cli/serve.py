@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @command
 def serve(
     invocation: Invocation,
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on (server.host).")] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="HOST", help="Address to listen on (server.host).")
+    ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", "-p", help="Port; 0 lets the system choose (server.port).")
+        int | None, typer.Option("--port", "-p", metavar="PORT", help="Port; 0 lets the system choose (server.port).")
     ] = None,
     models_dir: Annotated[
         Path | None, typer.Option("--models-dir", metavar="DIR", help="Folder of the models (store.models_dir).")

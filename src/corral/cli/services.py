@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from corral.cli.invocation import Invocation, command, flag, group, invocation
+from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
+from corral.cli.names import Service
 from corral.cli.output import FAILED, Painted, size_text, time_text
 from corral.cli.table import Column
 
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(invoke_without_command=True, add_help_option=False)
+app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The service, as the configuration calls it.")]
 NoWait = Annotated[bool, flag("--no-wait", help="Do not wait until it is healthy.")]
 
 _STYLES = {
@@ -54,7 +54,7 @@ def list_services(given: Invocation) -> None:
 
 @app.command(add_help_option=False)
 @command
-def start(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
+def start(given: Invocation, name: Service, no_wait: NoWait = False) -> None:
     """Start a service, and wait until it is healthy.
 
     For example: corral services start ollama
@@ -66,7 +66,7 @@ def start(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
 
 @app.command(add_help_option=False)
 @command
-def stop(given: Invocation, name: Name) -> None:
+def stop(given: Invocation, name: Service) -> None:
     """Stop a service and all of its processes, politely at first.
 
     For example: corral services stop ollama
@@ -78,7 +78,7 @@ def stop(given: Invocation, name: Name) -> None:
 
 @app.command(add_help_option=False)
 @command
-def restart(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
+def restart(given: Invocation, name: Service, no_wait: NoWait = False) -> None:
     """Stop a service and start it as it is configured now.
 
     For example: corral services restart ollama
@@ -90,7 +90,7 @@ def restart(given: Invocation, name: Name, no_wait: NoWait = False) -> None:
 
 @app.command(add_help_option=False)
 @command
-def status(given: Invocation, name: Name) -> None:
+def status(given: Invocation, name: Service) -> None:
     """Show how a service stands; the exit code is 0 when it runs.
 
     For example: corral services status ollama
@@ -126,8 +126,10 @@ def status(given: Invocation, name: Name) -> None:
 @command
 def logs(
     given: Invocation,
-    name: Name,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many of the last lines.")] = 100,
+    name: Service,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=1, max=10_000, help="How many of the last lines.")
+    ] = 100,
 ) -> None:
     """Show the last lines that a service printed.
 
@@ -148,7 +150,7 @@ def logs(
 
 @app.command(add_help_option=False)
 @command
-def install(given: Invocation, name: Name) -> None:
+def install(given: Invocation, name: Service) -> None:
     """Let a service start with the machine, or with your login (systemd).
 
     For example: corral services install ollama
@@ -159,7 +161,7 @@ def install(given: Invocation, name: Name) -> None:
 
 @app.command(add_help_option=False)
 @command
-def uninstall(given: Invocation, name: Name) -> None:
+def uninstall(given: Invocation, name: Service) -> None:
     """Stop a service and remove what was written for it, but its log.
 
     For example: corral services uninstall ollama
@@ -181,12 +183,12 @@ def _list(given: Invocation) -> None:
         columns = [
             Column("NAME"),
             Column("STATE"),
+            Column("PORT", right=True),
             Column("PID", right=True),
             Column("UP", right=True),
             Column("RESTARTS", right=True),
             Column("HEALTH"),
             Column("MEMORY", right=True),
-            Column("PORT", right=True),
             Column("MANAGER"),
             Column("LOG", soft=True),
         ]
@@ -203,12 +205,12 @@ def _row(service: Mapping[str, Any]) -> list[object]:
     return [
         service["name"],
         _state(service),
+        service["port"] or "-",
         service["pid"] or "-",
         time_text(service["uptime"]),
         service["restarts"],
         {True: "good", False: Painted("bad", "red"), None: "-"}[service["healthy"]],
         size_text(service["memory"]),
-        service["port"] or "-",
         service["manager"],
         service["log"] or "-",
     ]

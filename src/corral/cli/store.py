@@ -22,11 +22,12 @@ _FULL, _NEARLY = 1.0, 0.9
 @command
 def gc(
     invocation: Invocation,
-    dry_run: Annotated[bool, flag("--dry-run", "-n", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", help="Only show what would be done.")] = False,
 ) -> None:
     """Remove old revisions and files that nothing needs.
 
-    The current revision of each model and the newest others (store.keep_revisions) stay. For example: corral gc -n
+    The current revision of each model and the newest others (store.keep_revisions) stay. For example:
+    corral gc --dry-run
     """
     corral = None if invocation.url else invocation.corral()
     found = dict(done(invocation, order(corral, "gc", dry_run=dry_run), "store", "corral gc").result or {})
@@ -135,7 +136,9 @@ def move(
 def push(
     invocation: Invocation,
     model: Model,
-    to: Annotated[str, typer.Argument(metavar="WHERE", help="A bucket and path: s3://BUCKET/PATH, gs://… or az://…")],
+    to: Annotated[
+        str, typer.Argument(metavar="WHERE", help="A bucket and path: s3://BUCKET/PATH; gs:// and az://, too.")
+    ],
 ) -> None:
     """Put a model into a bucket, for others to pull from there.
 

@@ -9,7 +9,8 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from corral.cli.invocation import Invocation, command, flag, group, invocation
+from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
+from corral.cli.names import completion, known
 from corral.cli.output import Painted
 from corral.cli.server import Server, connect
 from corral.cli.table import Column
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from corral.app import Corral
     from corral.routing.recompute import Recomputed
 
-app = typer.Typer(invoke_without_command=True, add_help_option=False)
+app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _BAR = 16
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -103,9 +104,12 @@ def usage(
     by: Annotated[
         str, typer.Option("--by", metavar="WHAT", help="One or two of model, key, project, runtime, day, hour.")
     ] = "model",
-    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only of this model.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", autocompletion=completion(known), help="Only of this model."),
+    ] = None,
     key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Only of the key with this id.")] = None,
-    project: Annotated[str | None, typer.Option("--project", metavar="PROJECT", help="Only of this project.")] = None,
+    project: Annotated[str | None, typer.Option("--project", metavar="NAME", help="Only of this project.")] = None,
 ) -> None:
     """Show what was used and what it cost, as a table and a plot.
 
@@ -124,7 +128,7 @@ def show(
     given: Invocation,
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="What the answer says in x-request-id.")],
 ) -> None:
-    """Show the receipt of one answer: what was done for it, and what it cost.
+    """Show the receipt of one answer: what was done, and what it cost.
 
     For example: corral usage show req-1a2b3c-1
     """
@@ -137,10 +141,13 @@ def recompute(
     given: Invocation,
     since: Annotated[str, typer.Option("--since", metavar="WHEN", help="7d, 24h, 2026-11-21: from then on.")] = "7d",
     until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Up to then; now by default.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only of this model.")] = None,
-    dry_run: Annotated[bool, flag("--dry-run", help="Only say what would change.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", autocompletion=completion(known), help="Only of this model."),
+    ] = None,
+    dry_run: Annotated[bool, flag("--dry-run", help="Only show what would be done.")] = False,
 ) -> None:
-    """Compute costs anew, after a price was wrong; sums and budgets follow.
+    """Compute costs anew after a wrong price; sums and budgets follow.
 
     For example: corral usage recompute --since 30d --dry-run
     """

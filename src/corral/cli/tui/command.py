@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from corral.cli.invocation import Invocation, command, flag
+from corral.cli.names import chosen
 from corral.cli.output import Mode
 from corral.errors import InvalidRequest
 
@@ -16,7 +17,9 @@ THEMES = ("dark", "light", "contrast")
 @command
 def ui(
     invocation: Invocation,
-    theme: Annotated[str, typer.Option("--theme", metavar="NAME", help="dark, light or contrast.")] = "dark",
+    theme: Annotated[
+        str, typer.Option("--theme", metavar="NAME", autocompletion=chosen(*THEMES), help="dark, light or contrast.")
+    ] = "dark",
     plain: Annotated[
         bool, flag("--plain", help="In lines that are typed and read: for screen readers and simple terminals.")
     ] = False,
