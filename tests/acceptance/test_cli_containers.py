@@ -291,6 +291,7 @@ def test_an_orphan_is_written_back_as_it_was(docker: Engine, player_image: str, 
         plan = desk.json("containers", "plan", "coder")
         assert plan["changes"] is False, kept
     assert (again["state"], again["id"], again["purpose"]) == ("healthy", first["id"], "code")
+    assert again["wanted"], "it was an orphan, and nobody stopped it"
     assert (kept["purpose"], kept["models"]) == ("code", ["tiny:1b"])
 
 

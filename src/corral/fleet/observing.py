@@ -93,7 +93,9 @@ class Observer:
         for name, kept in rows.items():
             if name not in self.known:
                 want = wanted.get(name)
-                wish = None if want is not None and kept.wanted == want.up else kept.wanted
+                # Nobody wants an orphan to run; that says nothing of when it is configured again.
+                said = kept.state is not ContainerState.ORPHAN and (want is None or kept.wanted != want.up)
+                wish = kept.wanted if said else None
                 self.known[name] = Known(name, kept, standing.recalled(kept, wish), written=self._clock.wall())
 
     def observe(
