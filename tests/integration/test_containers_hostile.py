@@ -15,9 +15,12 @@ import pytest
 
 from corral.app.fleet import Fleet
 from corral.domain.containers import Event
+from corral.domain.ports import Progress
 from corral.domain.standings import ContainerState as State
 from corral.domain.standings import describe
 from corral.errors import Conflict
+from corral.fleet.asking import Asker
+from corral.kit.clock import SystemClock
 from tests.support.docker import TINY, Engine, free_port
 from tests.support.kept import Place, reach, tiny
 
@@ -186,3 +189,16 @@ async def test_whatever_a_server_says_containers_are_kept_written_down_and_told(
         async with place.corral() as corral:
             await corral.fleet.works.ready()
             assert corral.fleet.works.observer.known["liar"].standing.models
+
+
+async def test_how_far_a_pull_is_is_believed_as_far_as_it_can_be():
+    lines = [
+        {"digest": ["a"], "total": 1},
+        {"digest": "d", "completed": 10**30, "total": 10**30},
+        {"status": "success"},
+    ]
+    told: list[Progress] = []
+    async with saying(pull=b"".join(json.dumps(line).encode() + b"\n" for line in lines)) as port:
+        await Asker("ollama", f"http://127.0.0.1:{port}", SystemClock()).pull("m", told.append)
+    assert told[-1].phase == "download"
+    assert all(progress.done < 2**53 and (progress.total or 0) < 2**53 for progress in told)

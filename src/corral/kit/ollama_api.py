@@ -18,6 +18,7 @@ CALL_TIMEOUT = 30.0
 _MOST_LINE = 8 << 20
 _MOST_REFUSAL = 64 << 10
 _PIECE = 1 << 20
+_MOST_BYTES = 1 << 53
 
 Each: TypeAlias = "Callable[[Mapping[str, Any]], None]"
 
@@ -98,8 +99,9 @@ class OllamaApi:
         done: dict[str, tuple[int, int]] = {}
 
         def tell(said: Mapping[str, Any]) -> None:
-            if said.get("digest"):
-                done[said["digest"]] = (_bytes(said.get("completed")), _bytes(said.get("total")))
+            digest = said.get("digest")
+            if isinstance(digest, str) and digest:
+                done[digest] = (_bytes(said.get("completed")), _bytes(said.get("total")))
                 have, total = (sum(pair[side] for pair in done.values()) for side in (0, 1))
                 report(Progress("download", have, total, f"ollama pull {model}"))
 
@@ -161,7 +163,7 @@ def _refused(path: str, status: int, text: bytes) -> EngineError:
 
 
 def _bytes(said: Any) -> int:
-    return said if isinstance(said, int) and said > 0 else 0
+    return said if isinstance(said, int) and 0 < said <= _MOST_BYTES else 0
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:
