@@ -222,6 +222,7 @@ GARBAGE = {
     "bad length": b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
     "upgrade": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
     "bare 101": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    "no status": b"HTTP/1.1 700 Fine\r\ncontent-length: 0\r\n\r\n",
     "long head": b"HTTP/1.1 200 OK\r\nx: " + b"a" * HEAD_LIMIT + b"\r\ncontent-length: 0\r\n\r\n",
     "endless head": b"HTTP/1.1 200 OK\r\n" + b"x-more: 1\r\n" * 8000,
     "endless interim": b"HTTP/1.1 100 Continue\r\n\r\n" * 4000,

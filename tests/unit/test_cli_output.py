@@ -83,6 +83,7 @@ def test_text_cannot_drive_the_terminal() -> None:
 
     assert clean(text) == "a[31mred2J\nb\tc"
     assert line(" two\nlines\x1b ") == "two lines"
+    assert clean("evil\u202egpj.exe\u2066") == "evilgpj.exe"
 
 
 @pytest.mark.parametrize(

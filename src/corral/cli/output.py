@@ -60,7 +60,9 @@ _USUAL_WIDTH = 80
 _PLAIN = frozenset({str, int, bool, type(None)})
 """What JSON holds as it is."""
 
-_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""They turn the direction of what follows, so that a name reads as another."""
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), *_TURNS) if chr(code) not in "\n\t"}
 _STYLES = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
 _STATES = {
     "ready": "green",

@@ -29,6 +29,7 @@ PIECE = 64 * 1024
 """Bytes of a request body written at once; a larger one is written as the other side takes it."""
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"keep-alive"))
+_LAST_STATUS = 599
 _EARLY = 0.001  # a loop's clock may be rounded to the millisecond, so a timer may ring that much too soon
 
 
@@ -255,6 +256,8 @@ class Connection(asyncio.Protocol):
                 raise UpstreamProtocol(f"{self.pool.address} changed the protocol unasked.")
             self._interim = True
             return
+        if status > _LAST_STATUS:
+            raise self._garbage(f"the status {status}")
         response = self._response
         if response is None:
             return
