@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from corral.domain.operations import Failure, Operation, OperationStatus, Order
@@ -117,6 +117,20 @@ class Server:
         ServerNotRunning: nobody answers there, or it is not a Corral.
         CorralError: what the server said.
     """
+
+    @classmethod
+    def of(cls, invocation: Invocation) -> Self:
+        """The server that the commands of this invocation ask; it is for the caller to close.
+
+        Raises:
+            ServerNotRunning: there is none.
+        """
+        where = invocation.running()
+        if where is None:
+            raise ServerNotRunning(
+                f"No Corral server runs for {invocation.place()}.", "Start one in another terminal: corral serve"
+            )
+        return cls(where.url, invocation.key() or where.token, invocation.env)
 
     def __init__(self, url: str, key: str | None = None, env: Mapping[str, str] | None = None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -358,14 +372,5 @@ class Server:
 
 
 def connect(invocation: Invocation) -> Server:
-    """The server to ask; it is for the caller to close.
-
-    Raises:
-        ServerNotRunning: there is none.
-    """
-    where = invocation.running()
-    if where is None:
-        raise ServerNotRunning(
-            f"No Corral server runs for {invocation.place()}.", "Start one in another terminal: corral serve"
-        )
-    return Server(where.url, invocation.key() or where.token, invocation.env)
+    """The server to ask; as `Server.of`."""
+    return Server.of(invocation)

@@ -10,7 +10,6 @@ All of it happens in one loop without waiting, so that there is one writer and n
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from corral.domain.standings import ContainerState, Happening, Health, Standing
 from corral.fleet import plan, standing
 from corral.fleet.desired import url_of
 from corral.fleet.standing import Effect, News, Past, Stand
+from corral.kit.announcing import Announcer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 ASIDE = ".before"
 """What the name of a container ends in that makes room for its successor until that is well."""
 
-_BACKLOG = 256
 _TOLD = frozenset({"start", "die", "oom", "kill", "stop", "pause", "unpause", "destroy", "rename", "update", "restart"})
 """Events that are history even where the state stays."""
 _WORTH = ("exitCode", "signal", "oldName")
@@ -79,7 +78,7 @@ class Observer:
         self._clock = clock
         self.known: dict[str, Known] = {}
         self.everything: Sequence[Seen] = ()
-        self._listeners: set[asyncio.Queue[Change | None]] = set()
+        self._announcer: Announcer[Change] = Announcer()
         self.on_change: list[Callable[[Standing, Standing], None]] = []
 
     async def load(self) -> None:
@@ -220,8 +219,8 @@ class Observer:
         if known is not None:
             line = Happening(self._clock.wall(), name, "forgotten", before=str(known.standing.state))
             self.rows.forget(name, line)
-            self._publish(replace(known.standing, state=ContainerState.ABSENT, id=None))
-            self._publish(line)
+            self._announcer.tell(replace(known.standing, state=ContainerState.ABSENT, id=None))
+            self._announcer.tell(line)
 
     def remembered(self) -> dict[str, Remembered]:
         """What a plan has to know of the past."""
@@ -241,19 +240,13 @@ class Observer:
         wanted = self._wanted()
         return [self.known[name].standing for name in sorted(self.known, key=lambda name: (name not in wanted, name))]
 
-    async def listen(self) -> AsyncIterator[Change]:
+    def listen(self) -> AsyncIterator[Change]:
         """Every change from now on. A reader too slow by 256 changes loses the oldest."""
-        queue: asyncio.Queue[Change | None] = asyncio.Queue(_BACKLOG)
-        self._listeners.add(queue)
-        try:
-            while (change := await queue.get()) is not None:
-                yield change
-        finally:
-            self._listeners.discard(queue)
+        return self._announcer.listen()
 
     def hush(self) -> None:
         """Send every listener home."""
-        self._publish(None)
+        self._announcer.tell(None)
 
     def _of(self, name: str) -> Known:
         known = self.known.get(name)
@@ -282,11 +275,11 @@ class Observer:
             known.written = now
             self._write(known, line)
             if _plainly(before) != _plainly(known.standing):
-                self._publish(known.standing)
+                self._announcer.tell(known.standing)
                 for tell in self.on_change:
                     tell(before, known.standing)
             if line is not None:
-                self._publish(line)
+                self._announcer.tell(line)
         return known
 
     def _standing(self, known: Known, stand: Stand) -> Standing:
@@ -340,16 +333,10 @@ class Observer:
         state = None if known.past.state is None else str(known.past.state)
         line = replace(line, before=state, after=state)
         self._write(known, line)
-        self._publish(line)
+        self._announcer.tell(line)
 
     def _write(self, known: Known, line: Happening | None) -> None:
         self.rows.note(known.standing, None if known.seen is None else known.seen.spec, line)
-
-    def _publish(self, change: Change | None) -> None:
-        for queue in self._listeners:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(change)
 
 
 def _memory_limit(spec: ContainerSpec, seen: Seen | None, before: Standing) -> int | None:

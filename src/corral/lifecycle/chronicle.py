@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from corral.domain.states import Transition
+from corral.kit.announcing import Announcer
 from corral.lifecycle.engines import Entry
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from corral.domain.ports import Clock
 
-_BACKLOG = 256
 _REMEMBERED = 1000
 _LAST_WORDS = 50
 
@@ -30,7 +29,7 @@ class Chronicle:
         self._clock = clock
         self._decisions: deque[Entry] = deque(maxlen=_REMEMBERED)
         self._words: dict[str, tuple[str, ...]] = {}
-        self._listeners: set[asyncio.Queue[Change | None]] = set()
+        self._announcer: Announcer[Change] = Announcer()
 
     def decided(self, effect: str, model: str, reason: str, room_for: str = "") -> None:
         """Write down a decision that is being carried out."""
@@ -52,21 +51,12 @@ class Chronicle:
 
     def tell(self, change: Change | None) -> None:
         """Tell everybody; None is the end."""
-        for queue in self._listeners:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(change)
+        self._announcer.tell(change)
 
     def last(self, limit: int) -> list[Entry]:
         """The last decisions, newest first."""
         return list(islice(reversed(self._decisions), limit))
 
-    async def listen(self) -> AsyncIterator[Change]:
+    def listen(self) -> AsyncIterator[Change]:
         """Everything from now on. A reader too slow by 256 changes loses the oldest."""
-        queue: asyncio.Queue[Change | None] = asyncio.Queue(_BACKLOG)
-        self._listeners.add(queue)
-        try:
-            while (change := await queue.get()) is not None:
-                yield change
-        finally:
-            self._listeners.discard(queue)
+        return self._announcer.listen()

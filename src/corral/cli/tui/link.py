@@ -15,8 +15,6 @@ from corral.kit.sse import Reader
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from corral.cli.invocation import Invocation
-
 _RUNTIME = "/api/v1/runtime"
 _CONTAINERS = "/api/v1/containers"
 _CATALOG = "/api/v1/models"
@@ -181,17 +179,3 @@ class Link(Server):
         if content.get("success") is False:
             raise self._refusal(content)
         return str(content.get("text", data))
-
-
-def linked(invocation: Invocation) -> Link:
-    """The server to ask; it is for the caller to close.
-
-    Raises:
-        ServerNotRunning: there is none.
-    """
-    where = invocation.running()
-    if where is None:
-        raise ServerNotRunning(
-            f"No Corral server runs for {invocation.place()}.", "Start one in another terminal: corral serve"
-        )
-    return Link(where.url, invocation.key() or where.token, invocation.env)

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from corral.cli.tui.link import Link, linked
+from corral.cli.tui.link import Link
 from corral.cli.tui.yard import Connection
 from corral.errors import CorralError, Forbidden, NotFound, ServerNotRunning, Unauthorized
 
@@ -79,7 +79,7 @@ class Live:
         pause = _FIRST
         while True:
             try:
-                self._link = linked(self._invocation)
+                self._link = Link.of(self._invocation)
                 await self._follow(self._link)
                 error = CorralError("The server has stopped.", "Start it again: corral serve")
             except CorralError as caught:

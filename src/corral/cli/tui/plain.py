@@ -16,7 +16,7 @@ from corral.cli.chat.conversation import Answer, Conversation
 from corral.cli.output import clean, line, time_text
 from corral.cli.table import Cell, fold, table_lines
 from corral.cli.tui.figures import budgets_table, machine_lines, receipt_line, spent_line, spent_table
-from corral.cli.tui.link import linked
+from corral.cli.tui.link import Link
 from corral.cli.tui.marks import state_word
 from corral.cli.tui.texts import (
     containers_table,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from corral.cli.invocation import Invocation
-    from corral.cli.tui.link import Link
     from corral.cli.tui.marks import Row, Table
 
 _DRAWN = dict.fromkeys(map(ord, "▁▂▃▄▅▆▇█▏▎▍▌▋▊▉·"))
@@ -94,7 +93,7 @@ class _Desk:
 
     async def run(self) -> None:
         """Until the end."""
-        link = linked(self._invocation)
+        link = Link.of(self._invocation)
         self._yard.url = link.url
         try:
             self._yard.set_models(await link.models())
