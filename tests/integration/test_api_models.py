@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.api import Client
+from support.docker import until
 from support.models import gguf, snapshot
 from support.servers import corral_server
 
@@ -162,11 +163,13 @@ def test_a_pinned_model_is_neither_updated_nor_removed(client: Client) -> None:
         code = client.ended(begun.json["operation_id"])["failure"]["code"] if begun.status == 200 else begun.code
         assert code == "model_pinned"
     assert client.ask("DELETE", "/pinned/pin").json["model"]["pinned"] is False
-    noted = client.ask("GET", "?limit=1", base="/api/v1/audit").json["entries"][0]
-    assert (noted["action"], noted["target"]) == (
-        "DELETE /api/v1/models/{name:path}/pin",
-        "/api/v1/models/pinned/pin",
-    )
+    wanted = ("DELETE /api/v1/models/{name:path}/pin", "/api/v1/models/pinned/pin")
+
+    def noted() -> bool:  # it is written down after the answer
+        entries = client.ask("GET", "?limit=9", base="/api/v1/audit").json["entries"]
+        return wanted in [(entry["action"], entry["target"]) for entry in entries]
+
+    until(noted)
     assert client.ended(client.ask("DELETE", "/registry/pinned").json["operation_id"])["status"] == "completed"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -56,6 +57,7 @@ def certificates(folder: Path) -> None:
 
 
 @needs_openssl
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # see its end
 def test_an_engine_behind_certificates(tmp_path: Path):
     certificates(tmp_path)
     port = free_port()
@@ -80,6 +82,7 @@ def test_an_engine_behind_certificates(tmp_path: Path):
         (tmp_path / "ca.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
         with pytest.raises(DockerUnavailable):
             asked(Places(env=env), lambda made: made.list())
+    gc.collect()  # asyncio does not always close a transport whose handshake failed: here, not in a test that comes after
 
 
 def test_who_may_not_use_the_socket_is_told_the_group(docker: Engine):

@@ -172,6 +172,24 @@ class Tape(Lines):
             self.scroll_to(y=max(0, self.scroll_offset.y - gone), animate=False, immediate=True)
         self.refresh()
 
+    def action_scroll_up(self) -> None:
+        """Somebody wants to read: lines that come in meanwhile do not draw the end back into sight."""
+        self._stay()
+        super().action_scroll_up()
+
+    def action_page_up(self) -> None:
+        """As `action_scroll_up`, by a page."""
+        self._stay()
+        super().action_page_up()
+
+    def action_scroll_home(self) -> None:
+        """As `action_scroll_up`, to the oldest line."""
+        self._stay()
+        super().action_scroll_home()
+
+    def _stay(self) -> None:
+        self.follow = self.follow and not self.max_scroll_y
+
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Somebody who scrolls up wants to read: the end is followed again once it is reached."""
         super().watch_scroll_y(old_value, new_value)
