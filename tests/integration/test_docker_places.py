@@ -82,7 +82,7 @@ def test_an_engine_behind_certificates(tmp_path: Path):
         (tmp_path / "ca.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
         with pytest.raises(DockerUnavailable):
             asked(Places(env=env), lambda made: made.list())
-    gc.collect()  # asyncio does not always close a transport whose handshake failed: here, not in a test that comes after
+    gc.collect()  # asyncio does not always close a transport whose handshake failed; not in the next test
 
 
 def test_who_may_not_use_the_socket_is_told_the_group(docker: Engine):
