@@ -37,7 +37,7 @@ containers:
 """
 KEY = "the-servers-own-key"
 NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-EXAMPLES = 12
+EXAMPLES = 6
 ENDLESS = frozenset(("GET /api/v1/runtime/events", "GET /api/v1/containers/events"))
 """Events come for as long as somebody listens."""
 SLOW = frozenset(("GET /api/v1/runtime/fit", "GET /api/v1/models/search", "GET /api/v1/models/providers"))

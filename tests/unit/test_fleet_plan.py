@@ -313,7 +313,7 @@ def start(one: Seen, seen: list[Seen]) -> None:
 DONE = {Step.KEEP, Step.BLOCKED, Step.ORPHAN, Step.WAIT}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(FLEETS, SEEN, REMEMBERED, st.sampled_from(["report", "remove"]), st.booleans(), st.data())
 def test_applied_and_made_again_there_is_nothing_to_do(
     wanted: dict[str, Wanted],
