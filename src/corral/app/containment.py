@@ -11,8 +11,9 @@ from corral.domain.operations import Order
 from corral.domain.ports import Report, silent
 from corral.domain.standings import ContainerState, ModelInside
 from corral.errors import ContainerUnhealthy, CorralError, InvalidRequest, NotSupported
-from corral.fleet.asking import OLLAMA, Asker, Trial, missing
+from corral.fleet.asking import Asker, Trial, asker_of, missing
 from corral.fleet.editions import Editions
+from corral.fleet.kinds import KINDS
 from corral.fleet.rollout import BROKEN, WAITING, Renewed, Rollout
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Inside:
         if order.kind == "container-pull":
             want = self._fleet.wanted(order.model)
             _require_name(order.params.get("model"))
-            if want.spec.kind != OLLAMA:
+            if not KINDS[want.spec.kind].keeps_models:
                 raise NotSupported(
                     f"A container of kind {want.spec.kind!r} cannot fetch a model by itself.",
                     f"Say what it serves: containers.{order.model}.models, or its `command`.",
@@ -110,7 +111,7 @@ class Inside:
     async def _lacking(self, name: str) -> tuple[str, ...]:
         """What the server in `name` should have and has not, once it answers; nothing where it does not in its time."""
         want = self._fleet.wanted(name)
-        if want.spec.kind != OLLAMA or not want.models:
+        if not KINDS[want.spec.kind].keeps_models or not want.models:
             return ()
         clock = self._corral.clock
         until = clock.now() + want.watch.start_timeout
@@ -271,9 +272,10 @@ class Inside:
                 f"Container {name!r} is {str(standing.state).replace('_', ' ')}{why}.",
                 f"Start it: corral containers start {name}",
             )
-        if standing.url is None:
+        asker = asker_of(want, self._corral.clock)
+        if asker is None:
             raise NotSupported(f"Container {name!r} has no port on this machine.", f"Set containers.{name}.port.")
-        return Asker(want.spec.kind, standing.url, self._corral.clock, want.watch.health)
+        return asker
 
     async def _up(self, name: str) -> bool:
         return (await self._fleet.status(name)).state.up

@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from corral.domain.ports import Clock, Progress
 from corral.domain.standings import Health, ModelInside
 from corral.errors import ContainerUnhealthy, CorralError, EngineError, ModelNotFound, NotSupported, UpstreamError
+from corral.fleet.desired import url_of
+from corral.fleet.kinds import KINDS
 from corral.kit import loopback
 from corral.kit.ollama_api import OllamaApi, entries, whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
+    from corral.domain.containers import Wanted
     from corral.domain.ports import Report
 
 TIMEOUT = 5.0
@@ -35,13 +38,12 @@ TRIAL_TIMEOUT = 300.0
 SILENCE = 1800.0
 """Seconds that a pull may be quiet: a server reads many gigabytes once more to compare them with their digest."""
 
-OLLAMA = "ollama"
-
 HELD = ("corral-held/", "corral-previous/")
 """What the names of models begin with that are kept to go back to: during an update, and after it."""
 
-_PATHS = {OLLAMA: "/api/version", "llamacpp": "/health", "vllm": "/health"}
-_LIST = "/v1/models"
+_OLLAMA = "ollama"
+"""The dialect."""
+_LIST = KINDS["openai"].health
 _VERSIONS = {"llamacpp": ("/props", "build_info"), "vllm": ("/version", "version")}
 _WORD = "Hello"
 _MOST_MODELS = 1000
@@ -145,7 +147,7 @@ class Asker:
 
     def among(self, found: Sequence[ModelInside], model: str) -> ModelInside | None:
         """The one of `found` that this server takes `model` for."""
-        name = whole(model) if self.kind == OLLAMA else model
+        name = whole(model) if self._speaks_ollama else model
         exact = next((entry for entry in found if entry.name in (model, name)), None)
         if exact is None and self.kind == "llamacpp" and len(found) == 1:
             return found[0]  # it takes every name for the one model that it was started with
@@ -188,7 +190,7 @@ class Asker:
         Raises:
             ContainerUnhealthy: it does not answer as it should.
         """
-        if self.kind != OLLAMA:
+        if not self.keeps_models:
             return False
         try:
             await self._ollama.copy(whole(model), name)
@@ -201,13 +203,22 @@ class Asker:
         begun = self.clock.now()
         try:
             async with asyncio.timeout(timeout):
-                told = await (self._try_ollama(model) if self.kind == OLLAMA else self._try_openai(model))
+                told = await (self._try_ollama(model) if self._speaks_ollama else self._try_openai(model))
         except TimeoutError:
             took = self.clock.now() - begun
             return Trial(model, False, took, reason=f"{model!r} gave no token within {timeout:g} s")
         except CorralError as error:
             return Trial(model, False, self.clock.now() - begun, reason=_plain(error))
         return replace(told, seconds=self.clock.now() - begun)
+
+    @property
+    def keeps_models(self) -> bool:
+        """Whether models are pulled into it and removed from it while it runs."""
+        return KINDS[self.kind].keeps_models
+
+    @property
+    def _speaks_ollama(self) -> bool:
+        return KINDS[self.kind].dialect == _OLLAMA
 
     @property
     def _ollama(self) -> OllamaApi:
@@ -218,7 +229,7 @@ class Asker:
         return f"the server at {self.url}"
 
     def _require_ollama(self, what: str, instead: str) -> None:
-        if self.kind != OLLAMA:
+        if not self.keeps_models:
             raise NotSupported(f"A container of kind {self.kind!r} cannot {what} by itself.", f"Instead {instead}.")
 
     async def _asked(self, question: Awaitable[T], timeout: float) -> T:
@@ -231,8 +242,9 @@ class Asker:
             raise ContainerUnhealthy(f"The server did not answer as it should: {_plain(error)}.", _HINT) from error
 
     async def _look(self, at: float, models: Sequence[str]) -> Health:
-        path = self.health or _PATHS.get(self.kind, _LIST)
-        if path != (_PATHS[OLLAMA] if self.kind == OLLAMA else _LIST):  # those are asked in any case
+        usual = KINDS[self.kind].health
+        path = self.health or usual
+        if path != (usual if self._speaks_ollama else _LIST):  # those are asked in any case
             await self._get(path)
         version, found = await self._version(), await self._models()
         lacking = tuple(name for name in models if self.among(found, name) is None)
@@ -240,7 +252,7 @@ class Asker:
         return Health(not lacking, at, version=version, models=found, missing=lacking, reason=reason)
 
     async def _version(self) -> str | None:
-        if self.kind == OLLAMA:
+        if self._speaks_ollama:
             return _bare(await self._ollama.version(TIMEOUT))[:_MOST_NAME] or None
         asked = (_VERSIONS[self.kind],) if self.kind in _VERSIONS else tuple(_VERSIONS.values())
         for path, field in asked:
@@ -253,7 +265,7 @@ class Asker:
         return None
 
     async def _models(self, *, held: bool = False) -> tuple[ModelInside, ...]:
-        if self.kind != OLLAMA:
+        if not self._speaks_ollama:
             return _listed(await self._get(_LIST))
         have = await self._ollama.call("GET", "/api/tags", timeout=TIMEOUT)
         running = await self._ollama.call("GET", "/api/ps", timeout=TIMEOUT)
@@ -316,6 +328,12 @@ class Asker:
         if found is None:
             raise UpstreamError(f"the answer to {path} is no object of JSON")
         return found
+
+
+def asker_of(want: Wanted, clock: Clock) -> Asker | None:
+    """The server of a container; None for one without a port, which cannot be asked."""
+    url = url_of(want.spec)
+    return None if url is None else Asker(want.spec.kind, url, clock, want.watch.health)
 
 
 def missing(model: str, found: Sequence[ModelInside]) -> ModelNotFound:

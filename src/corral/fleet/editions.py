@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from corral.domain.ports import Progress
 from corral.domain.standings import Happening
 from corral.errors import Conflict, ContainerUnhealthy, CorralError, ModelNotFound
-from corral.fleet.asking import HELD, OLLAMA, TRIAL_TIMEOUT, missing
-from corral.fleet.rollout import FAILED, SKIPPED, UNCHANGED, UNDONE, UPDATED, Renewed, asker_of
+from corral.fleet.asking import HELD, TRIAL_TIMEOUT, asker_of, missing
+from corral.fleet.rollout import FAILED, SKIPPED, UNCHANGED, UNDONE, UPDATED, Renewed
 from corral.kit.ollama_api import whole
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Editions:
 
     async def update(self, want: Wanted, model: str, report: Report) -> Renewed:
         """Have `model` fetched anew, and see that it says a word; what does not is undone, and said in the outcome."""
-        asker, name = asker_of(want, self._parts), want.name
-        if asker is None or asker.kind != OLLAMA:
+        asker, name = asker_of(want, self._parts.clock), want.name
+        if asker is None or not asker.keeps_models:
             why = "its models come with its image and its command"
             return Renewed(name, model, SKIPPED, reason=why)
         try:
@@ -74,7 +74,7 @@ class Editions:
             ModelNotFound: there is no such model.
             ContainerUnhealthy: the server does not answer as it should.
         """
-        asker, name = asker_of(want, self._parts), want.name
+        asker, name = asker_of(want, self._parts.clock), want.name
         found = () if asker is None else await asker.models(held=True)
         now = None if asker is None else asker.among(found, model)
         if asker is None or now is None:

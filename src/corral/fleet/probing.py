@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from corral.domain.standings import ContainerState, Health
 from corral.errors import ContainerNotFound, DockerUnavailable
-from corral.fleet.asking import Asker
-from corral.fleet.desired import url_of
+from corral.fleet.asking import asker_of
 from corral.fleet.fitting import Fitter, unknown
 
 if TYPE_CHECKING:
@@ -71,10 +70,9 @@ class Prober:
         Never raises for what the container does.
         """
         want, known = self._wanted().get(name), self._observer.known.get(name)
-        url = None if want is None else url_of(want.spec)
-        if want is None or known is None or url is None or not _runs(known):
+        asker = None if want is None else asker_of(want, self._clock)
+        if want is None or known is None or asker is None or not _runs(known):
             return None
-        asker = Asker(want.spec.kind, url, self._clock, want.watch.health)
         about = known.seen
         async with self._room:
             health = await asker.examine(want.models, timeout=want.watch.timeout, generate=generate)

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 from corral.domain.ports import Progress
 from corral.errors import Conflict, ContainerError, ContainerUnhealthy, CorralError, DockerUnavailable, ImageNotFound
-from corral.fleet.asking import TRIAL_TIMEOUT, Asker
-from corral.fleet.desired import url_of
+from corral.fleet.asking import TRIAL_TIMEOUT, asker_of
 from corral.fleet.observing import is_aside
 from corral.fleet.reconcile import How
 from corral.fleet.standing import Do
@@ -218,7 +217,7 @@ class Rollout:
         Raises:
             ContainerUnhealthy: it does not, or lacks what it had.
         """
-        asker = asker_of(want, self._parts)
+        asker = asker_of(want, self._parts.clock)
         if asker is None:
             return
         found = await asker.models()
@@ -234,12 +233,6 @@ class Rollout:
 
     def _wanted(self, name: str) -> Wanted:
         return self._parts.wanted()[name]
-
-
-def asker_of(want: Wanted, parts: Parts) -> Asker | None:
-    """The server of a container; None for one without a port, which cannot be asked."""
-    url = url_of(want.spec)
-    return None if url is None else Asker(want.spec.kind, url, parts.clock, want.watch.health)
 
 
 def _kept_as(what: str, yard: str, name: str) -> str:
