@@ -29,16 +29,18 @@ from tests.support.vendors.vendor import played
 
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")  # Google's own way
 FIRST_BYTE, BETWEEN = 12.0, 6.0
-"""Seconds; on a busy machine the process of a played vendor has stood still for four."""
-LONGEST = 30.0
-"""Seconds that no cell may take: the time-outs, and the pace of a machine that does all of them at once."""
+"""Seconds that those are waited for who fall silent; a busy machine has let a played vendor stand still for four."""
+PATIENCE = 60.0
+"""Seconds that the others may take for each: whatever the machine's pace, they do not end by the clock."""
+LONGEST = 90.0
+"""Seconds that no cell may take."""
 AT_ONCE = 20
 SILENT = frozenset({"hang", "stall"})
-"""Faults that only wait for a time-out: they take nobody's turn."""
+"""Faults that only wait for a time-out: they take nobody's turn, and ask by a route that waits less long."""
 MANAGER = "manager-key-of-the-matrix"
 MORTALS = 4
 CONFIG = """
-upstream: {{first_byte_timeout: {first}s, between_timeout: {between}s}}
+upstream: {{first_byte_timeout: {patience}s, between_timeout: {patience}s}}
 routing: {{retries: 0, breaker_failures: 1000000}}
 engines: {{restarts: 1000000}}
 usage: {{write_every: 100ms}}
@@ -47,6 +49,10 @@ models:
 {mortals}
   claude: {{runtime: anthropic, options: {{base_url: "{claude}", upstream_model: claude}}}}
   google: {{runtime: gemini, options: {{base_url: "{google}", upstream_model: gemini-2.5-pro}}}}
+routes:
+  fake-silent: {{models: [fake], first_byte_timeout: {first}s, between_timeout: {between}s}}
+  claude-silent: {{models: [claude], first_byte_timeout: {first}s, between_timeout: {between}s}}
+  google-silent: {{models: [google], first_byte_timeout: {first}s, between_timeout: {between}s}}
 prices:
   fake: {{input: 3, output: 7}}
 {prices}
@@ -170,6 +176,8 @@ def cells() -> list[Cell]:
                 if tongue.name == "gemini array" and not stream:
                     continue
                 model = f"mortal-{at % MORTALS}" if fault.model == "mortal" else fault.model
+                if fault.name in SILENT:
+                    model = f"{model}-silent"
                 found.append(Cell(fault, tongue, stream, model))
     return found
 
@@ -269,6 +277,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
     options = '{runtime: fake, options: {prompted: true, tokens: [one, " two", " three", " four"]}}'
     with ExitStack() as stack:
         config = CONFIG.format(
+            patience=PATIENCE,
             first=FIRST_BYTE,
             between=BETWEEN,
             claude=stack.enter_context(played(Anthropic)),
