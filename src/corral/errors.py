@@ -10,6 +10,7 @@
     │   ├── HeadTooLarge             head_too_large     431
     │   ├── NotSupported             not_supported      400
     │   ├── ContextOverflow          context_length_exceeded 400
+    │   ├── PipelineInvalid          pipeline_invalid   400
     │   └── Degraded                 degraded           422
     ├── Unauthorized                 unauthorized       401
     ├── Forbidden                    forbidden          403
@@ -26,11 +27,13 @@
     │   ├── ImageNotFound            image_missing      404
     │   ├── KeyNotFound              key_missing        404
     │   ├── BudgetNotFound           budget_missing     404
-    │   └── ReceiptNotFound          receipt_missing    404
+    │   ├── ReceiptNotFound          receipt_missing    404
+    │   └── EntryNotFound            entry_missing      404
     ├── Conflict                     conflict           409
     │   ├── ModelBusy                model_busy         409
     │   ├── ModelPinned              model_pinned       409
-    │   └── PortTaken                port_taken         409
+    │   ├── PortTaken                port_taken         409
+    │   └── Stale                    stale              412
     ├── ConfigError                  config_error       500
     ├── StoreError                   store_error        500
     │   ├── DiskFull                 disk_full          507
@@ -183,6 +186,12 @@ class ContextOverflow(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class PipelineInvalid(InvalidRequest):
+    """A pipeline cannot run as it is written; says where, and all that is wrong with it."""
+
+    code = "pipeline_invalid"
+
+
 class Degraded(InvalidRequest):
     """A strict request would be answered with less than it asks for; names what."""
 
@@ -305,6 +314,12 @@ class ReceiptNotFound(NotFound):
     code = "receipt_missing"
 
 
+class EntryNotFound(NotFound):
+    """The workspace has no such project, context, run, artifact or pipeline."""
+
+    code = "entry_missing"
+
+
 class Conflict(CorralError):
     """The thing is in a state in which this cannot be done."""
 
@@ -328,6 +343,13 @@ class PortTaken(Conflict):
     """Somebody else has the port; says who."""
 
     code = "port_taken"
+
+
+class Stale(Conflict):
+    """Somebody else has changed it since it was read."""
+
+    code = "stale"
+    http_status = 412
 
 
 class ConfigError(CorralError):

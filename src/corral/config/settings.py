@@ -34,6 +34,7 @@ from corral.config.values import (
     text,
     whole,
 )
+from corral.config.workspace import WorkspaceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,7 @@ class Settings:
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
+    workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     docker: DockerSettings = field(default_factory=DockerSettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -285,6 +287,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "routing": RoutingSettings,
     "ledger": LedgerSettings,
     "usage": UsageSettings,
+    "workspace": WorkspaceSettings,
     "auth": AuthSettings,
     "docker": DockerSettings,
     "log": LogSettings,

@@ -1,0 +1,1 @@
+"""Artifacts and projects as others take them: components, sites, pages, archives."""
