@@ -226,10 +226,12 @@ class Query:
     """What a list is asked for. None does not ask. `search` is looked for in the text of the entries, by words.
 
     `archived` and `deleted`: False is without those, True is only those. `sort` is a column of the resource, `-` before
-    it is downwards. `cursor` is what the page before gave.
+    it is downwards. `cursor` is what the page before gave. `within` are the ids of projects beyond which nothing is
+    found (of projects: those alone; of pipelines: those of all projects, too); None is everything.
     """
 
     project: str | None = None
+    within: tuple[str, ...] | None = None
     filters: Mapping[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     search: str = ""
