@@ -12,7 +12,7 @@ import pytest
 
 from corral.domain.standings import ContainerState as State
 from corral.errors import ContainerUnhealthy
-from tests.support.docker import TINY, Engine, free_port
+from tests.support.docker import TINY, Engine, free_port, until
 from tests.support.kept import Place, reach, states, tiny, truth
 
 pytestmark = pytest.mark.timeout(120)
@@ -141,9 +141,7 @@ async def test_a_database_that_is_locked_holds_up_nothing(place: Place) -> None:
     async with place.corral(keep=True) as corral:
         fleet = corral.fleet
         first = await reach(fleet, "one", State.HEALTHY)
-        async with asyncio.timeout(20):
-            while fleet.works.rows.waiting:
-                await asyncio.sleep(0.02)
+        await asyncio.to_thread(until, lambda: not fleet.works.rows.waiting)
         with closing(sqlite3.connect(place.folder / ".corral" / "corral.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await place.by_hand("kill", "corral-one")
@@ -152,7 +150,7 @@ async def test_a_database_that_is_locked_holds_up_nothing(place: Place) -> None:
             other.execute("ROLLBACK")
         async with asyncio.timeout(30):
             while (await fleet.works.rows.load())["one"].started_at != again.started_at:
-                await asyncio.sleep(0.05)
+                pass  # reading the row gives the others their turn
         assert {"kill", "die", "started"} <= {line.what for line in await fleet.history("one")}
 
 
@@ -166,9 +164,7 @@ async def test_what_is_waited_for_ends_when_the_configuration_says_otherwise(pla
         await reach(corral.fleet, "one", State.STARTING, State.HEALTHY, when=lambda now: now.id != first.id)
         place.write({"one": tiny(port=port)})
         await corral.reloading.reload()
-        async with asyncio.timeout(60):
-            while set(place.docker.seen()) != {"corral-one"}:
-                await asyncio.sleep(0.1)
+        await asyncio.to_thread(until, lambda: set(place.docker.seen()) == {"corral-one"})
         last = await reach(corral.fleet, "one", State.HEALTHY)
         assert not last.drift
 

@@ -2,92 +2,114 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from textual.theme import Theme
 
 NAMES = {"dark": "corral-dark", "light": "corral-light", "contrast": "corral-contrast"}
 """What `--theme` takes, and what Textual calls it."""
 
-DARK = Theme(
-    name="corral-dark",
-    primary="#8fb573",
-    secondary="#7d8590",
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """The colours of a theme. `cursor` and `on_cursor` are of the line that is chosen; `selection` is a percentage."""
+
+    accent: str
+    secondary: str
+    success: str
+    warning: str
+    error: str
+    info: str
+    text: str
+    quiet: str
+    line: str
+    ground: str
+    panel: str
+    cursor: str
+    on_cursor: str
+    selection: int
+
+    def theme(self, name: str, *, dark: bool, text_alpha: float = 0.95) -> Theme:
+        """The theme called `name`; `dark` says whether its ground is."""
+        return Theme(
+            name=name,
+            primary=self.accent,
+            secondary=self.secondary,
+            accent=self.accent,
+            success=self.success,
+            warning=self.warning,
+            error=self.error,
+            foreground=self.text,
+            background=self.ground,
+            surface=self.ground,
+            panel=self.panel,
+            dark=dark,
+            text_alpha=text_alpha,
+            variables={
+                "corral-quiet": self.quiet,
+                "corral-line": self.line,
+                "corral-info": self.info,
+                "corral-cursor": self.cursor,
+                "corral-cursor-text": self.on_cursor,
+                "block-cursor-background": self.cursor,
+                "block-cursor-foreground": self.on_cursor,
+                "border": self.accent,
+                "border-blurred": self.line,
+                "input-selection-background": f"{self.accent} {self.selection}%",
+            },
+        )
+
+
+DARK = Palette(
     accent="#8fb573",
+    secondary="#7d8590",
     success="#8fb573",
     warning="#d6a85c",
     error="#e5746b",
-    foreground="#d5d9de",
-    background="#15181c",
-    surface="#15181c",
+    info="#74a9c9",
+    text="#d5d9de",
+    quiet="#7d8590",
+    line="#2c333b",
+    ground="#15181c",
     panel="#1e2329",
-    dark=True,
-    variables={
-        "corral-quiet": "#7d8590",
-        "corral-line": "#2c333b",
-        "corral-info": "#74a9c9",
-        "corral-cursor": "#2d3a2a",
-        "corral-cursor-text": "#f0f4ec",
-        "block-cursor-background": "#2d3a2a",
-        "block-cursor-foreground": "#f0f4ec",
-        "border": "#8fb573",
-        "border-blurred": "#2c333b",
-        "input-selection-background": "#8fb573 30%",
-    },
-)
+    cursor="#2d3a2a",
+    on_cursor="#f0f4ec",
+    selection=30,
+).theme(NAMES["dark"], dark=True)
 
-LIGHT = Theme(
-    name="corral-light",
-    primary="#3f6b21",
-    secondary="#69727d",
+LIGHT = Palette(
     accent="#3f6b21",
+    secondary="#69727d",
     success="#3f6b21",
     warning="#8a5a00",
     error="#b3261e",
-    foreground="#22272e",
-    background="#fbfbf9",
-    surface="#fbfbf9",
+    info="#1f5f8b",
+    text="#22272e",
+    quiet="#626a74",
+    line="#d6d6ce",
+    ground="#fbfbf9",
     panel="#efefea",
-    dark=False,
-    variables={
-        "corral-quiet": "#626a74",
-        "corral-line": "#d6d6ce",
-        "corral-info": "#1f5f8b",
-        "corral-cursor": "#dce8d0",
-        "corral-cursor-text": "#14200b",
-        "block-cursor-background": "#dce8d0",
-        "block-cursor-foreground": "#14200b",
-        "border": "#3f6b21",
-        "border-blurred": "#d6d6ce",
-        "input-selection-background": "#3f6b21 25%",
-    },
-)
+    cursor="#dce8d0",
+    on_cursor="#14200b",
+    selection=25,
+).theme(NAMES["light"], dark=False)
 
-CONTRAST = Theme(
-    name="corral-contrast",
-    primary="#ffff00",
-    secondary="#ffffff",
+CONTRAST = Palette(
     accent="#ffff00",
+    secondary="#ffffff",
     success="#00ff66",
     warning="#ffd000",
     error="#ff6b6b",
-    foreground="#ffffff",
-    background="#000000",
-    surface="#000000",
+    info="#66e0ff",
+    text="#ffffff",
+    quiet="#ffffff",
+    line="#ffffff",
+    ground="#000000",
     panel="#000000",
-    dark=True,
-    text_alpha=1.0,
-    variables={
-        "corral-quiet": "#ffffff",
-        "corral-line": "#ffffff",
-        "corral-info": "#66e0ff",
-        "corral-cursor": "#ffff00",
-        "corral-cursor-text": "#000000",
-        "block-cursor-background": "#ffff00",
-        "block-cursor-foreground": "#000000",
-        "border": "#ffff00",
-        "border-blurred": "#ffffff",
-        "input-selection-background": "#ffff00 40%",
-    },
-)
+    cursor="#ffff00",
+    on_cursor="#000000",
+    selection=40,
+).theme(NAMES["contrast"], dark=True, text_alpha=1.0)
 
 THEMES = (DARK, LIGHT, CONTRAST)
 

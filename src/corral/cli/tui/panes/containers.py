@@ -7,24 +7,21 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Container
 
 from corral.cli.tui.dialogs import Confirm, Page
 from corral.cli.tui.listing import Listing
 from corral.cli.tui.marks import cell, state_word
-from corral.cli.tui.panes.pane import Pane
+from corral.cli.tui.panes.pane import ListPane
 from corral.cli.tui.tape import Sheet, field_rows
 from corral.cli.tui.texts import clock_text, container_fields, containers_table, why_text
 
 if TYPE_CHECKING:
-    from textual.app import ComposeResult
-
     from corral.cli.tui.marks import Fields
 
 _DONE = {"start": "is started", "stop": "is stopped", "restart": "is restarted"}
 
 
-class Containers(Pane):
+class Containers(ListPane):
     """The containers and what is done to them."""
 
     NAME = "containers"
@@ -53,18 +50,10 @@ class Containers(Pane):
         Binding("t", "test"),
     ]
 
-    def compose(self) -> ComposeResult:
-        """The list, and what is to be known of one."""
-        with Container(classes="split"):
-            listing = Listing()
-            listing.add_class("main")
-            yield listing
-            yield Sheet(classes="detail")
-
     def draw(self) -> None:
         """Show the containers as they are now."""
         self.query_one(Listing).show(containers_table(self.yard, time.time()).narrowed(self.wanted))
-        self._detail()
+        self.detail()
 
     async def entered(self) -> None:
         """Follow Docker's events and what the containers take, for as long as this is in sight."""
@@ -73,10 +62,6 @@ class Containers(Pane):
     def left(self) -> None:
         """Follow no longer."""
         self.menu.live.leave_containers()
-
-    def on_listing_chosen(self) -> None:
-        """Show what is to be known of this one."""
-        self._detail()
 
     def on_listing_opened(self, message: Listing.Opened) -> None:
         """All of one."""
@@ -125,7 +110,8 @@ class Containers(Pane):
         if name := self.query_one(Listing).key:
             self.menu.act(partial(self._test, name), f"Asking {name} for a word …")
 
-    def _detail(self) -> None:
+    def detail(self) -> None:
+        """Show what is to be known of this one."""
         one = self.yard.containers.get(self.query_one(Listing).key or "")
         fields = [] if one is None else container_fields(one)
         title = str(one["name"]) if one is not None and self.menu.wide else ""

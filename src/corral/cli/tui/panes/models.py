@@ -6,21 +6,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Container
 
 from corral.cli.output import line, time_text
 from corral.cli.tui.dialogs import Ask, Confirm, Page
 from corral.cli.tui.listing import Listing
 from corral.cli.tui.marks import cell
-from corral.cli.tui.panes.pane import Pane
+from corral.cli.tui.panes.pane import ListPane
 from corral.cli.tui.tape import Sheet, field_rows, text_rows
 from corral.cli.tui.texts import model_fields, models_table, operation_fields
 from corral.domain.operations import Order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from textual.app import ComposeResult
 
     from corral.cli.tui.marks import Fields, Row
 
@@ -32,7 +29,7 @@ _WHAT = (
 )
 
 
-class Models(Pane):
+class Models(ListPane):
     """The models and what is done to them."""
 
     NAME = "models"
@@ -63,27 +60,15 @@ class Models(Pane):
         Binding("o", "log"),
     ]
 
-    def compose(self) -> ComposeResult:
-        """The list, and what is to be known of one."""
-        with Container(classes="split"):
-            listing = Listing()
-            listing.add_class("main")
-            yield listing
-            yield Sheet(classes="detail")
-
     def draw(self) -> None:
         """Show the models as they are now."""
         self.query_one(Listing).show(models_table(self.yard).narrowed(self.wanted))
-        self._detail()
+        self.detail()
 
     async def entered(self) -> None:
         """Versions and licences are told by the catalog alone."""
         self.yard.installed = {str(one["name"]): one for one in await self.menu.link().installed()}
         self.menu.tell("models")
-
-    def on_listing_chosen(self) -> None:
-        """Show what is to be known of this one."""
-        self._detail()
 
     def on_listing_opened(self, message: Listing.Opened) -> None:
         """All of one."""
@@ -155,7 +140,8 @@ class Models(Pane):
             found = model_fields(yard.models[name], yard.installed.get(name) or {}, yard.url)
         return found + [field for one in work for field in operation_fields(one)]
 
-    def _detail(self) -> None:
+    def detail(self) -> None:
+        """Show what is to be known of this one."""
         name = self.query_one(Listing).key
         detail = self.query_one(Sheet)
         if name is None:

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.containers import Container
 from textual.widget import Widget
 
+from corral.cli.tui.listing import Listing
+from corral.cli.tui.tape import Sheet
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from textual.app import ComposeResult
 
     from corral.cli.tui.app import Menu
     from corral.cli.tui.frame import Hint
@@ -74,3 +79,23 @@ class Pane(Container):
     def first(self) -> Widget:
         """Where keys go when it comes into sight."""
         return next(widget for widget in self.query(Widget) if widget.can_focus)
+
+
+class ListPane(Pane):
+    """A screen with a list, and beside or below it what is to be known of the one that is chosen."""
+
+    def compose(self) -> ComposeResult:
+        """The list, and what is to be known of one."""
+        with Container(classes="split"):
+            listing = Listing()
+            listing.add_class("main")
+            yield listing
+            yield Sheet(classes="detail")
+
+    def on_listing_chosen(self) -> None:
+        """Show what is to be known of this one."""
+        self.detail()
+
+    def detail(self) -> None:
+        """Show what is to be known of the one that is chosen."""
+        raise NotImplementedError

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Container
 
 from corral.cli.tui.dialogs import Confirm
 from corral.cli.tui.listing import Listing
-from corral.cli.tui.panes.pane import Pane
+from corral.cli.tui.panes.pane import ListPane
 from corral.cli.tui.tape import Sheet, field_rows
 from corral.cli.tui.texts import operation_fields, work_table
-
-if TYPE_CHECKING:
-    from textual.app import ComposeResult
 
 _PAST = {"cancel": "cancelled", "pause": "paused", "resume": "resumed"}
 
 
-class Work(Pane):
+class Work(ListPane):
     """The operations and what is done to them."""
 
     NAME = "work"
@@ -36,26 +32,14 @@ class Work(Pane):
         Binding("i", "install"),
     ]
 
-    def compose(self) -> ComposeResult:
-        """The list, and what is to be known of one."""
-        with Container(classes="split"):
-            listing = Listing()
-            listing.add_class("main")
-            yield listing
-            yield Sheet(classes="detail")
-
     def draw(self) -> None:
         """Show the operations as they are now."""
         self.query_one(Listing).show(work_table(self.yard, time.time()).narrowed(self.wanted))
-        self._detail()
+        self.detail()
 
     async def entered(self) -> None:
         """The newest operations."""
         await self.menu.live.refresh_operations()
-
-    def on_listing_chosen(self) -> None:
-        """Show what is to be known of this one."""
-        self._detail()
 
     def action_change(self, verb: str) -> None:
         """Pause or resume."""
@@ -84,7 +68,8 @@ class Work(Pane):
         self.menu.attend(operation)
         return f"{operation.order.kind.capitalize()} {operation.order.model} is {_PAST[verb]}."
 
-    def _detail(self) -> None:
+    def detail(self) -> None:
+        """Show what is to be known of this one."""
         one = self.yard.operations.get(self.query_one(Listing).key or "")
         fields = [] if one is None else operation_fields(one)
         title = f"{one.order.kind} {one.order.model}" if one is not None and self.menu.wide else ""
