@@ -177,8 +177,16 @@ class Traffic:
 
     def record(self, record: Record) -> None:
         """Note an answer."""
-        self.metrics.record(record)
         self.books.record(record)
+        self._count(record)
+
+    def kept(self, record: Record) -> None:
+        """Note an answer that somebody else writes down."""
+        self.books.remember(record)
+        self._count(record)
+
+    def _count(self, record: Record) -> None:
+        self.metrics.record(record)
         if self.tracing is not None:
             self.tracing.record(record)
         if self._tells:

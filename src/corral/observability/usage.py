@@ -83,15 +83,19 @@ class Books:
 
     def record(self, record: Record) -> None:
         """Note an answer that has ended. Never waits."""
-        recent = self._recent
-        recent[record.request_id] = record
-        if len(recent) >= RECENT:
-            self._before, self._recent = recent, {}
+        self.remember(record)
         if len(self._waiting) < self._most:
             self._waiting.append(record)
         else:
             self.unrecorded += 1
             sums.add(self._given_up, record)
+
+    def remember(self, record: Record) -> None:
+        """Have the receipt of an answer at hand that another writes down; see `sums.rows` and `writing.write`."""
+        recent = self._recent
+        recent[record.request_id] = record
+        if len(recent) >= RECENT:
+            self._before, self._recent = recent, {}
 
     def recall(self, request_id: str) -> Record | None:
         """An answer of this process, while it is remembered."""

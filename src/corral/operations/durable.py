@@ -46,6 +46,7 @@ SWEEP = 3600.0
 log = logging.getLogger(__name__)
 
 Discard = Callable[[frozenset[str]], Awaitable[None]]
+Settle = Callable[[Operation], Awaitable[None]]
 
 
 async def _keep(_: frozenset[str]) -> None:
@@ -63,6 +64,8 @@ class Operations:
         limits: how much at once, how many tries, how long the history.
         on_cancelled: given the keys of the unfinished files of a cancelled operation that no other one would go on
             from, to remove them.
+        settlers: by kind, who is told of an operation as it will stand, before that is written: that it waits again,
+            is paused, or has ended. May be told the same again.
 
     Raises:
         DatabaseError, StoreError: from every method: the database or the leases cannot be reached.
@@ -77,6 +80,7 @@ class Operations:
         *,
         limits: Limits | None = None,
         on_cancelled: Discard = _keep,
+        settlers: Mapping[str, Settle] | None = None,
     ) -> None:
         self._rows = Rows(database, home)
         self._folder = home / "operations"
@@ -84,7 +88,8 @@ class Operations:
         self._clock = clock
         self._limits = limits or Limits()
         self._on_cancelled = on_cancelled
-        self._desk = Desk(self._rows, clock, self._limits.attempts, self._discard, self._news)
+        self._settlers = settlers or {}
+        self._desk = Desk(self._rows, clock, self._limits.attempts, self._discard, self._news, self._settle)
         self._jobs: dict[str, Job] = {}
         self._watchers: dict[str, set[Bell]] = {}
         self._nudge = Bell(clock)
@@ -325,6 +330,7 @@ class Operations:
             if operation.status is OperationStatus.CANCELLED:
                 await self._discard(operation)
                 operation = replace(operation, parts=frozenset())
+            await self._settle(operation)
             await self._rows.save(operation, heeded=row.wish)
         finally:
             lease.free()
@@ -356,6 +362,14 @@ class Operations:
                 await self._on_cancelled(unneeded)
             except (CorralError, OSError) as error:
                 log.warning("operation %s is cancelled, and leaves unfinished files: %s", operation.id, error)
+
+    async def _settle(self, operation: Operation) -> None:
+        settler = self._settlers.get(operation.order.kind)
+        if settler is not None:
+            try:
+                await settler(operation)
+            except (CorralError, OSError) as error:
+                log.warning("operation %s: that it is %s could not be told: %s", operation.id, operation.status, error)
 
     async def _parts_but(self, identifier: str) -> frozenset[str]:
         rows = await self._rows.unfinished()

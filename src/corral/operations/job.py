@@ -37,12 +37,14 @@ class Work:
     """What a handler is given to tell how it gets on; each may be called at any time, from any thread.
 
     `report` takes progress, `on_part` the key of each unfinished file that the work would go on from, `message` one
-    line for people.
+    line for people. `advanced` says that what is done now need not be done again: the tries are then counted anew, as
+    work that gets on may be cut short any number of times. See `rows.advance` for saying so beside what was done.
     """
 
     report: Report
     on_part: Callable[[str], None]
     message: Callable[[str], None]
+    advanced: Callable[[], None] = lambda: None
 
 
 Handler = Callable[[Operation, Work], Awaitable[Mapping[str, Any] | None]]
@@ -56,7 +58,8 @@ It is paused and called off by being cancelled: it then cleans up and leaves wha
 class Desk:
     """What every job needs: the rows, time, how many tries, and whom to tell.
 
-    `discard` is awaited with a cancelled operation before its end is written; `news` is called with an identifier.
+    `discard` is awaited with a cancelled operation before its end is written, `settle` with any as it will stand;
+    `news` is called with an identifier.
     """
 
     rows: Rows
@@ -64,6 +67,7 @@ class Desk:
     attempts: int
     discard: Callable[[Operation], Awaitable[None]]
     news: Callable[[str], None]
+    settle: Callable[[Operation], Awaitable[None]]
 
 
 class Job:
@@ -119,6 +123,7 @@ class Job:
             if ended.status is OperationStatus.CANCELLED:
                 await self._desk.discard(ended)
                 ended = replace(ended, parts=frozenset())
+            await self._desk.settle(ended)
             await self._write_end(ended)
         finally:
             self._lease.free()
@@ -126,7 +131,7 @@ class Job:
 
     async def _work(self) -> Operation:
         while True:
-            work = Work(self._report, self._parts.add, self._say)
+            work = Work(self._report, self._parts.add, self._say, self._advanced)
             task = await self._until_done(partial(self._handler, self._operation, work))
             error = None if task.cancelled() else task.exception()
             if error is None and not task.cancelled():
@@ -163,6 +168,9 @@ class Job:
         if progress.detail:
             self._say(progress.detail)
         self._listener(progress)
+
+    def _advanced(self) -> None:
+        self._operation = replace(self._operation, attempts=1)
 
     def _say(self, text: str) -> None:
         self._message = storable(text)

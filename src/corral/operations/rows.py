@@ -230,6 +230,16 @@ class Rows:
             await connection.execute(select(func.pg_advisory_xact_lock(int(self._home[:15], 16))))
 
 
+async def advance(connection: AsyncConnection, identifier: str) -> None:
+    """Count the tries of an operation anew, within the transaction that keeps what it has got done.
+
+    By the holder of its lease, which says the same to `Work.advanced`.
+    """
+    await connection.execute(
+        update(table).where(table.c.id == identifier, table.c.ended_at.is_(None)).values(attempts=1)
+    )
+
+
 def _fingerprint(order: Order) -> str:
     """Equal for orders that ask for the same."""
     content = json.dumps([order.kind, order.model, dict(order.params)], sort_keys=True)

@@ -19,6 +19,7 @@ from corral.routing.ledger import NOTHING, Hold
 from corral.routing.order import BYTES_A_TOKEN
 from corral.routing.passage import Passage
 from corral.routing.policies import Action, Verdict, classify, judge
+from corral.routing.purse import worst
 
 if TYPE_CHECKING:
     from corral.domain.money import Price
@@ -155,6 +156,8 @@ class Calling:
             self._release()
         self.sent, self.engine = None, engine
         self.price = price = parts.money.price(engine)
+        if order.keeper is not None:
+            order.keeper.allow(worst(order, price, parts.money.limit(order)), self.model)
         self.held, limit = parts.money.hold(order, price)
         if self.held is None:
             return None

@@ -81,7 +81,13 @@ class Carrier:
         record = self.note(order)
         record.status, record.error, record.message = error.http_status, error.code, error.message
         record.ended = perf_counter()
-        self.parts.notes.record(record)
+        if order.keeper is not None:
+            order.keeper.keep(record)
+        self.write(order, record)
+
+    def write(self, order: Order, record: Record) -> None:
+        """Have a record noted, by its keeper or in the books."""
+        (self.parts.notes.record if order.keeper is None else self.parts.notes.kept)(record)
 
     def note(self, order: Order) -> Record:
         """A record with what is known of an order from the beginning."""
@@ -181,8 +187,12 @@ class Carrying:
         elif not outcome.client_gone:
             self._succeeded(passage, record)
         record.usage, record.cost = passage.used(outcome)
-        passage.pay(record.usage, record.cost)
-        self._note(record)
+        try:
+            if self.order.keeper is not None:
+                self.order.keeper.keep(record)
+        finally:
+            passage.pay(record.usage, record.cost)
+            self._note(record)
         return record
 
     def so_far(self, passage: Passage) -> Record:
@@ -198,7 +208,12 @@ class Carrying:
         return await self.parts.dispatcher.explain(passage.engine, error)
 
     def comment(self, passage: Passage) -> bytes:
-        """The receipt of a stream whose end is here, as a comment of server-sent events. Settles and notes it."""
+        """The receipt of a stream whose end is here, as a comment of server-sent events. Settles and notes it.
+
+        Not where somebody keeps the answer: he has not got the end of it yet, and then says `finish`.
+        """
+        if self.order.keeper is not None:
+            return b""
         record = self._noted(passage)
         record.first = record.heard = passage.first
         record.status = passage.response.status
@@ -227,6 +242,8 @@ class Carrying:
         record.status, record.gone, record.attempts, record.wait_ms = 499, True, self.tries, self.wait_ms
         record.cost = 0 if self.tries else None
         record.ended = perf_counter()
+        if self.order.keeper is not None:
+            self.order.keeper.keep(record)
         self._note(record)
 
     # What comes of a failure
@@ -295,6 +312,8 @@ class Carrying:
             record.model = self.tries[-1].model
             record.cost = 0  # beside that of the attempts
         record.drops = self._drops()
+        if self.order.keeper is not None:
+            self.order.keeper.keep(record)
         self._note(record)
         return error
 
@@ -328,7 +347,7 @@ class Carrying:
 
     def _note(self, record: Record) -> None:
         self.settled = record
-        self.parts.notes.record(record)
+        self._carrier.write(self.order, record)
 
     def _belated(self, record: Record, outcome: Outcome) -> None:
         """What happened after the receipt was written into the stream's end: only whether it arrived."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from corral.domain.receipts import Receipt
     from corral.observability.record import Record
     from corral.routing.carrying import Carrier, Carrying
+    from corral.routing.order import Keeper
     from corral.routing.passage import Passage
 
 T = TypeVar("T")
@@ -97,16 +98,17 @@ class Generator:
         *,
         keep_alive: float | None = None,
         caller: Caller = LOCAL,
+        keeper: Keeper | None = None,
     ) -> Stream:
         """The answer to a chat-completions body with `stream` set, its first chunk there. Whoever has it closes it.
 
-        `keep_alive` as in GenerationConfig.
+        `keep_alive` as in GenerationConfig. A `keeper` is told what became of it, at the latest when it is closed.
 
         Raises:
             CorralError: as `whole`.
         """
         order = self._order(str(body["model"]), dict(body), request_id, caller)
-        order.stream, order.keep_alive = True, keep_alive
+        order.stream, order.keep_alive, order.keeper = True, keep_alive, keeper
         return await _carried(self._carrier.begin(order), _begun)
 
     def _order(self, name: str, document: dict[str, Any], request_id: str | None, caller: Caller) -> Order:

@@ -95,6 +95,12 @@ class Keys:
         self._used.add(caller.id)
         return caller
 
+    def holder(self, identifier: str) -> Caller | None:
+        """Who has the key of that id, for work that goes on without it; None where it is gone, expired or revoked."""
+        key = self._keys.get(identifier)
+        live = key is not None and key.state(self._clock.wall()) is KeyState.LIVE
+        return self._by_id.get(identifier) if live else None
+
     def why(self, key: bytes) -> str:
         """Why `find` does not find it, for whoever has it."""
         found = self._callers.get(hashlib.sha256(key).digest())

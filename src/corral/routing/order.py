@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.dialects.form import Form
 from corral.domain.callers import LOCAL, Caller
 from corral.domain.models import Capability
 
+if TYPE_CHECKING:
+    from corral.observability.record import Record
+    from corral.routing.book import Amounts
+
 BYTES_A_TOKEN = 4
 """Bytes of a request or an answer that are taken for a token where nobody counted."""
 _NOTHING: frozenset[Capability] = frozenset()
+
+
+class Keeper(Protocol):
+    """Keeps the answer of one order itself, and with it the record that otherwise goes to the books."""
+
+    def allow(self, worst: Amounts, model: str) -> None:
+        """A call of `model` is about to be made, which costs `worst` at most.
+
+        Raises:
+            BudgetExceeded: it may not be made.
+        """
+        ...
+
+    def keep(self, record: Record) -> None:
+        """Write down what became of the order; called once, before what it cost is settled. Does not wait.
+
+        Raises:
+            StoreError: it could not be written; what it cost is settled all the same.
+        """
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +47,8 @@ class Order:
     `usage_wanted` is False for a stream whose client does not want to be told its usage. `context` is how many tokens
     of context it asks for. `betas` are what it says in `anthropic-beta`, for an engine that it reaches as it is.
     `keep_alive` in seconds, and `priority`, are as in Ask. `started` is when the request was
-    there, on the clock of `time.perf_counter`.
+    there, on the clock of `time.perf_counter`. `keeper` writes the answer down in place of the books, where somebody
+    has to have it exactly once.
     """
 
     request_id: str
@@ -44,6 +69,7 @@ class Order:
     started: float = 0.0
     asked: Any = field(default=None, repr=False)
     betas: bytes = b""
+    keeper: Keeper | None = None
 
     @property
     def request(self) -> Any:

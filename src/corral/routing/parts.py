@@ -43,6 +43,10 @@ class Notes(Protocol):
         """Keep it. Does not block."""
         ...
 
+    def kept(self, record: Record) -> None:
+        """As `record`, of an answer that its order's keeper has written down. Does not block."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
