@@ -44,17 +44,31 @@ def shape(connection):
     }
 
 
+def programs(connection):
+    """What SQLite does by itself: indexes of words, and triggers, as they were written down."""
+    written = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' OR sql LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    return [tuple(row) for row in connection.exec_driver_sql(written)]
+
+
 def test_a_new_database_equals_a_migrated_one(tmp_path):
     shapes = []
     for name, make in (("new", metadata.create_all), ("old", replay)):
         engine = create_engine(f"sqlite:///{tmp_path / name}")
         with engine.begin() as connection:
             make(connection)
-            shapes.append(shape(connection))
+            shapes.append((shape(connection), programs(connection)))
         engine.dispose()
 
     assert shapes[0] == shapes[1]
-    assert set(shapes[0]) == {"alembic_version", *metadata.tables}
+    tables, programmed = shapes[0]
+    of_words = {name for name in tables if name.startswith("entry_words")}  # the index and what it keeps for itself
+    assert set(tables) - of_words == {"alembic_version", *metadata.tables}
+    assert [name for name, _ in programmed] == [
+        "entry_texts_came",
+        "entry_texts_changed",
+        "entry_texts_went",
+        "entry_words",
+    ]
 
 
 def test_head_is_the_last_migration():

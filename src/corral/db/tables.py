@@ -10,7 +10,6 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
-    MetaData,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -18,7 +17,8 @@ from sqlalchemy import (
     text,
 )
 
-metadata = MetaData()
+from corral.db import workspace_tables as workspace_tables  # so that `metadata` knows all
+from corral.db.base import metadata as metadata
 
 version = Table(
     "alembic_version",

@@ -18,7 +18,7 @@ from corral.errors import DatabaseError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"
+HEAD = "0004"
 """The form that this Corral knows: the last revision in `versions/`."""
 
 FOLDER = Path(__file__).parent
