@@ -222,6 +222,33 @@ class Edition:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What a step made: an artifact of that `name`, or with `edition_of` a new edition of the artifact with that id."""
+
+    name: str
+    kind: str
+    media_type: str
+    content: bytes
+    title: str = ""
+    problems: Sequence[Mapping[str, Any]] = ()
+    edition_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An entry in which words were found. `kind` is `project`, `context`, `pipeline`, `run` or `artifact`.
+
+    `excerpt` is a piece of its text with one of the words in it, or its beginning; `project` None is of none.
+    """
+
+    kind: str
+    id: str
+    project: str | None
+    title: str
+    excerpt: str
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """What a list is asked for. None does not ask. `search` is looked for in the text of the entries, by words.
 
