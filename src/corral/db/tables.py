@@ -17,8 +17,9 @@ from sqlalchemy import (
     text,
 )
 
-from corral.db import workspace_tables as workspace_tables  # so that `metadata` knows all
-from corral.db.base import metadata as metadata
+from corral.db import workspace_tables
+
+metadata = workspace_tables.metadata
 
 version = Table(
     "alembic_version",

@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     JSON,
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     Index,
     Integer,
+    MetaData,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -26,7 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TEXT
 
-from corral.db.base import metadata
+metadata = MetaData()
+"""What all tables of Corral belong to; the others are in `corral.db.tables`."""
 
 _DELETED = text("deleted_at IS NOT NULL")
 _ARCHIVED = text("archived_at IS NOT NULL")
@@ -261,26 +263,43 @@ entry_texts = Table(
 """By what entries are found: `words`, each once, with a space before and after each. `body` is for what is shown."""
 
 WORDS = (
-    "CREATE VIRTUAL TABLE entry_words USING fts5"
-    " (words, content='entry_texts', content_rowid='number', tokenize='ascii', detail=none)",
-    "CREATE TRIGGER entry_texts_came AFTER INSERT ON entry_texts BEGIN"
-    " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END",
-    "CREATE TRIGGER entry_texts_went AFTER DELETE ON entry_texts BEGIN"
-    " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words); END",
-    "CREATE TRIGGER entry_texts_changed AFTER UPDATE OF words ON entry_texts BEGIN"
-    " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words);"
-    " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END",
+    (
+        "CREATE VIRTUAL TABLE entry_words USING fts5"
+        " (words, content='entry_texts', content_rowid='number', tokenize='ascii', detail=none)"
+    ),
+    (
+        "CREATE TRIGGER entry_texts_came AFTER INSERT ON entry_texts BEGIN"
+        " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END"
+    ),
+    (
+        "CREATE TRIGGER entry_texts_went AFTER DELETE ON entry_texts BEGIN"
+        " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words); END"
+    ),
+    (
+        "CREATE TRIGGER entry_texts_changed AFTER UPDATE OF words ON entry_texts BEGIN"
+        " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words);"
+        " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END"
+    ),
 )
 """The index of words of SQLite, which follows `entry_texts` by itself."""
 
 DOCUMENT = (
-    "ALTER TABLE entry_texts ADD COLUMN document tsvector"
-    " GENERATED ALWAYS AS (array_to_tsvector(string_to_array(btrim(words), ' '))) STORED",
+    (
+        "ALTER TABLE entry_texts ADD COLUMN document tsvector"
+        " GENERATED ALWAYS AS (array_to_tsvector(string_to_array(btrim(words), ' '))) STORED"
+    ),
     "CREATE INDEX entry_texts_document ON entry_texts USING gin (document) WITH (fastupdate = off)",
 )
 """That of PostgreSQL."""
 
-for _dialect, _statements in (("sqlite", WORDS), ("postgresql", DOCUMENT)):
-    for _statement in _statements:
-        event.listen(entry_texts, "after_create", DDL(_statement).execute_if(dialect=_dialect))
-event.listen(entry_texts, "after_drop", DDL("DROP TABLE IF EXISTS entry_words").execute_if(dialect="sqlite"))
+
+@event.listens_for(entry_texts, "after_create")
+def _index(_table: Table, connection: Connection, **_: Any) -> None:
+    for statement in WORDS if connection.dialect.name == "sqlite" else DOCUMENT:
+        connection.exec_driver_sql(statement)
+
+
+@event.listens_for(entry_texts, "after_drop")
+def _drop_index(_table: Table, connection: Connection, **_: Any) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("DROP TABLE IF EXISTS entry_words")

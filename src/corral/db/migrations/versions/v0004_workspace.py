@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import TEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 revision = "0004"
 down_revision = "0003"
@@ -24,15 +26,15 @@ def upgrade() -> None:
     _finding()
 
 
-def _word(name: str) -> sa.Column[str]:
+def _word(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.Text().with_variant(TEXT(collation="C"), "postgresql"), nullable=False)
 
 
-def _big(name: str, *, nullable: bool = False) -> sa.Column[int]:
+def _big(name: str, *, nullable: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.BigInteger, nullable=nullable)
 
 
-def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+def _text(name: str, *, nullable: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
@@ -40,7 +42,7 @@ def _json(name: str, *, nullable: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.JSON, nullable=nullable)
 
 
-def _measures() -> list[sa.Column[int]]:
+def _measures() -> list[sa.Column[Any]]:
     return [_big(name) for name in ("cost", "input_tokens", "output_tokens")]
 
 
@@ -75,7 +77,7 @@ def _projects() -> None:
 
 
 def _contexts() -> None:
-    columns = [
+    columns: list[sa.Column[Any]] = [
         sa.Column("project", sa.String(40), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
         _word("name"),
@@ -97,7 +99,7 @@ def _contexts() -> None:
 
 
 def _pipelines() -> None:
-    project = sa.Column("project", sa.String(40), nullable=False)
+    project: sa.Column[Any] = sa.Column("project", sa.String(40), nullable=False)
     columns = [project, _word("name"), _text("source"), _text("description")]
     _entry("pipelines", columns, changed=["project", "updated_at", "id"])
     _once("pipelines_by_name", "pipelines", ["project", "name"], "deleted_at IS NULL")
@@ -110,7 +112,7 @@ def _runs() -> None:
         _text("body"),
         sa.Column("used_at", sa.Double, nullable=False),
     )
-    columns = [
+    columns: list[sa.Column[Any]] = [
         sa.Column("project", sa.String(40), nullable=False),
         _word("name"),
         sa.Column("source", sa.String(64), nullable=False),
@@ -177,7 +179,7 @@ def _steps() -> None:
 
 
 def _artifacts() -> None:
-    columns = [
+    columns: list[sa.Column[Any]] = [
         sa.Column("project", sa.String(40), nullable=False),
         _word("name"),
         _word("kind"),
@@ -248,19 +250,29 @@ def _finding() -> None:
 
 
 _WORDS = (
-    "CREATE VIRTUAL TABLE entry_words USING fts5"
-    " (words, content='entry_texts', content_rowid='number', tokenize='ascii', detail=none)",
-    "CREATE TRIGGER entry_texts_came AFTER INSERT ON entry_texts BEGIN"
-    " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END",
-    "CREATE TRIGGER entry_texts_went AFTER DELETE ON entry_texts BEGIN"
-    " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words); END",
-    "CREATE TRIGGER entry_texts_changed AFTER UPDATE OF words ON entry_texts BEGIN"
-    " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words);"
-    " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END",
+    (
+        "CREATE VIRTUAL TABLE entry_words USING fts5"
+        " (words, content='entry_texts', content_rowid='number', tokenize='ascii', detail=none)"
+    ),
+    (
+        "CREATE TRIGGER entry_texts_came AFTER INSERT ON entry_texts BEGIN"
+        " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END"
+    ),
+    (
+        "CREATE TRIGGER entry_texts_went AFTER DELETE ON entry_texts BEGIN"
+        " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words); END"
+    ),
+    (
+        "CREATE TRIGGER entry_texts_changed AFTER UPDATE OF words ON entry_texts BEGIN"
+        " INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', old.number, old.words);"
+        " INSERT INTO entry_words (rowid, words) VALUES (new.number, new.words); END"
+    ),
 )
 
 _DOCUMENT = (
-    "ALTER TABLE entry_texts ADD COLUMN document tsvector"
-    " GENERATED ALWAYS AS (array_to_tsvector(string_to_array(btrim(words), ' '))) STORED",
+    (
+        "ALTER TABLE entry_texts ADD COLUMN document tsvector"
+        " GENERATED ALWAYS AS (array_to_tsvector(string_to_array(btrim(words), ' '))) STORED"
+    ),
     "CREATE INDEX entry_texts_document ON entry_texts USING gin (document) WITH (fastupdate = off)",
 )
