@@ -11,7 +11,7 @@ from corral.domain.ports import Query, Report, silent
 from corral.errors import Conflict, CorralError, InvalidName, ModelBusy, ModelPinned, RuntimeUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from corral.app.corral import Corral
     from corral.domain.operations import Operation
@@ -28,25 +28,29 @@ class Catalog:
     def __init__(self, corral: Corral) -> None:
         self._corral = corral
         self._operations: Operations | None = None
+        self.opened: Callable[[], None] = lambda: None
+        """Called when there is long work for the first time: whoever does it then looks for it."""
 
     @property
     def operations(self) -> Operations:
         """All operations of this home. The database is opened, and its library imported, when this is first used."""
         if self._operations is None:
-            from corral.app.work import handlers
+            from corral.app.work import handlers, settlers
             from corral.db.engine import Database
             from corral.operations.durable import Limits, Operations
 
             corral, settings = self._corral, self._corral.settings
-            wanted = settings.operations
+            wanted, apart = settings.operations, {"pipeline-run": settings.workspace.runs}
             self._operations = Operations(
                 Database(settings.database.url, settings.home),
                 settings.home,
                 handlers(corral),
                 corral.clock,
-                limits=Limits(wanted.parallel, wanted.per_host, wanted.attempts, wanted.keep),
+                limits=Limits(wanted.parallel, wanted.per_host, wanted.attempts, wanted.keep, apart),
                 on_cancelled=corral.registry.discard,
+                settlers=settlers(corral),
             )
+            self.opened()
         return self._operations
 
     async def start(self, order: Order) -> Operation:
@@ -79,6 +83,8 @@ class Catalog:
                 self._check_removal(order.model, force=bool(order.params.get("force")))
             case "gc":
                 pass
+            case "pipeline-run":
+                raise InvalidName("A run is started by its pipeline.", "corral pipeline run FILE --project NAME")
             case "container-pull" | "container-update":
                 self._corral.inside.check(order)
             case "verify" if not order.model:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from corral.app.fleet import Fleet
     from corral.app.services import Services
     from corral.app.traffic import Traffic
+    from corral.app.workspace import Workspace
     from corral.db.engine import Database
     from corral.domain.containers import ContainerEngine
     from corral.domain.hardware import Machine
@@ -190,6 +191,13 @@ class Corral:
         from corral.app.containment import Inside
 
         return Inside(self)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """Projects, pipelines and artifacts."""
+        from corral.app.workspace import Workspace
+
+        return Workspace(self)
 
     @cached_property
     def database(self) -> Database:
@@ -404,6 +412,8 @@ class Corral:
         """Stop every engine and close every connection."""
         try:
             await self.exchange.close()
+            if "workspace" in self.__dict__:
+                await self.workspace.close()
             if "traffic" in self.__dict__:
                 await self.traffic.close()
             await self.catalog.close()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corral.operations.durable import Work
 
     Handler = Callable[[Operation, Work], Awaitable[Mapping[str, Any] | None]]
+    Settle = Callable[[Operation], Awaitable[None]]
 
 
 def handlers(corral: Corral) -> dict[str, Handler]:
@@ -33,7 +34,17 @@ def handlers(corral: Corral) -> dict[str, Handler]:
         "gc": hands.gc,
         "container-pull": hands.container_pull,
         "container-update": hands.container_update,
+        "pipeline-run": hands.pipeline_run,
     }
+
+
+def settlers(corral: Corral) -> dict[str, Settle]:
+    """Who is told how operations of a kind stand once nobody is at them."""
+
+    async def settle_run(operation: Operation) -> None:
+        await corral.workspace.runs.settle(operation)
+
+    return {"pipeline-run": settle_run}
 
 
 class _Hands:
@@ -114,6 +125,9 @@ class _Hands:
 
     async def container_update(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         return await self._corral.inside.updated(operation, work)
+
+    async def pipeline_run(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        return await self._corral.workspace.runs.carry_out(operation, work)
 
     async def gc(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         work.message("looking for what nothing needs")

@@ -291,6 +291,7 @@ class Gateway:
         self._spawn(self.corral.choices.survey_all())
         self._spawn(self.corral.fleet.keep())
         self._spawn(self.corral.inside.sweep())
+        self._spawn(self.corral.workspace.keep())
         for name in self.corral.preloads():
             self._loading.add(name)
             self._spawn(self._preload(name))

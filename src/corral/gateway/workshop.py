@@ -26,6 +26,7 @@ class Workshop:
         self._loading = asyncio.Lock()
         self._loaded = False
         self.leaving = asyncio.Event()
+        corral.catalog.opened = self._wanted.set
 
     async def open(self) -> Operations:
         """The operations of this home, which are at work from now on. The first call takes some 0.5 s, in a thread.

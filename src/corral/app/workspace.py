@@ -1,0 +1,328 @@
+"""Projects, pipelines and artifacts of one `Corral`: what is kept, and what is done with it.
+
+A run is an operation: it goes on wherever those of this home are done, after whatever happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from corral.app import ahead
+from corral.domain.callers import LOCAL
+from corral.domain.operations import Order
+from corral.domain.ports import Report, silent
+from corral.domain.workspace import Query, Run, RunStatus
+from corral.errors import Conflict, CorralError, InvalidRequest
+from corral.workspace.pipelines.order import RunOrder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from corral.app.corral import Corral
+    from corral.app.runs import Runs
+    from corral.app.showing import Showing
+    from corral.domain.callers import Caller
+    from corral.domain.operations import Operation
+    from corral.workspace.pipelines.plan import Checked, Definition
+    from corral.workspace.store import Store
+
+__all__ = ["KIND", "RunOrder", "Workspace"]
+
+KIND = "pipeline-run"
+"""The kind of operation that a run is."""
+_SWEEP = 3600.0
+"""Seconds between two times that what was deleted long ago is removed."""
+_LOOK = 5.0
+"""Seconds between two looks whether there is a database, and whether a run was left without an operation."""
+_SEEDS = 2**31 - 1
+
+_log = logging.getLogger(__name__)
+
+
+class Workspace:
+    """The workspace of one `Corral`. Creating it does no I/O.
+
+    Raises:
+        EntryNotFound: from every method: there is no such entry.
+        DatabaseError, StoreError: from every method: the database or the folder cannot be reached.
+    """
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+
+    @cached_property
+    def store(self) -> Store:
+        """What is kept."""
+        from corral.workspace.store import Store
+
+        corral = self._corral
+        settings = corral.settings
+        return Store(corral.database, settings.home, corral.clock, max_artifact=settings.workspace.max_artifact)
+
+    @cached_property
+    def showing(self) -> Showing:
+        """Artifacts as they are looked at and taken away."""
+        from corral.app.showing import Showing
+
+        return Showing(self.store)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Who is at work on runs in this process."""
+        from corral.app.runs import Runs
+
+        return Runs(self._corral)
+
+    async def validate(self, source: str) -> Checked:
+        """What is wrong with a pipeline, all of it; nothing is run."""
+        from corral.workspace.pipelines.definition import inspect
+
+        return await asyncio.to_thread(inspect, source, known=self._known)
+
+    async def start(self, order: RunOrder) -> Run:
+        """Have a pipeline run: the run as it stands, which is not begun yet. It goes on without whoever started it.
+
+        Raises:
+            PipelineInvalid: the pipeline cannot be run; every reason, with its line.
+            InvalidRequest: an input is missing or not what it should be, or a model is given for a step that is none.
+            Conflict: the project is put away.
+        """
+        project = await self.store.projects.get(order.project)
+        if project.archived_at is not None:
+            raise Conflict(f"The project {project.name!r} is archived.", "Restore it first, or choose another.")
+        source, pipeline, name = order.source, None, ""
+        if source is None:
+            if order.pipeline is None:
+                raise InvalidRequest("There is nothing to run.", "Name a pipeline, or give its source.")
+            kept = await self.store.pipelines.get(order.pipeline)
+            source, pipeline, name = kept.source, kept.id, kept.name
+        definition = await self._read(source)
+        material = await self.store.contexts.material(project.id)
+        return await self._begin(
+            definition,
+            Run(
+                id="",
+                project=project.id,
+                name=name or definition.name,
+                source=source,
+                pipeline=pipeline,
+                title=order.title,
+                inputs=_bound(definition, order.inputs),
+                material=material,
+                models=dict(order.models),
+                seed=secrets.randbelow(_SEEDS) if order.seed is None else order.seed,
+                budget=definition.budget if order.budget is None else order.budget,
+                caller=order.caller.id,
+                tags=order.tags,
+            ),
+        )
+
+    async def rerun(
+        self,
+        run_id: str,
+        *,
+        models: Mapping[str, str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        title: str = "",
+        caller: Caller = LOCAL,
+    ) -> Run:
+        """Run again what a run was, with what it was given, but for what is given here. `inputs` replace single ones.
+
+        Raises:
+            InvalidRequest: as `start`.
+        """
+        before = await self.store.runs.get(run_id)
+        definition = await self._read(before.source)
+        return await self._begin(
+            definition,
+            Run(
+                id="",
+                project=before.project,
+                name=before.name,
+                source=before.source,
+                pipeline=before.pipeline,
+                title=title or before.title,
+                inputs=_bound(definition, {**before.inputs, **(inputs or {})}),
+                material=before.material,
+                models={**before.models, **(models or {})},
+                seed=before.seed if seed is None else seed,
+                budget=before.budget,
+                caller=caller.id,
+                rerun_of=before.id,
+                tags=before.tags,
+            ),
+        )
+
+    async def repair(self, artifact_id: str, error: str, *, model: str | None = None, caller: Caller = LOCAL) -> Run:
+        """Have a model mend an artifact that does not work: a run of one step, whose answer becomes a new edition.
+
+        `model` None is the one that wrote its newest edition, or `auto`.
+
+        Raises:
+            InvalidRequest: the artifact is no code, or there is no `error`.
+        """
+        from corral.workspace.pipelines.repairing import repair_run
+
+        store = self.store
+        artifact = await store.artifacts.get(artifact_id)
+        editions = await store.artifacts.editions(artifact_id)
+        content = await store.artifacts.content(artifact_id)
+        newest = max(editions, key=lambda each: each.number)
+        source, inputs = repair_run(artifact, content, error, model or newest.model or "auto")
+        definition = await self._read(source)
+        run = Run(
+            id="",
+            project=artifact.project,
+            name=definition.name,
+            source=source,
+            title=f"Repair of {artifact.name}"[:200],
+            inputs=inputs,
+            seed=secrets.randbelow(_SEEDS),
+            caller=caller.id,
+        )
+        return await self._begin(definition, run)
+
+    async def cancel(self, run_id: str) -> Run:
+        """Call a run off; what it has made stays.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        return await self._ask(run_id, "cancel")
+
+    async def pause(self, run_id: str) -> Run:
+        """Stop a run where it is; steps under way are begun again when it goes on.
+
+        Raises:
+            Conflict: it has ended, or is paused.
+        """
+        return await self._ask(run_id, "pause")
+
+    async def resume(self, run_id: str) -> Run:
+        """Go on with a run that is paused, or that failed or was called off: finished steps are not done again.
+
+        Raises:
+            Conflict: it is at work, or is completed.
+        """
+        run = await self.store.runs.get(run_id)
+        if run.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+            await self.runs.reopen(run)
+            return await self._submit(await self.store.runs.get(run_id))
+        return await self._ask(run_id, "resume")
+
+    def watch(self, run_id: str) -> AsyncGenerator[dict[str, Any], None]:
+        """What happens in a run: a snapshot first, then news, and `end` last. See `workspace/pipelines/events.py`."""
+        return self.runs.watch(run_id)
+
+    async def perform(self, run_id: str, report: Report = silent) -> Run:
+        """Do a run here, without a server, until it has ended or is paused. When cancelled it is paused."""
+        run = await self.store.runs.get(run_id)
+        if run.operation is None:
+            run = await self._submit(run)
+        if run.operation is not None and not run.status.ended:
+            await self._corral.catalog.operations.perform(run.operation, report)
+        return await self.store.runs.get(run_id)
+
+    async def compare(self, a: str, b: str) -> dict[str, Any]:
+        """Two runs side by side: outputs, artifacts, costs and times."""
+        from corral.workspace.comparing import compare
+
+        return compare(await self.runs.view(a), await self.runs.view(b))
+
+    async def keep(self) -> None:
+        """Remove what was deleted long ago, and have runs begun that nobody begins, until cancelled.
+
+        Where there is no database, none is made.
+        """
+        file, clock = self._corral.database.file, self._corral.clock
+        while file is not None and not file.exists():
+            await clock.sleep(_LOOK)
+        await ahead.operations()
+        swept = -_SWEEP
+        while True:
+            try:
+                await self._tidy()
+                if clock.now() - swept >= _SWEEP:
+                    swept = clock.now()
+                    await self.store.sweep(clock.wall(), self._corral.settings.workspace.retention)
+            except CorralError as error:
+                _log.warning("the workspace is not tidied up: %s", error)
+            await clock.sleep(_LOOK * 12)
+
+    async def close(self) -> None:
+        """End what is at work for runs in this process."""
+        if "runs" in self.__dict__:
+            await self.runs.close()
+
+    async def _tidy(self) -> None:
+        """Bring runs in step with their operations, where a process died between the two."""
+        for status in (RunStatus.QUEUED, RunStatus.RUNNING):
+            page = await self.store.runs.page(Query(filters={"status": status}, archived=None, limit=100))
+            for run in page.items:
+                if run.operation is None:
+                    if self._corral.clock.wall() - run.created_at > _LOOK:
+                        await self._submit(run)
+                else:
+                    await self.runs.reconcile(run)
+
+    async def _read(self, source: str) -> Definition:
+        from corral.workspace.pipelines.definition import read
+
+        return await asyncio.to_thread(read, source)
+
+    async def _begin(self, definition: Definition, run: Run) -> Run:
+        """Write a run and its waiting steps down, and have it done."""
+        from corral.workspace.pipelines.executing import waiting
+
+        unknown = [name for name in run.models if name != "*" and name not in {s.name for s in definition.steps}]
+        if unknown:
+            raise InvalidRequest(
+                f"A model is given for {unknown[0]!r}, which is no step of this pipeline.",
+                f"Steps: {', '.join(step.name for step in definition.steps)}.",
+                param="models",
+            )
+        steps = waiting(definition)
+        made = await self.store.runs.create(replace(run, steps_total=len(steps)))
+        await self.store.runs.plan(made.id, [replace(step, run=made.id) for step in steps])
+        return await self._submit(made)
+
+    async def _submit(self, run: Run) -> Run:
+        await ahead.operations()
+        order = Order(KIND, run.name, {"run": run.id}, host=KIND)
+        operation = await self._corral.catalog.operations.submit(order)
+        if run.operation != operation.id:
+            await self.store.runs.update(run.id, operation=operation.id)
+        return await self.store.runs.get(run.id)
+
+    async def _ask(self, run_id: str, what: str) -> Run:
+        run = await self.store.runs.get(run_id)
+        if run.operation is None:
+            run = await self._submit(run)
+        if run.operation is None or run.status.ended:
+            raise Conflict(f"The run {run.id} has ended: {run.status}.", "Run it again: corral pipeline rerun")
+        operations = self._corral.catalog.operations
+        operation: Operation = await getattr(operations, what)(run.operation)
+        await self.runs.settle(operation)
+        return await self.store.runs.get(run_id)
+
+    def _known(self, model: str) -> str | None:
+        """Why a model cannot be asked; None where it can, as far as that is known."""
+        corral = self._corral
+        try:
+            if corral.canonical(model) not in corral.settings.routes:
+                corral.routes.find(model)
+        except CorralError as error:
+            return str(error)
+        return None
+
+
+def _bound(definition: Definition, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    from corral.workspace.pipelines.definition import bind
+
+    return bind(definition, inputs)

@@ -1,0 +1,145 @@
+"""What models answered in one run, written down before it is paid: so nothing is paid twice, whatever is killed when.
+
+    home/workspace/runs/<run>.journal      a JSON object a line, one for each answer; gone when the run has ended
+
+Whoever is at the run, by its operation's lease, is the only one who reads and writes it. Lines are handed to the kernel
+one by one, as the ledger's are, and not forced to the disk: they outlive the process, not the machine. What is cut at
+the end was never finished, so nothing was paid by it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from corral.errors import StoreError
+from corral.kit.disk import translate, translated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one try of one step: a text, an error, or nothing because it was called off (`left`).
+
+    `attempt` counts the tries of `step` from 1, and never means another. `error` has code, message and hint, `passing`
+    says whether another try may go better. `rows` and `hours` are what the books hold of it, `receipt` what was done.
+    `cost` in nanodollars, `at` in Unix seconds.
+    """
+
+    step: str
+    attempt: int
+    request_id: str
+    model: str
+    text: str = ""
+    error: Mapping[str, str] | None = None
+    passing: bool = False
+    left: bool = False
+    receipt: Mapping[str, Any] | None = None
+    rows: Sequence[Sequence[Any]] = ()
+    hours: Sequence[tuple[Sequence[Any], Sequence[Any]]] = ()
+    cost: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    at: float = 0.0
+
+
+_FIELDS = frozenset(each.name for each in fields(Answer))
+
+
+class Journal:
+    """The journal of one run. `answers` are those that it has, by step, in the order of their attempts.
+
+    Args:
+        path: where it lies; made at the first line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[str, list[Answer]] = {}
+        self._descriptor = -1
+        self._size = 0
+
+    def load(self) -> None:
+        """Read what is there. Blocks.
+
+        Raises:
+            StoreError: it cannot be read, or has a line that nobody wrote whole and another after it.
+        """
+        try:
+            with translated("reading", self.path):
+                content = self.path.read_bytes()
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return
+            raise
+        whole = content.rfind(b"\n") + 1
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            answer = _read(line)
+            if answer is None:
+                raise StoreError(
+                    f"Line {number} of {self.path} is damaged.", "Remove the file: what it says is asked again."
+                )
+            self._add(answer)
+        self._size = whole
+
+    def find(self, step: str, attempt: int) -> Answer | None:
+        """What became of that try; None: it was never answered."""
+        return next((each for each in self.answers.get(step, ()) if each.attempt == attempt), None)
+
+    def write(self, answer: Answer) -> None:
+        """Write down what became of a try.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        line = orjson.dumps(asdict(answer), default=str) + b"\n"
+        self._open()
+        done = 0
+        try:
+            while done < len(line):
+                done += os.write(self._descriptor, line[done:])
+        except OSError as error:
+            os.ftruncate(self._descriptor, self._size)  # or the next line would be part of this one
+            raise translate(error, "writing", self.path) from error
+        self._size += done
+        self._add(answer)
+
+    def close(self) -> None:
+        """Let it lie, for whoever goes on. Harmless when repeated."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Remove it: all that it says is written down elsewhere. Harmless when repeated."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def _open(self) -> None:
+        if self._descriptor >= 0:
+            return
+        with translated("writing", self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.ftruncate(self._descriptor, self._size)  # what was cut at the end is no line
+
+    def _add(self, answer: Answer) -> None:
+        self.answers.setdefault(answer.step, []).append(answer)
+
+
+def _read(line: bytes) -> Answer | None:
+    """The answer that a line tells of; None where it tells of none."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(found, dict) or not {"step", "attempt", "request_id", "model"} <= found.keys():
+        return None
+    return Answer(**{name: value for name, value in found.items() if name in _FIELDS})
