@@ -18,6 +18,12 @@ _BOOKS = (
     "sqlalchemy.ext.asyncio",
     "sqlalchemy.dialects.sqlite.aiosqlite",
 )
+_WORKSPACE = (
+    *_OPERATIONS,
+    "corral.app.authoring",
+    "corral.app.showing",
+    "corral.app.workspace",
+)
 
 
 async def operations() -> None:
@@ -28,6 +34,11 @@ async def operations() -> None:
 async def books() -> None:
     """Import what budgets and usage need, likewise."""
     await asyncio.to_thread(_load, _BOOKS)
+
+
+async def workspace() -> None:
+    """Import what projects, pipelines and artifacts need, likewise."""
+    await asyncio.to_thread(_load, _WORKSPACE)
 
 
 def _load(modules: tuple[str, ...]) -> None:

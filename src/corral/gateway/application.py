@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from corral.app.registration import Registrations
-from corral.errors import BodyTooLarge, CorralError, HostRefused, MethodNotAllowed, NotFound, RateLimited, Unauthorized
-from corral.gateway import scopes
+from corral.errors import CorralError, HostRefused, MethodNotAllowed, NotFound, RateLimited, Unauthorized
+from corral.gateway import scopes, watching
 from corral.gateway.auditing import note
 from corral.gateway.auth import SUBPROTOCOL, Gate, Head, offered, queried, redacted
-from corral.gateway.body import ClientLeft, bounded
+from corral.gateway.body import ClientLeft, bounded, room, too_large
 from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
 from corral.gateway.inference import doors
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_LARGEST = 1024 * 1024
-"""Bytes of a body that the management API takes."""
 
 _AT_THE_DOOR = (Unauthorized, RateLimited, HostRefused)
 """What is counted as a refusal; anything later is an answer that went wrong."""
@@ -92,7 +89,7 @@ class Gateway:
     @property
     def sockets(self) -> list[str]:
         """Every path of a WebSocket."""
-        return ["/api/v1/models/operations/{operation_id}/ws", _EVENTS]
+        return ["/api/v1/models/operations/{operation_id}/ws", watching.SOCKET, _EVENTS]
 
     def reload(self) -> None:
         """Read the configuration again and take it over. Does not wait; what is wrong with it is logged."""
@@ -168,10 +165,15 @@ class Gateway:
         try:
             names: list[str] = scope["subprotocols"]
             head = queried(offered(Head(scope["headers"]), names), scope["query_string"])
-            scopes.check(await self._admit(head), "GET", scope["path"])
+            caller = await self._admit(head)
+            scopes.check(caller, "GET", scope["path"])
             accepted = SUBPROTOCOL if SUBPROTOCOL in names else None
             if scope["path"] == _EVENTS:
                 await tell(self._feed.listen(), self._workshop.leaving, receive, send, accepted)
+                return
+            run = watching.asked(scope["path"])
+            if run is not None:
+                await watching.converse(self.corral, caller, run, self._workshop.leaving, receive, send, accepted)
                 return
             asked = _PROGRESS.fullmatch(scope["path"])
             if asked is None:
@@ -218,9 +220,9 @@ class Gateway:
             caller = await self._admit(head)
             scopes.check(caller, scope["method"], path)
             scope["corral.caller"] = caller
-            limit = min(_LARGEST, self.corral.settings.server.max_body)
+            limit, setting = room(scope["method"], path, self.corral.settings)
             if head.length is not None and head.length.isdigit() and int(head.length) > limit:
-                raise BodyTooLarge(f"The body is larger than {limit} bytes.", "Send less.")
+                raise too_large(limit, setting)
             return await self._manage(scope, request_id, bounded(receive, limit), send)
         else:
             self._gate.admit(head, public=True)

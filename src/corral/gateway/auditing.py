@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOR_THEMSELVES = ("/api/v1/keys", "/api/v1/budgets")
 """What stands in the log together with the change itself, in one transaction."""
-_NO_CHANGE = frozenset({"/api/v1/runtime/generate", "/api/v1/runtime/route", "/api/v1/containers/import"})
+_NO_CHANGE = frozenset(
+    {
+        "/api/v1/runtime/generate",
+        "/api/v1/runtime/route",
+        "/api/v1/containers/import",
+        "/api/v1/pipelines/validate",
+    }
+)
 """What is asked by POST, and changes nothing."""
 
 _log = logging.getLogger("corral.server")

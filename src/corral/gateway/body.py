@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from corral.errors import BodyTooLarge, InvalidRequest
 
 if TYPE_CHECKING:
+    from corral.config import Settings
     from corral.kit.relay import Message, Receive
+
+_LARGEST = 1024 * 1024
+"""Bytes of a body that the management API takes, but for files."""
 
 
 class ClientLeft(Exception):
@@ -66,6 +70,18 @@ def bounded(receive: Receive, limit: int) -> Receive:
     return counted
 
 
-def too_large(limit: int) -> BodyTooLarge:
-    """What is said of a body over `limit` bytes."""
-    return BodyTooLarge(f"The body is larger than {limit} bytes.", "Send less, or raise server.max_body.")
+def room(method: str, path: str, settings: Settings) -> tuple[int, str]:
+    """Bytes of a body that the management API takes at `path`, and the setting that raises it; empty: none."""
+    if method in ("PUT", "POST") and path.startswith(("/api/v1/artifacts/", "/api/v1/contexts/")):
+        if path.endswith("/content"):
+            return settings.workspace.max_artifact, "workspace.max_artifact"
+    elif method == "POST" and path == "/api/v1/projects/import":
+        return settings.workspace.max_import, "workspace.max_import"
+    return min(_LARGEST, settings.server.max_body), ""
+
+
+def too_large(limit: int, setting: str = "server.max_body") -> BodyTooLarge:
+    """What is said of a body over `limit` bytes, which `setting` raises."""
+    return BodyTooLarge(
+        f"The body is larger than {limit} bytes.", f"Send less, or raise {setting}." if setting else "Send less."
+    )

@@ -14,6 +14,8 @@ from corral.errors import Forbidden
 _READ = "GET"
 _ANY = ""
 
+_WORKSPACE = ("projects", "contexts", "pipelines", "runs", "artifacts")
+
 TABLE: tuple[tuple[str, str, Scope], ...] = (
     # What a key may know of itself and of its own requests; whose they are is looked at by the route.
     (_READ, "/v1/models", Scope.INFER),
@@ -36,6 +38,12 @@ TABLE: tuple[tuple[str, str, Scope], ...] = (
     (_READ, "/api/v1/keys/self", Scope.INFER),
     # Generating is inference, whichever door it comes through.
     ("POST", "/api/v1/runtime/generate", Scope.INFER),
+    # The workspace: a key works within its projects; what cannot be undone, and projects as a whole, are managed.
+    ("POST", "/api/v1/*/*/purge", Scope.MANAGE),
+    (_READ, "/api/v1/projects/*/export", Scope.MANAGE),
+    ("POST", "/api/v1/projects/import", Scope.MANAGE),
+    *((_ANY, f"/api/v1/{many}{more}", Scope.INFER) for many in _WORKSPACE for more in ("", "/**")),
+    (_READ, "/api/v1/workspace/search", Scope.INFER),
     # Who may do anything with keys and money may do everything.
     (_ANY, "/api/v1/keys", Scope.ADMIN),
     (_ANY, "/api/v1/keys/**", Scope.ADMIN),

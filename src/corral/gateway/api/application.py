@@ -15,19 +15,25 @@ from corral.app import Corral
 from corral.app.registration import Registrations
 from corral.errors import BodyTooLarge, CorralError, InvalidRequest, NotFound
 from corral.gateway.api import (
+    artifacts,
     budgets,
     catalog,
     checkup,
     containers,
+    contexts,
     hardware,
     keys,
     models,
     operations,
+    pipelines,
+    projects,
     routes,
+    runs,
     runtime,
     services,
     settings,
     usage,
+    workspace_entries,
 )
 from corral.gateway.envelope import beside, crash, envelope
 from corral.gateway.feed import Feed
@@ -85,6 +91,7 @@ def create(
     api.include_router(models.router(corral, workshop))
     api.include_router(services.router(corral))
     api.include_router(containers.router(corral, workshop))
+    _workspace(api, corral, workshop)
     api.include_router(settings.router(corral))
     api.include_router(checkup.router(corral))
     api.include_router(usage.router(corral.books, corral.clock))
@@ -96,6 +103,20 @@ def create(
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _crash)
     return api
+
+
+def _workspace(api: FastAPI, corral: Corral, workshop: Workshop) -> None:
+    desk = workspace_entries.Desk(corral, workshop)
+    api.include_router(projects.searching(desk))
+    for own, resource in (
+        (projects.router(corral, desk), workspace_entries.PROJECTS),
+        (contexts.router(desk), workspace_entries.CONTEXTS),
+        (pipelines.router(desk), workspace_entries.PIPELINES),
+        (runs.router(desk, workshop), workspace_entries.RUNS),
+        (artifacts.router(desk), workspace_entries.ARTIFACTS),
+    ):
+        api.include_router(own)
+        api.include_router(workspace_entries.keeping(resource, desk))
 
 
 def _crash(_: Request, __: Exception) -> JSONResponse:

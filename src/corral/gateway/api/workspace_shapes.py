@@ -1,0 +1,551 @@
+"""What the workspace's routes answer, as OpenAPI tells it. Answers are written without going through these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from corral.domain.workspace import ContextKind, RunStatus, StepStatus
+
+_AT = 1_763_780_400.0
+"""When all in the examples happened."""
+_PAGE = "export function Counter() {\n  return <button>0</button>;\n}\n"
+PIPELINE = """name: page
+inputs:
+  topic: {type: string, required: true}
+steps:
+  analysis:
+    model: smollm2
+    prompt: "What belongs on a page about {{ inputs.topic }}?"
+  code:
+    model: qwen2.5-coder
+    prompt: "Write a React component for: {{ steps.analysis.output }}"
+    output: {code: tsx}
+"""
+"""A pipeline, for examples."""
+
+_ENTRY: dict[str, Any] = {
+    "version": 1,
+    "created_at": _AT,
+    "updated_at": _AT,
+    "archived_at": None,
+    "deleted_at": None,
+    "tags": ["web"],
+}
+PROJECT = {
+    "id": "prj-0a1b2c3d4e5f",
+    **_ENTRY,
+    "name": "website",
+    "title": "The new website",
+    "description": "",
+    "settings": {},
+}
+CONTEXT = {
+    "id": "ctx-0a1b2c3d4e5f",
+    **_ENTRY,
+    "project": PROJECT["id"],
+    "kind": "instructions",
+    "name": "style",
+    "position": 0,
+    "text": "Small components, no libraries.",
+    "variables": {},
+    "digest": None,
+    "size": 0,
+    "media_type": "text/plain",
+    "enabled": True,
+}
+KEPT_PIPELINE = {
+    "id": "pip-0a1b2c3d4e5f",
+    **_ENTRY,
+    "name": "page",
+    "source": PIPELINE,
+    "project": None,
+    "description": "",
+}
+RUN = {
+    "id": "run-0a1b2c3d4e5f",
+    **_ENTRY,
+    "project": PROJECT["id"],
+    "name": "page",
+    "source": PIPELINE,
+    "pipeline": KEPT_PIPELINE["id"],
+    "title": "",
+    "inputs": {"topic": "bees"},
+    "material": [],
+    "models": {},
+    "seed": 7,
+    "budget_usd": 0.05,
+    "caller": "key-3f1c9ab2",
+    "status": "completed",
+    "operation": "op-0a1b2c3d4e5f",
+    "rerun_of": None,
+    "environment": {"corral": "0.6.0"},
+    "reproducible": {},
+    "error": None,
+    "started_at": _AT,
+    "ended_at": _AT + 12,
+    "cost_usd": 0.0004,
+    "input_tokens": 210,
+    "output_tokens": 480,
+    "steps_total": 2,
+    "steps_done": 2,
+}
+STEP = {
+    "run": RUN["id"],
+    "key": "analysis",
+    "name": "analysis",
+    "index": None,
+    "position": 0,
+    "status": "completed",
+    "attempt": 1,
+    "model": "smollm2",
+    "request_id": "run-0a1b2c3d4e5f:analysis:1",
+    "request": {"model": "smollm2", "messages": [{"role": "user", "content": "What belongs on a page about bees?"}]},
+    "output": "A heading, a picture, a counter of hives.",
+    "value": None,
+    "receipt": None,
+    "tries": [],
+    "reason": "",
+    "error": None,
+    "started_at": _AT,
+    "ended_at": _AT + 4,
+    "cost_usd": 0.0,
+    "input_tokens": 12,
+    "output_tokens": 40,
+}
+ARTIFACT = {
+    "id": "art-0a1b2c3d4e5f",
+    **_ENTRY,
+    "project": PROJECT["id"],
+    "name": "src/Counter.tsx",
+    "kind": "tsx",
+    "media_type": "text/plain",
+    "digest": "4e" * 32,
+    "size": len(_PAGE),
+    "number": 1,
+    "title": "",
+    "run": RUN["id"],
+    "step": "code",
+}
+EDITION = {
+    "artifact": ARTIFACT["id"],
+    "number": 1,
+    "digest": ARTIFACT["digest"],
+    "size": ARTIFACT["size"],
+    "created_at": _AT,
+    "run": RUN["id"],
+    "step": "code",
+    "model": "qwen2.5-coder",
+    "request_id": "run-0a1b2c3d4e5f:code:1",
+    "problems": [],
+    "note": "",
+}
+
+
+def shown(*examples: dict[str, Any]) -> ConfigDict:
+    """The configuration of a shape with examples."""
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
+
+
+def _one(name: str, entry: dict[str, Any]) -> ConfigDict:
+    return shown({"success": True, name: entry})
+
+
+def _many(name: str, entry: dict[str, Any], **more: Any) -> ConfigDict:
+    return shown({"success": True, name: [entry], "count": 1, **more})
+
+
+class WorkspaceEntry(BaseModel):
+    """What every entry has. `version` grows with each change and is its ETag. Unix seconds."""
+
+    id: str
+    version: int
+    created_at: float
+    updated_at: float
+    archived_at: float | None
+    deleted_at: float | None = Field(description="It can be restored until `workspace.retention` has gone by")
+    tags: list[str]
+
+
+class ProjectEntry(WorkspaceEntry):
+    """A project. `name` stays: budgets and the books know it by that."""
+
+    model_config = shown(PROJECT)
+
+    name: str
+    title: str
+    description: str
+    settings: dict[str, Any]
+
+
+class ContextEntry(WorkspaceEntry):
+    """A piece of material. `text` is what models are given of it; `digest` and `size` are of a file's bytes."""
+
+    model_config = shown(CONTEXT)
+
+    project: str
+    kind: ContextKind
+    name: str
+    position: int
+    text: str
+    variables: dict[str, Any]
+    digest: str | None
+    size: int
+    media_type: str
+    enabled: bool
+
+
+class PipelineEntry(WorkspaceEntry):
+    """A pipeline. `source` is its YAML; `project` null: it is for every project."""
+
+    model_config = shown(KEPT_PIPELINE)
+
+    name: str
+    source: str
+    project: str | None
+    description: str
+
+
+class RunEntry(WorkspaceEntry):
+    """One execution, and all it was given. US dollars; Unix seconds."""
+
+    model_config = shown(RUN)
+
+    project: str
+    name: str
+    source: str
+    pipeline: str | None
+    title: str
+    inputs: dict[str, Any]
+    material: list[dict[str, Any]] = Field(description="The contexts as they were")
+    models: dict[str, str] = Field(description="Asked in place of what the pipeline names, by step, or `*`")
+    seed: int | None
+    budget_usd: float | None
+    caller: str = Field(description="The id of who pays")
+    status: RunStatus
+    operation: str | None
+    rerun_of: str | None
+    environment: dict[str, Any]
+    reproducible: dict[str, str] = Field(description="By step, why a rerun may differ")
+    error: dict[str, Any] | None
+    started_at: float | None
+    ended_at: float | None
+    cost_usd: float
+    input_tokens: int
+    output_tokens: int
+    steps_total: int
+    steps_done: int
+
+
+class RunStep(BaseModel):
+    """One step of a run as it stands; of one that fans out, one for each item. US dollars; Unix seconds."""
+
+    model_config = shown(STEP)
+
+    run: str
+    key: str = Field(description="`name`, or `name[3]`")
+    name: str
+    index: int | None
+    position: int
+    status: StepStatus
+    attempt: int
+    model: str | None
+    request_id: str | None
+    request: dict[str, Any] | None = Field(description="What was asked, exactly")
+    output: str | None
+    value: Any = Field(description="The same as JSON, where the step has that for a contract")
+    receipt: dict[str, Any] | None
+    tries: list[dict[str, Any]]
+    reason: str
+    error: dict[str, Any] | None
+    started_at: float | None
+    ended_at: float | None
+    cost_usd: float
+    input_tokens: int
+    output_tokens: int
+
+
+class ArtifactEntry(WorkspaceEntry):
+    """What came of a run, or was put there by hand. `digest` and `size` are of its newest edition, `number`."""
+
+    model_config = shown(ARTIFACT)
+
+    project: str
+    name: str
+    kind: str
+    media_type: str
+    digest: str
+    size: int
+    number: int
+    title: str
+    run: str | None
+    step: str | None
+
+
+class ArtifactEdition(BaseModel):
+    """One version of an artifact, which never changes. `problems` is what the parser of its language found."""
+
+    model_config = shown(EDITION)
+
+    artifact: str
+    number: int
+    digest: str
+    size: int
+    created_at: float
+    run: str | None
+    step: str | None
+    model: str | None
+    request_id: str | None
+    problems: list[dict[str, Any]]
+    note: str
+
+
+class OneProject(BaseModel):
+    """Answer about one project."""
+
+    model_config = _one("project", PROJECT)
+
+    success: bool = True
+    project: ProjectEntry
+
+
+class OneContext(BaseModel):
+    """Answer about one context."""
+
+    model_config = _one("context", CONTEXT)
+
+    success: bool = True
+    context: ContextEntry
+
+
+class OnePipeline(BaseModel):
+    """Answer about one pipeline."""
+
+    model_config = _one("pipeline", KEPT_PIPELINE)
+
+    success: bool = True
+    pipeline: PipelineEntry
+
+
+class OneRun(BaseModel):
+    """Answer about one run."""
+
+    model_config = _one("run", RUN)
+
+    success: bool = True
+    run: RunEntry
+
+
+class OneArtifact(BaseModel):
+    """Answer about one artifact."""
+
+    model_config = _one("artifact", ARTIFACT)
+
+    success: bool = True
+    artifact: ArtifactEntry
+
+
+class EntryPage(BaseModel):
+    """What every page has. `next` is the `cursor` of the next one, null on the last; `total` is of all, if asked."""
+
+    success: bool = True
+    count: int
+    total: int | None
+    next: str | None
+
+
+class ManyProjects(EntryPage):
+    """A page of projects."""
+
+    model_config = _many("projects", PROJECT, total=None, next=None)
+
+    projects: list[ProjectEntry]
+
+
+class ManyContexts(EntryPage):
+    """A page of contexts."""
+
+    model_config = _many("contexts", CONTEXT, total=None, next=None)
+
+    contexts: list[ContextEntry]
+
+
+class ManyPipelines(EntryPage):
+    """A page of pipelines."""
+
+    model_config = _many("pipelines", KEPT_PIPELINE, total=None, next=None)
+
+    pipelines: list[PipelineEntry]
+
+
+class ManyRuns(EntryPage):
+    """A page of runs."""
+
+    model_config = _many("runs", RUN, total=None, next=None)
+
+    runs: list[RunEntry]
+
+
+class ManyArtifacts(EntryPage):
+    """A page of artifacts."""
+
+    model_config = _many("artifacts", ARTIFACT, total=None, next=None)
+
+    artifacts: list[ArtifactEntry]
+
+
+class ManySteps(BaseModel):
+    """The steps of a run, in their order."""
+
+    model_config = _many("steps", STEP)
+
+    success: bool = True
+    steps: list[RunStep]
+    count: int
+
+
+class ManyEditions(BaseModel):
+    """The editions of an artifact."""
+
+    model_config = _many("editions", EDITION)
+
+    success: bool = True
+    editions: list[ArtifactEdition]
+    count: int
+
+
+class InOrder(BaseModel):
+    """The contexts of a project, in their order."""
+
+    model_config = _many("contexts", CONTEXT)
+
+    success: bool = True
+    contexts: list[ContextEntry]
+    count: int
+
+
+class Purged(BaseModel):
+    """It is gone, and cannot be had back."""
+
+    model_config = shown({"success": True, "id": ARTIFACT["id"]})
+
+    success: bool = True
+    id: str
+
+
+class BulkDone(BaseModel):
+    """What became of each: null where it was done, else the error's code. `more`: others fit the filter, too."""
+
+    model_config = shown(
+        {
+            "success": True,
+            "results": {ARTIFACT["id"]: None, "art-000000000000": "entry_missing"},
+            "done": 1,
+            "failed": 1,
+            "more": False,
+        }
+    )
+
+    success: bool = True
+    results: dict[str, str | None]
+    done: int
+    failed: int
+    more: bool
+
+
+class PipelineIssue(BaseModel):
+    """Something that is wrong with a pipeline, and where. Lines and columns begin at 1."""
+
+    line: int
+    column: int
+    place: str
+    message: str
+    hint: str
+
+
+class PipelineChecked(BaseModel):
+    """Whether a pipeline could run, and all that is in the way. An invalid one is an answer like any other."""
+
+    model_config = shown(
+        {
+            "success": True,
+            "valid": False,
+            "name": None,
+            "steps": [],
+            "inputs": {},
+            "issues": [
+                {
+                    "line": 5,
+                    "column": 12,
+                    "place": "steps.analysis.model",
+                    "message": "No model or route is called 'smolm2'.",
+                    "hint": "Did you mean 'smollm2'?",
+                }
+            ],
+        }
+    )
+
+    success: bool = True
+    valid: bool
+    name: str | None
+    steps: list[str] = Field(description="In the order in which they could run")
+    inputs: dict[str, Any]
+    issues: list[PipelineIssue]
+
+
+class SearchHit(BaseModel):
+    """An entry in which the words were found, and the place."""
+
+    kind: str = Field(description="project, context, pipeline, run or artifact")
+    id: str
+    project: str | None
+    title: str
+    excerpt: str = Field(description="A piece of its text with one of the words in it, or its beginning")
+
+
+class SearchHits(BaseModel):
+    """A page of what was found, the best first. `next` is the `cursor` of the next page; null on the last."""
+
+    model_config = shown(
+        {
+            "success": True,
+            "hits": [
+                {
+                    "kind": "artifact",
+                    "id": ARTIFACT["id"],
+                    "project": PROJECT["id"],
+                    "title": "src/Counter.tsx",
+                    "excerpt": "export function Counter",
+                }
+            ],
+            "count": 1,
+            "next": None,
+        }
+    )
+
+    success: bool = True
+    hits: list[SearchHit]
+    count: int
+    next: str | None
+
+
+class ArtifactPreview(BaseModel):
+    """What the preview page needs of an artifact: its source, and what can be set of the component in it."""
+
+    success: bool = True
+    preview: dict[str, Any]
+
+
+class ArtifactsDiff(BaseModel):
+    """How the newest editions of two artifacts differ."""
+
+    success: bool = True
+    diff: dict[str, Any]
+
+
+class RunsCompared(BaseModel):
+    """Two runs side by side: outputs, costs, times, artifacts."""
+
+    success: bool = True
+    comparison: dict[str, Any]
