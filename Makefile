@@ -16,7 +16,7 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate bench-containers model lock clean
+.PHONY: help install dev web engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate bench-containers model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -27,6 +27,10 @@ install:  ## Make .venv with the locked dependencies and Corral in it; nothing i
 
 dev:  ## The same, with what tests and checks need
 	@$(SETUP) dev
+	@VENV='$(VENV)' scripts/web.sh
+
+web:  ## Build the pages for browsers, where there is a Node; nothing is done when they are there
+	@VENV='$(VENV)' scripts/web.sh
 
 engines: dev  ## Make what tests need of transformers and vLLM, in the user's cache folder; 4 GB
 	@for what in transformers model vllm; do scripts/engines.sh $$what > /dev/null || exit 1; done
@@ -34,7 +38,7 @@ engines: dev  ## Make what tests need of transformers and vLLM, in the user's ca
 model: install  ## Install a small model, if it is not there
 	@$(BIN)/corral pull $(MODEL)
 
-run: model  ## Serve it until Ctrl-C
+run: model web  ## Serve it until Ctrl-C
 	@exec $(BIN)/corral serve $(ARGS)
 
 test: dev  ## All tests, with the import contracts, warnings as errors and 90 % branch coverage
@@ -118,6 +122,8 @@ lock:  ## Resolve pyproject.toml anew into requirements/ (needs uv)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
 
 clean:  ## Remove everything that was made here; models are not touched
+	rm -rf web/node_modules web/.build
+	find src/corral/ui -mindepth 1 ! -name .gitignore -delete
 	rm -rf $(VENV) .cache .coverage .coverage.* coverage.xml dist build
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

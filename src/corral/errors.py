@@ -71,7 +71,8 @@
         ├── AddressInUse             address_in_use     500
         ├── UnsafeBind               unsafe_bind        500
         ├── ServerRunning            server_running     409
-        └── ServerNotRunning         server_not_running 503
+        ├── ServerNotRunning         server_not_running 503
+        └── UiMissing                ui_missing         501
 
 An error says what happened, to which thing, what to type next (`hint`), and, where that is known, after how many
 seconds to ask again (`retry_after`). Surfaces render from these values and from nothing else: the gateway writes them
@@ -606,3 +607,10 @@ class ServerNotRunning(ServerError):
 
     code = "server_not_running"
     http_status = 503
+
+
+class UiMissing(ServerError):
+    """The pages for browsers were not built."""
+
+    code = "ui_missing"
+    http_status = 501

@@ -27,6 +27,7 @@ from corral.gateway.ollama import doors as ollama
 from corral.gateway.pages import Asking, Page, Pages
 from corral.gateway.progress import converse
 from corral.gateway.telling import tell
+from corral.gateway.ui import PREFIX, Ui
 from corral.gateway.wire import DIRECT
 from corral.gateway.workshop import Workshop
 from corral.kit.identity import request_ids
@@ -75,6 +76,7 @@ class Gateway:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loading: set[str] = set()
         self._pages = Pages(corral, self._loading)
+        self._ui = Ui()
 
     @property
     def routes(self) -> list[tuple[str, str]]:
@@ -209,6 +211,10 @@ class Gateway:
             self._gate.admit(head, public=True)
             _allow(scope, "GET", "HEAD")
             page = public()
+        elif path.startswith(PREFIX):
+            self._gate.admit(head, public=True)
+            _allow(scope, "GET", "HEAD")
+            return await self._ui.answer(path, scope["headers"], send, request_id)
         elif path in self._pages.closed or path.startswith(("/v1/models/", "/v1beta/models/")):
             caller = await self._admit(queried(head, scope["query_string"]) if path.startswith("/v1beta/") else head)
             _allow(scope, "GET", "HEAD")

@@ -1,0 +1,67 @@
+// Builds the pages and the frames, and puts them where Corral serves them from: src/corral/ui, or the folder named.
+//
+// The manifest comes last. It lists what may be served and nothing else, with the hashes that the frames' policies need.
+import { createHash } from "node:crypto";
+import { cp, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "vite";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const made = join(here, ".build");
+const target = process.argv[2] ?? join(here, "../src/corral/ui");
+// React in the frame is the one for development: it says in words what a component does wrong, and models can read that.
+const define = { "process.env.NODE_ENV": '"development"' };
+const style = `<style>
+body { margin: 0; padding: 16px; font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText }
+</style>`;
+
+/** One script as a single text, with everything it imports. */
+async function whole(entry, name) {
+  const [result] = [await build({
+    root: here, configFile: false, logLevel: "warn", define,
+    build: {
+      write: false, minify: true, copyPublicDir: false,
+      lib: { entry: join(here, entry), formats: ["iife"], name, fileName: name },
+    },
+  })].flat();
+  return result.output[0].code.trim();
+}
+
+/** A page that needs nothing but itself: its one script stands in it, and its policy lets in that script by its hash. */
+async function frame(name, title) {
+  const code = (await whole(`src/${name}/main.${name === "frame" ? "tsx" : "ts"}`, name)).replaceAll("</script", "<\\/script");
+  const page = `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>${title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+${name === "frame" ? style : ""}<script>${code}</script></head><body></body></html>
+`;
+  await writeFile(join(made, `${name}.html`), page);
+  return `sha256-${createHash("sha256").update(code).digest("base64")}`;
+}
+
+async function files(folder) {
+  const found = await readdir(folder, { recursive: true, withFileTypes: true });
+  return found.filter((entry) => entry.isFile()).map((entry) => relative(folder, join(entry.parentPath, entry.name)));
+}
+
+await build({ root: here, configFile: join(here, "vite.config.ts"), logLevel: "warn" });
+const scripts = { "frame.html": await frame("frame", "Component"), "sheet.html": await frame("sheet", "Page") };
+const kept = (await files(made)).sort();
+const manifest = {};
+for (const name of kept) {
+  const { size } = await stat(join(made, name));
+  manifest[name] = { size, ...(scripts[name] ? { script: scripts[name] } : {}) };
+}
+
+await mkdir(target, { recursive: true });
+await rm(join(target, "manifest.json"), { force: true });
+for (const name of await files(target)) {
+  if (name !== ".gitignore" && !(name in manifest)) await rm(join(target, name));
+}
+await cp(made, target, { recursive: true });
+await writeFile(join(target, "manifest.json.new"), JSON.stringify(manifest, null, 1) + "\n");
+await rename(join(target, "manifest.json.new"), join(target, "manifest.json"));
+await rm(made, { recursive: true });
+const total = Object.values(manifest).reduce((sum, { size }) => sum + size, 0);
+console.log(`web: ${kept.length} files, ${Math.round(total / 1024)} KiB, in ${relative(process.cwd(), target) || "."}`);
