@@ -17,6 +17,15 @@ from corral.gateway.api.operations import OperationState
 from corral.gateway.api.runtime_shapes import ModelState
 from corral.gateway.api.services import Service
 from corral.gateway.api.shapes import InstalledModel
+from corral.gateway.api.workspace_shapes import (
+    ArtifactEdition,
+    ArtifactEntry,
+    ContextEntry,
+    PipelineEntry,
+    ProjectEntry,
+    RunEntry,
+    RunStep,
+)
 from corral.gateway.application import Gateway
 from tests.docs import pages
 
@@ -43,7 +52,9 @@ async def test_every_route_of_the_management(corral: Corral) -> None:
     described = (await asyncio.to_thread(create(corral).openapi))["paths"]
 
     offered = {(verb.upper(), path) for path, verbs in described.items() for verb in verbs}
-    assert _documented("Management", "Catalog", "Long work", "Services", "Containers", "Keys") == offered
+    headings = ("Management", "Catalog", "Long work", "Services", "Containers", "Keys")
+    workspace = ("Workspace", "Projects", "Contexts", "Pipelines", "Runs", "Artifacts")
+    assert _documented(*headings, *workspace) == offered
 
 
 async def test_every_websocket(corral: Corral) -> None:
@@ -62,6 +73,13 @@ async def test_every_websocket(corral: Corral) -> None:
         (ContainerHealth, "Containers"),
         (DockerEngine, "Containers"),
         (ClientKey, "Keys"),
+        (ProjectEntry, "Workspace"),
+        (ContextEntry, "Workspace"),
+        (PipelineEntry, "Workspace"),
+        (RunEntry, "Workspace"),
+        (RunStep, "Workspace"),
+        (ArtifactEntry, "Workspace"),
+        (ArtifactEdition, "Workspace"),
     ],
 )
 def test_every_field_of_a_model(shape: type[BaseModel], heading: str) -> None:
