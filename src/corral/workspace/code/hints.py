@@ -1,0 +1,147 @@
+"""Names of files, as models tell them: beside a fence, in its words, or in the first line of the code."""
+
+from __future__ import annotations
+
+import re
+
+from corral.domain.workspace import check_path
+from corral.errors import InvalidName
+from corral.workspace.code.languages import COVERS, LABELS, is_label, kind_of
+
+_LONGEST = 300
+_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,10}$")
+_PATH = re.compile(r"(?:[\w@.+$()\[\]-]+[/\\])*[\w@.+$()\[\]-]*\.[A-Za-z][A-Za-z0-9]{0,10}")
+_ATTRIBUTE = re.compile(
+    r"\b(?:title|file|filename|filepath|file_name|path|name|src)\s*[=:]\s*(?:\"([^\"]+)\"|'([^']+)'|([^\s\"'},]+))",
+    re.I,
+)
+_KEY = r"(?:file[ _-]?(?:name|path)?|path|title)\s*[:=]\s*"
+_COMMENT = re.compile(
+    rf"\s*(?://+!?|#+|--|;+|<!--|/\*+|\{{/\*)\s*({_KEY})?(\S[^\n]*?)\s*(?:-->|\*/\}}?)?\s*", re.IGNORECASE
+)
+_RULE = re.compile(r"\s*(={3,}|-{3,}|\*{3,}|#{3,})\s*(?:file\s*:\s*)?([^\s=*#][^\n=*#]*?)\s*\1\s*", re.IGNORECASE)
+_LEAD = re.compile(r"(?:#{1,6}|[-*+>]|\d+[.)]|step \d+[.:)]?)\s+", re.IGNORECASE)
+_NAMED = re.compile(rf"{_KEY}(.+)", re.IGNORECASE)
+_SPAN = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\"([^\"]+)\"")
+_NO_FILES = frozenset(
+    "node.js next.js react.js vue.js three.js d3.js express.js chart.js asp.net socket.io nuxt.js p5.js".split()
+)
+
+
+def read_info(info: str) -> tuple[str, str | None]:
+    """What a fence says after its marks: the word for the language in small letters, and the name of a file or None."""
+    info = info[:_LONGEST]
+    attribute = _ATTRIBUTE.search(info)
+    name = path_in(next(part for part in attribute.groups() if part)) if attribute else None
+    words = [word.strip("{}(),;.\"'") if not _PATH.fullmatch(word) else word for word in info.replace(",", " ").split()]
+    label = ""
+    for place, word in enumerate(words):
+        head, _, tail = word.partition(":")
+        if not label and is_label(word):
+            label = word.lower()
+        elif not label and is_label(head) and tail:
+            label, name = head.lower(), name or path_in(tail)
+        elif name is None and place < 3 and "=" not in word:
+            name = path_in(word)
+    if not label and words and name is None and re.fullmatch(r"[\w+#.-]{1,20}", words[0]):
+        label = words[0].lower()
+    return label, name
+
+
+def path_in(text: str) -> str | None:
+    """The name of a file that `text` is, made relative; None when it is none, or climbs out of its folder."""
+    text = text.strip().strip("`*_\"'").strip().rstrip(":").strip("`*_\"'").strip()
+    if len(text) > _LONGEST or not _PATH.fullmatch(text) or text.lower() in _NO_FILES:
+        return None
+    text = text.replace("\\", "/").lstrip("/")
+    while text.startswith("./"):
+        text = text[2:].lstrip("/")
+    if not known_suffix(text):
+        return None
+    try:
+        return check_path(text)
+    except InvalidName:
+        return None
+
+
+def known_suffix(name: str) -> bool:
+    """Whether the suffix of `name` is one of a language, here or elsewhere."""
+    match = _SUFFIX.search(name)
+    return match is not None and (
+        kind_of(name) != "text" or is_label(match[0][1:]) or match[0].lower() in (".txt", ".cfg")
+    )
+
+
+def fits(name: str, label: str) -> bool:
+    """Whether a file called `name` may be what a fence calls `label`; one without a word may be any."""
+    if not label or not is_label(label):
+        return True
+    named, said = kind_of(name), LABELS.get(label)
+    if said is None:
+        return named == "text"
+    return said in ("text", named) or said in COVERS.get(named, ()) or {said, named} <= {"html", "svg", "markdown"}
+
+
+def before(lines: list[str], at: int, low: int) -> str | None:
+    """The name that the lines just above line `at` give to what begins there; those from `low` on are looked at."""
+    seen = 0
+    for number in range(at - 1, max(low, at - 5) - 1, -1):
+        line = lines[number][:_LONGEST].strip()
+        if not line:
+            continue
+        name = _titled(line) or (_mentioned(line) if seen == 0 else None)
+        if name is not None:
+            return name
+        seen += 1
+        if seen == 2:
+            break
+    return None
+
+
+def _titled(line: str) -> str | None:
+    """The name in a line that is nothing but a name, with or without a word such as `File:` and marks around it."""
+    comment = _COMMENT.fullmatch(line)
+    if comment:
+        name = path_in(comment[2])
+        if name is not None:
+            return name
+    while True:
+        shorter = _LEAD.sub("", line, count=1) if _LEAD.match(line) else line
+        if shorter == line:
+            break
+        line = shorter
+    plain = line.strip("*_`: ")
+    named = _NAMED.match(plain)
+    text = named[1] if named else plain
+    return path_in(text) or path_in(re.sub(r"\s*\([^()]*\)$|\s+[-–—].*$", "", text))  # noqa: RUF001
+
+
+def _mentioned(line: str) -> str | None:
+    """The only name of a file that a sentence has in marks."""
+    names = {name for match in _SPAN.finditer(line) if (name := path_in(next(part for part in match.groups() if part)))}
+    return names.pop() if len(names) == 1 else None
+
+
+def first_line(line: str, label: str) -> tuple[str | None, bool]:
+    """The name of a file that a comment in the first line of code says, and whether the line says nothing else."""
+    match = _COMMENT.fullmatch(line[:_LONGEST]) if len(line) <= _LONGEST else None
+    if match is None:
+        return None, False
+    name = path_in(match[2])
+    alone = name is not None
+    if name is None and match[1]:
+        name = path_in(match[2].split()[0])
+    if name is None or not (match[1] or fits(name, label)):
+        return None, False
+    return name, alone
+
+
+def marker(line: str) -> str | None:
+    """The name of the file that begins after this line: `// file: a.tsx`, `=== a.tsx ===`. Others are no markers."""
+    if len(line) > _LONGEST or "." not in line:
+        return None
+    match = _COMMENT.fullmatch(line)
+    if match and match[1]:
+        return path_in(match[2])
+    rule = _RULE.fullmatch(line)
+    return path_in(rule[2]) if rule else None
