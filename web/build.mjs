@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { build } from "vite";
+import { build, loadConfigFromFile } from "vite";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const made = join(here, ".build");
@@ -17,9 +17,9 @@ body { margin: 0; padding: 16px; font: 16px/1.5 system-ui, sans-serif; backgroun
 </style>`;
 
 /** One script as a single text, with everything it imports. */
-async function whole(entry, name) {
+async function whole(entry, name, more = {}) {
   const [result] = [await build({
-    root: here, configFile: false, logLevel: "warn", define,
+    root: here, configFile: false, logLevel: "warn", define, ...more,
     build: {
       write: false, minify: true, copyPublicDir: false,
       lib: { entry: join(here, entry), formats: ["iife"], name, fileName: name },
@@ -40,6 +40,12 @@ ${name === "frame" ? style : ""}<script>${code}</script></head><body></body></ht
   return `sha256-${createHash("sha256").update(code).digest("base64")}`;
 }
 
+/** The script of components' own pages (`corral/workspace/exports/page.py`): the compiler and a React for production. */
+async function single() {
+  const { config } = await loadConfigFromFile({ command: "build", mode: "production" }, join(here, "vite.config.ts"));
+  await writeFile(join(made, "single.js"), await whole("src/single/main.tsx", "single", { define: config.define, resolve: config.resolve }));
+}
+
 async function files(folder) {
   const found = await readdir(folder, { recursive: true, withFileTypes: true });
   return found.filter((entry) => entry.isFile()).map((entry) => relative(folder, join(entry.parentPath, entry.name)));
@@ -47,6 +53,7 @@ async function files(folder) {
 
 await build({ root: here, configFile: join(here, "vite.config.ts"), logLevel: "warn" });
 const scripts = { "frame.html": await frame("frame", "Component"), "sheet.html": await frame("sheet", "Page") };
+await single();
 const kept = (await files(made)).sort();
 const manifest = {};
 for (const name of kept) {
