@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from corral.manager import ModelManager, RuntimeManager
     from corral.registry import ModelRegistry
     from corral.stack import DockerManager, OllamaClient
+    from corral.studio import Workspace
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _WHERE = {
     "ResourceDetector": "corral.hardware.snapshot",
     "RuntimeManager": "corral.manager",
     "RuntimeType": "corral.app.kinds",
+    "Workspace": "corral.studio",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "ResourceDetector",
     "RuntimeManager",
     "RuntimeType",
+    "Workspace",
     "__version__",
 ]
 

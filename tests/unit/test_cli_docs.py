@@ -175,7 +175,9 @@ def written_tables() -> Iterator[list[str]]:
                     yield titles
 
 
-@pytest.mark.parametrize("group", ["services", "containers", "keys", "budgets", "runtimes"])
+@pytest.mark.parametrize(
+    "group", ["services", "containers", "keys", "budgets", "runtimes", "projects", "artifacts", "pipeline"]
+)
 def test_every_group_lists_by_every_word_for_it(group: str) -> None:
     verbs = ROOT.commands[group]
 

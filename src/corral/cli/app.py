@@ -8,6 +8,9 @@
     ps, load, unload|stop                       engines.py
     explain, events, logs                       engines.py
     hardware, fit                               hardware.py
+    projects [list|create|contexts|…]           projects.py, projects_contexts.py
+    pipeline [run|list|validate|runs|…]         pipelines.py, pipelines_runs.py
+    artifacts [list|cat|export|diff|…]          artifacts.py
     services [list|start|stop|…]                services.py
     containers [list|up|down|logs|…]            containers.py, containers_*.py
     keys [create|list|rotate|…]                 keys.py
@@ -68,6 +71,7 @@ _PANELS: dict[str, dict[str, str]] = {
         "events": "engines:events",
         "logs": "engines:logs",
     },
+    "Workspace": {"projects": "projects:app", "pipeline": "pipelines:app", "artifacts": "artifacts:app"},
     "Services": {"services": "services:app", "containers": "containers:app"},
     "Who may ask": {"keys": "keys:app"},
     "What it costs": {"budgets": "budgets:app", "usage": "usage:app"},

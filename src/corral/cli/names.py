@@ -71,6 +71,37 @@ def inside() -> list[str]:
     return _written("SELECT DISTINCT name FROM container_models ORDER BY name")
 
 
+def projects() -> list[str]:
+    """The names of the projects of this home."""
+    return _written("SELECT name FROM projects WHERE deleted_at IS NULL ORDER BY name")
+
+
+def pipelines() -> list[str]:
+    """The names of the pipelines of this home."""
+    return _written("SELECT DISTINCT name FROM pipelines WHERE deleted_at IS NULL ORDER BY name")
+
+
+def runs() -> list[str]:
+    """The ids of the newest runs of this home."""
+    return _written("SELECT id FROM runs WHERE deleted_at IS NULL ORDER BY updated_at DESC LIMIT 200")
+
+
+def artifacts() -> list[str]:
+    """The names and then the ids of the newest artifacts of this home."""
+    called = _written("SELECT name FROM artifacts WHERE deleted_at IS NULL ORDER BY updated_at DESC LIMIT 200")
+    ids = _written("SELECT id FROM artifacts WHERE deleted_at IS NULL ORDER BY updated_at DESC LIMIT 200")
+    return [*dict.fromkeys(called), *ids]
+
+
+def pipelines_and_runs() -> list[str]:
+    """Both."""
+    return [*pipelines(), *runs()]
+
+
+STATUSES = ("queued", "running", "paused", "completed", "failed", "cancelled")
+"""Where a run can stand."""
+
+
 def _configured(part: Callable[[Settings], Iterable[str]]) -> Iterable[str]:
     try:
         return part(load())
@@ -163,4 +194,26 @@ Budget = Annotated[
 Kind = Annotated[
     str,
     typer.Argument(metavar="KIND", help="The runtime's name: see corral runtimes.", autocompletion=completion(kinds)),
+]
+
+Project = Annotated[
+    str, typer.Argument(metavar="PROJECT", help="The project's name or id.", autocompletion=completion(projects))
+]
+MaybeProject = Annotated[
+    str | None,
+    typer.Argument(metavar="[PROJECT]", help="The project's name or id.", autocompletion=completion(projects)),
+]
+Pipeline = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name or id.", autocompletion=completion(pipelines))
+]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's id, or how it begins.", autocompletion=completion(runs))
+]
+Artifact = Annotated[
+    str,
+    typer.Argument(metavar="ARTIFACT", help="The artifact's id or name.", autocompletion=completion(artifacts)),
+]
+Artifacts = Annotated[
+    list[str],
+    typer.Argument(metavar="ARTIFACT...", help="Artifacts, by id or name.", autocompletion=completion(artifacts)),
 ]

@@ -106,6 +106,19 @@ def _request(order: Order) -> tuple[str, str, dict[str, Any] | None]:
     raise NotSupported(f"A server cannot be asked to {order.kind}.")
 
 
+def _named(disposition: str) -> str:
+    """The file name that a `Content-Disposition` tells; empty where it tells none."""
+    from email.message import Message
+
+    message = Message()
+    message["content-disposition"] = disposition
+    return message.get_filename() or ""
+
+
+def _broken(error: UpstreamError) -> UpstreamError:
+    return type(error)(f"The answer broke off: {error.message}", "Is the server still there? corral ps")
+
+
 def _given(**values: Any) -> dict[str, Any] | None:
     return {key: value for key, value in values.items() if value is not None} or None
 
@@ -248,6 +261,39 @@ class Server:
         """The answer to any request of the management API, which has that field."""
         return await self._whole(method, path, field, body)
 
+    async def send(
+        self, method: str, path: str, field: str, content: bytes, media_type: str = "application/octet-stream"
+    ) -> dict[str, Any]:
+        """The answer to a request whose body is these bytes; it has that field."""
+        return await self._read(await self._sent(method, path, content, media_type), field)
+
+    async def poured(self, path: str) -> AsyncGenerator[bytes, None]:
+        """What is behind `path`, as it comes."""
+        response = await self._ask("GET", path)
+        try:
+            if response.status >= 400:
+                raise self._refusal(await self._document(response))
+            async for piece in response:
+                yield piece
+        except UpstreamError as error:
+            raise _broken(error) from error
+        finally:
+            response.close()
+
+    async def file(self, path: str) -> tuple[str, str, bytes]:
+        """What is behind `path`: the name that the server gives it, its media type, its bytes."""
+        response = await self._ask("GET", path)
+        try:
+            if response.status >= 400:
+                raise self._refusal(await self._document(response))
+            content = await response.read()
+        except UpstreamError as error:
+            raise _broken(error) from error
+        finally:
+            response.close()
+        disposition = (response.header(b"content-disposition") or b"").decode("latin-1")
+        return _named(disposition), (response.header(b"content-type") or b"").decode("latin-1"), content
+
     async def room(self) -> dict[str, Any]:
         """What takes what in its store."""
         return await self._whole("GET", f"{_CATALOG}/df", "total")
@@ -311,16 +357,16 @@ class Server:
                 for data in reader.feed(chunk):
                     yield data
         except UpstreamError as error:
-            raise type(error)(
-                f"The answer broke off: {error.message}", "Is the server still there? corral ps"
-            ) from error
+            raise _broken(error) from error
 
     async def _call(self, method: str, path: str, field: str, body: Mapping[str, Any] | None = None) -> Any:
         return (await self._whole(method, path, field, body))[field]
 
     async def _whole(self, method: str, path: str, field: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The whole answer, which has that field."""
-        response = await self._ask(method, path, body)
+        return await self._read(await self._ask(method, path, body), field)
+
+    async def _read(self, response: Response, field: str) -> dict[str, Any]:
         try:
             document = await self._document(response)
         finally:
@@ -331,7 +377,10 @@ class Server:
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
         content = b"" if body is None else json.dumps(body).encode()
-        headers = [(b"content-type", b"application/json")] if content else []
+        return await self._sent(method, path, content, "application/json")
+
+    async def _sent(self, method: str, path: str, content: bytes, media_type: str) -> Response:
+        headers = [(b"content-type", media_type.encode())] if content else []
         try:
             return await self._upstream.request(
                 self._target, method, path, headers=headers, body=content, timeouts=_PATIENCE

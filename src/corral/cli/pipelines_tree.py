@@ -1,0 +1,268 @@
+"""A run as a tree of its steps: the messages of a run in, lines for a terminal out. Nothing here does I/O.
+
+STEP           STATE      MODEL     TOKENS  TIME    COST
+├─ ✓ analysis  completed  smollm2      208  900ms  $0.00
+├─ ● parts     1/2        gemma3       410  4.1s   $0.00
+│  ├─ ✓ [0]    completed  gemma3       205  2s     $0.00   src/Counter.tsx
+│  └─ ● [1]    running    gemma3       205  2.1s   $0.00   …const [count, setCount] =
+└─ · assemble  waiting
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corral.cli.output import line, time_text
+from corral.cli.table import Cell, Column, cells, cut, table_lines
+from corral.domain.workspace import RunStatus, StepStatus
+
+Found = dict[str, Any]
+Paint = Callable[[str, str], str]
+
+TAIL = 60
+"""Characters of what a model is writing that are shown."""
+
+_MARKS = {
+    StepStatus.WAITING: "·",
+    StepStatus.RUNNING: "●",
+    StepStatus.COMPLETED: "✓",
+    StepStatus.FAILED: "✗",
+    StepStatus.SKIPPED: "○",
+    StepStatus.CANCELLED: "-",
+}
+STYLES = {
+    "waiting": "dim",
+    "queued": "yellow",
+    "running": "yellow",
+    "paused": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "skipped": "dim",
+    "cancelled": "dim",
+}
+"""The colour of a run's status or a step's, everywhere."""
+
+_DONE = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
+_COLUMNS = (
+    Column("STEP"),
+    Column("STATE"),
+    Column("MODEL", soft=True, spare=2),
+    Column("TOKENS", right=True, spare=3),
+    Column("TIME", right=True, spare=1),
+    Column("COST", right=True, spare=4),
+    Column("", soft=True, spare=5),
+)
+
+
+@dataclass(slots=True)
+class View:
+    """What the messages of a run have told so far; `at` is when the last of them was sent."""
+
+    run: Found = field(default_factory=dict)
+    steps: dict[str, Found] = field(default_factory=dict)
+    artifacts: dict[str, Found] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    at: float = 0.0
+
+    def hear(self, message: Mapping[str, Any]) -> None:
+        """Take a message in; one of a kind that is not known changes nothing."""
+        self.at = float(message.get("at") or self.at)
+        match message.get("type"):
+            case "snapshot":
+                self.run = dict(message["run"])
+                self.steps = {step["key"]: dict(step) for step in message["steps"]}
+                self.artifacts = {artifact["id"]: dict(artifact) for artifact in message["artifacts"]}
+            case "run":
+                self.run = dict(message["run"])
+            case "step":
+                self._step(dict(message["step"]))
+            case "text":
+                key = str(message["step"])
+                self.texts[key] = (self.texts.get(key, "") + str(message["text"]))[-4 * TAIL :]
+            case "artifact":
+                self.artifacts[message["artifact"]["id"]] = dict(message["artifact"])
+            case "cost":
+                self.run |= {name: message[name] for name in ("cost_usd", "input_tokens", "output_tokens")}
+            case "end":
+                self.run["status"] = message["status"]
+
+    def _step(self, step: Found) -> None:
+        before = self.steps.get(step["key"])
+        if before is None or before["attempt"] != step["attempt"] or step["status"] != StepStatus.RUNNING:
+            self.texts.pop(step["key"], None)  # what was written before is not part of this try
+        self.steps[step["key"]] = step
+
+    @property
+    def status(self) -> str:
+        """Where the run stands."""
+        return str(self.run.get("status", RunStatus.QUEUED))
+
+    def made(self, key: str) -> list[Found]:
+        """The artifacts of a step."""
+        return [artifact for artifact in self.artifacts.values() if artifact.get("step") == key]
+
+
+def lines(view: View, now: float, width: int | None, paint: Paint) -> list[str]:
+    """The tree: a head, the steps, and at the end what went wrong. `now` is in the run's own time."""
+    rows = list(_rows(view, now))
+    shown = list(table_lines(_COLUMNS, rows, width, paint)) if rows else []
+    return [*_head(view, now, width, paint), *shown]
+
+
+def _head(view: View, now: float, width: int | None, paint: Paint) -> list[str]:
+    run = view.run
+    name = line(run.get("title") or run.get("name") or "")
+    pieces = [str(run.get("id", "")), view.status]
+    if run.get("steps_total"):
+        pieces.append(f"{run.get('steps_done', 0)}/{run['steps_total']} steps")
+    if run.get("started_at"):
+        pieces.append(time_text((run.get("ended_at") or max(now, run["started_at"])) - run["started_at"]))
+    pieces += [f"{tokens(run)} tokens", money(run)]
+    text = "  ".join(piece for piece in pieces if piece)
+    if width is not None:
+        name = cut(name, width)
+        text = cut(text, max(width - cells(name) - 2, 1))
+    return [f"{paint(name, 'bold')}  {paint(text, STYLES.get(view.status, ''))}"]
+
+
+def _rows(view: View, now: float) -> Iterable[list[Cell]]:
+    groups = grouped(view.steps.values())
+    for place, (name, members) in enumerate(groups.items()):
+        last = place == len(groups) - 1
+        stem, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        whole = next((step for step in members if step["index"] is None), None)
+        items = [step for step in members if step["index"] is not None]
+        if not items and whole is not None:
+            yield _row(view, whole, stem, name, now)
+            continue
+        yield _row(view, _summed(name, whole, items), stem, name, now)
+        for number, item in enumerate(items):
+            twig = "└─ " if number == len(items) - 1 else "├─ "
+            yield _row(view, item, below + twig, f"[{item['index']}]", now)
+
+
+def grouped(steps: Iterable[Found]) -> dict[str, list[Found]]:
+    """Steps by their names, in their order; the items of one that fans out stand together."""
+    groups: dict[str, list[Found]] = {}
+    for step in sorted(
+        steps, key=lambda step: (step["position"], step["name"], -1 if step["index"] is None else step["index"])
+    ):
+        groups.setdefault(step["name"], []).append(step)
+    return groups
+
+
+def _summed(name: str, whole: Found | None, items: Sequence[Found]) -> Found:
+    """A step that fans out, with what its items have come to."""
+    done = sum(item["status"] in _DONE for item in items)
+    statuses = {str(item["status"]) for item in items}
+    status = next(
+        (word for word in ("failed", "cancelled", "running") if word in statuses),
+        "completed" if done == len(items) else "running" if done else "waiting",
+    )
+    began = [item["started_at"] for item in items if item["started_at"]]
+    ended = [item["ended_at"] for item in items if item["ended_at"]]
+    models = list(dict.fromkeys(item["model"] for item in items if item["model"]))
+    return {
+        **(whole or {}),
+        "key": name,
+        "name": name,
+        "status": status,
+        "shown": f"{done}/{len(items)}",
+        "model": models[0] if len(models) == 1 else f"{len(models)} models" if models else None,
+        "started_at": min(began, default=None),
+        "ended_at": max(ended) if len(ended) == len(items) else None,
+        "reason": "",
+        "error": None,
+        "attempt": 0,
+        **{part: sum(item.get(part) or 0 for item in items) for part in ("cost_usd", "input_tokens", "output_tokens")},
+    }
+
+
+def _row(view: View, step: Found, stem: str, name: str, now: float) -> list[Cell]:
+    status = str(step["status"])
+    running = status == StepStatus.RUNNING
+    spent = ""
+    if step["started_at"]:
+        until = step["ended_at"] or (now if running else None)
+        spent = "" if until is None else time_text(max(until - step["started_at"], 0))
+    asked = status not in (StepStatus.WAITING, StepStatus.SKIPPED)
+    return [
+        Cell(f"{stem}{_MARKS.get(StepStatus(status), '·')} {line(name)}"),
+        Cell(step.get("shown") or status, STYLES.get(status, "")),
+        Cell(line(step["model"] or "")),
+        Cell(tokens(step) if asked else ""),
+        Cell(spent),
+        Cell(money(step) if asked else ""),
+        Cell(remark(view, step), "red" if status == StepStatus.FAILED else "dim"),
+    ]
+
+
+def remark(view: View, step: Found) -> str:
+    """What there is to say of a step: what it writes just now, what it made, or why it is as it is."""
+    status = str(step["status"])
+    if status == StepStatus.RUNNING:
+        text = line(view.texts.get(step["key"], ""))
+        tail = f"…{text[-TAIL:]}" if len(text) > TAIL else text
+        again = f"try {step['attempt']}" if step["attempt"] > 1 else ""
+        return "  ".join(part for part in (again, tail) if part)
+    if step.get("error"):
+        return line(step["error"].get("message", ""))
+    made = ", ".join(line(artifact["name"]) for artifact in view.made(step["key"]))
+    return made or line(step.get("reason") or "")
+
+
+def tokens(counted: Mapping[str, Any]) -> str:
+    """The tokens of a run or a step, in and out together, for a person."""
+    from corral.cli.usage import count_text
+
+    return count_text((counted.get("input_tokens") or 0) + (counted.get("output_tokens") or 0))
+
+
+def money(counted: Mapping[str, Any]) -> str:
+    """The cost of a run or a step, for a person."""
+    from corral.cli.usage import money_text
+
+    return money_text(round(float(counted.get("cost_usd") or 0) * 1e9))
+
+
+def told(view: View, message: Mapping[str, Any]) -> list[str]:
+    """What changes with a message that `view` has not heard yet, in lines for a log; mere pieces of text are none."""
+    match message.get("type"):
+        case "snapshot":
+            run = message["run"]
+            return [f"{line(run['name'])}: {run['id']}, {run['status']}, {count(len(message['steps']), 'step')}"]
+        case "run":
+            status = str(message["run"]["status"])
+            return [] if status == view.status else [f"{message['run']['id']}: {status}"]
+        case "step":
+            step = message["step"]
+            before = view.steps.get(step["key"], {})
+            same = (before.get("status"), before.get("attempt")) == (step["status"], step["attempt"])
+            return [] if same or step["status"] == StepStatus.WAITING else [_step_line(step)]
+        case "artifact":
+            made = message["artifact"]
+            whose = line(made.get("step") or made.get("project") or "")
+            return [f"{whose}: made {line(made['name'])} ({made['id']})"]
+    return []
+
+
+def _step_line(step: Found) -> str:
+    status, pieces = str(step["status"]), []
+    if status == StepStatus.RUNNING:
+        pieces = [line(step["model"] or "")] + ([f"try {step['attempt']}"] if step["attempt"] > 1 else [])
+    elif status == StepStatus.COMPLETED:
+        pieces = [f"{tokens(step)} tokens", money(step)]
+        if step["started_at"] and step["ended_at"]:
+            pieces.append(time_text(step["ended_at"] - step["started_at"]))
+    elif step.get("error"):
+        pieces = [line(step["error"].get("message", ""))]
+    elif step.get("reason"):
+        pieces = [line(step["reason"])]
+    return f"{line(step['key'])}: {status}{' — ' if any(pieces) else ''}{', '.join(piece for piece in pieces if piece)}"
+
+
+def count(number: int, what: str) -> str:
+    """How many of what: `1 step`, `2 steps`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

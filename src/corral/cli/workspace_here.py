@@ -1,0 +1,170 @@
+"""The workspace of this home, asked by this process; what models answer is done by engines of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from corral.domain.money import NANO
+from corral.studio import Workspace
+from corral.workspace.described import describe
+from corral.workspace.pipelines.order import RunOrder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from pathlib import Path
+
+    from corral.cli.invocation import Invocation
+    from corral.studio.kept import Kept
+
+Found = dict[str, Any]
+
+
+class Here:
+    """As `corral.cli.workspace_hands.Hands`."""
+
+    def __init__(self, given: Invocation) -> None:
+        self._all = Workspace(settings=given.settings(), env=given.env)
+        self._parts = self._all.corral.workspace
+
+    async def page(self, kind: str, asked: Mapping[str, Any]) -> Found:
+        """Some entries."""
+        page = await self._kept(kind).page(**asked)
+        return {"items": [describe(item) for item in page.items], "next": page.next, "total": page.total}
+
+    async def get(self, kind: str, which: str, *, deleted: bool = False) -> Found:
+        """One."""
+        return describe(await self._kept(kind).get(which, deleted=deleted))
+
+    async def create(self, kind: str, fields: Mapping[str, Any]) -> Found:
+        """A new one."""
+        given = _tupled(fields)
+        match kind:
+            case "projects":
+                made: Any = await self._all.projects.create(**given)
+            case "contexts":
+                made = await self._all.contexts.create(given.pop("project"), given.pop("kind"), **given)
+            case _:
+                made = await self._all.pipelines.create(given.pop("source"), **given)
+        return describe(made)
+
+    async def change(self, kind: str, which: str, fields: Mapping[str, Any]) -> Found:
+        """One with other fields."""
+        return describe(await self._kept(kind).change(which, **_tupled(fields)))
+
+    async def do(self, kind: str, verb: str, which: str, **more: Any) -> Found:
+        """Do it."""
+        return describe(await getattr(self._kept(kind), {"delete": "remove"}.get(verb, verb))(which, **more))
+
+    async def reorder(self, project: str, ids: Sequence[str]) -> list[Found]:
+        """In that order."""
+        return [describe(each) for each in await self._all.contexts.reorder(project, ids)]
+
+    async def put(self, kind: str, which: str, content: bytes, media_type: str) -> Found:
+        """With another content."""
+        if kind == "contexts":
+            return describe(await self._all.contexts.put(which, content, media_type=media_type))
+        return describe(await self._all.artifacts.edit(which, content))
+
+    async def add(self, project: str, name: str, content: bytes, kind: str | None) -> Found:
+        """Keep a file."""
+        return describe(await self._all.artifacts.put(project, name, content, kind=kind))
+
+    async def content(self, kind: str, which: str, edition: int | None = None) -> bytes:
+        """Its bytes."""
+        if kind == "contexts":
+            return await self._all.contexts.content(which)
+        return await self._all.artifacts.content(which, edition)
+
+    async def editions(self, which: str) -> list[Found]:
+        """Its editions."""
+        return [describe(each) for each in await self._all.artifacts.editions(which)]
+
+    async def exported(self, which: str, form: str) -> tuple[str, bytes]:
+        """In a form."""
+        exported = await self._all.artifacts.export(which, form)
+        return exported.name, exported.content
+
+    async def difference(self, one: str, other: str) -> Found:
+        """How they differ."""
+        return dict(await self._all.artifacts.diff(one, other))
+
+    async def search(self, text: str, project: str | None, kinds: Sequence[str], limit: int) -> list[Found]:
+        """Where words are."""
+        return [describe(hit) for hit in await self._all.search(text, project=project, kinds=kinds, limit=limit)]
+
+    async def pack(self, project: str) -> AsyncGenerator[bytes, None]:
+        """As an archive."""
+        from corral.workspace.exports.archive import export_project
+
+        found = await self._all.projects.get(project)
+        async for piece in export_project(self._parts.store, found.id):
+            yield piece
+
+    async def unpack(self, file: Path, name: str | None) -> Found:
+        """What an archive holds."""
+        return describe(await self._all.load(file, name=name))
+
+    async def validate(self, source: str) -> Found:
+        """Whether it can run."""
+        checked = await self._parts.validate(source)
+        definition = checked.definition
+        return {
+            "valid": not checked.issues,
+            "name": None if definition is None else definition.name,
+            "steps": [] if definition is None else [step.name for step in definition.steps],
+            "inputs": {} if definition is None else {name: asdict(each) for name, each in definition.inputs.items()},
+            "issues": [asdict(issue) for issue in checked.issues],
+        }
+
+    async def start(self, wish: Mapping[str, Any]) -> Found:
+        """Queue it."""
+        given = _tupled(wish)
+        budget = given.pop("budget_usd", None)
+        order = RunOrder(budget=None if budget is None else round(budget * NANO), **given)
+        return describe(await self._parts.start(order))
+
+    async def rerun(self, run: str, wish: Mapping[str, Any]) -> Found:
+        """Queue another."""
+        return describe(await self._parts.rerun(run, **wish))
+
+    async def repair(self, artifact: str, error: str, model: str | None) -> Found:
+        """Queue it."""
+        return describe(await self._parts.repair(artifact, error, model=model))
+
+    async def steer(self, run: str, verb: str) -> Found:
+        """Do it."""
+        return describe(await getattr(self._parts, verb)(run))
+
+    async def perform(self, run: str) -> None:
+        """Do the run."""
+        await self._all.perform(run)
+
+    async def watch(self, run: str) -> AsyncGenerator[Found, None]:
+        """Its messages."""
+        async with aclosing(self._all.watch(run)) as messages:
+            async for message in messages:
+                yield message
+
+    async def steps(self, run: str) -> list[Found]:
+        """Its steps."""
+        return [describe(step) for step in await self._parts.store.runs.steps(run)]
+
+    async def compare(self, one: str, other: str) -> Found:
+        """Side by side."""
+        return await self._all.compare(one, other)
+
+    async def close(self) -> None:
+        """Stop the engines of this process."""
+        await asyncio.shield(self._all.close())
+
+    def _kept(self, kind: str) -> Kept[Any]:
+        found: Kept[Any] = getattr(self._all, kind)
+        return found
+
+
+def _tupled(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as entries have them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
