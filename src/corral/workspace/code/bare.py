@@ -33,7 +33,7 @@ def find(text: str, kind: str) -> tuple[int, str, bool] | None:
     if kind == "html":
         return _page(text)
     if kind == "svg":
-        return _between(text, re.compile(r"(?:<\?xml[^>]*\?>\s*)?<svg[\s>]", re.IGNORECASE), "</svg>")
+        return _between(text, re.compile(r"(?:<\?xml[^>]{0,200}\?>\s{0,20})?<svg[\s>]", re.IGNORECASE), "svg")
     if kind == "json":
         return _json(text)
     if kind in ("text", "diff"):
@@ -42,7 +42,7 @@ def find(text: str, kind: str) -> tuple[int, str, bool] | None:
 
 
 def _page(text: str) -> tuple[int, str, bool] | None:
-    whole = _between(text, _PAGE, "</html>")
+    whole = _between(text, _PAGE, "html")
     if whole is not None:
         return whole
     match = re.search(
@@ -57,14 +57,14 @@ def _page(text: str) -> tuple[int, str, bool] | None:
     return match.start(), content, True
 
 
-def _between(text: str, first: re.Pattern[str], last: str) -> tuple[int, str, bool] | None:
+def _between(text: str, first: re.Pattern[str], tag: str) -> tuple[int, str, bool] | None:
     match = first.search(text)
     if match is None:
         return None
-    end = text.lower().rfind(last)
+    end = max((close.end() for close in re.finditer(f"</{tag}>", text, re.IGNORECASE)), default=-1)
     if end < match.start():
         return match.start(), text[match.start() :].rstrip(), False
-    return match.start(), text[match.start() : end + len(last)], True
+    return match.start(), text[match.start() : end], True
 
 
 def _json(text: str) -> tuple[int, str, bool] | None:
@@ -81,7 +81,8 @@ def _json(text: str) -> tuple[int, str, bool] | None:
         try:
             _, end = decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
-            left -= error.pos - start + 1
+            # Of a string without an end the decoder tells the beginning, but it has read all that follows.
+            left -= (len(text) if error.msg.startswith("Unterminated") else error.pos) - start + 1
             at = start + 1
         except RecursionError:
             left -= 5_000

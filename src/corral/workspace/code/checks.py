@@ -17,6 +17,7 @@ import json
 import re
 import warnings
 from bisect import bisect_right
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from corral.workspace.code import diffs, trees
@@ -28,11 +29,33 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 _FILE = "<artifact>"
-_NEVER_EMPTY = frozenset("tsx jsx ts js css html python svg".split())
+_NEVER_EMPTY = frozenset(["tsx", "jsx", "ts", "js", "css", "html", "python", "svg"])
 _CLOSERS = {"{": "}", "(": ")", "[": "]", "${": "}"}
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_VOID = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
+)
 _OPTIONAL = frozenset(
-    "html head body p li dt dd option optgroup tr td th thead tbody tfoot colgroup caption rt rp".split()
+    [
+        "html",
+        "head",
+        "body",
+        "p",
+        "li",
+        "dt",
+        "dd",
+        "option",
+        "optgroup",
+        "tr",
+        "td",
+        "th",
+        "thead",
+        "tbody",
+        "tfoot",
+        "colgroup",
+        "caption",
+        "rt",
+        "rp",
+    ]
 )
 
 
@@ -56,8 +79,7 @@ def _quoted(node: Node, most: int = 40) -> str:
 
 
 def _faults(text: Text, root: Node) -> Iterator[Problem]:
-    told = 0
-    for node in trees.faults(root):
+    for node in islice(trees.faults(root), MOST):
         if node.is_missing:
             yield text.problem(node.start_byte, f"`{node.type}` is missing here")
         else:
@@ -65,9 +87,6 @@ def _faults(text: Text, root: Node) -> Iterator[Problem]:
             if unclosed is not None:
                 yield text.problem(unclosed.start_byte, f"{_quoted(unclosed)} is never closed")
             yield text.problem(node.start_byte, f"this cannot be read: {_quoted(node)}")
-        told += 1
-        if told >= MOST:
-            return
 
 
 def _unclosed(root: Node) -> Node | None:
@@ -120,16 +139,13 @@ def _declared(statement: Node) -> Iterator[Node]:
             name = item.child_by_field_name("name") if item.type == "variable_declarator" else None
             if name is not None and name.type == "identifier":
                 yield name
-    elif statement.type == "import_statement" and not any(part.type == "type" for part in statement.children):
+    elif statement.type == "import_statement":
         for node in trees.walk(statement):
-            if node.type == "import_specifier":
-                name = node.child_by_field_name("alias") or node.child_by_field_name("name")
-            elif node.type == "identifier" and node.parent is not None and node.parent.type in _IMPORTED:
-                name = node
-            else:
-                continue
-            if name is not None:
+            name = node.child_by_field_name("alias") or node.child_by_field_name("name")
+            if node.type == "import_specifier" and name is not None:
                 yield name
+            elif node.type == "identifier" and node.parent is not None and node.parent.type in _IMPORTED:
+                yield node
 
 
 _IMPORTED = frozenset({"import_clause", "namespace_import"})

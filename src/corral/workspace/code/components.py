@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corral.workspace.code import signatures, trees
 from corral.workspace.code.literals import NotLiteral, key, value
@@ -25,26 +25,29 @@ _FUNCTIONS = frozenset(
     {"function_declaration", "function_expression", "arrow_function", "generator_function_declaration"}
 )
 _CLASSES = frozenset({"class_declaration", "class"})
-_WRAPPERS = frozenset("memo forwardRef observer withRef".split())
-_COMPONENT_TYPES = frozenset("FC FunctionComponent VFC VoidFunctionComponent ComponentType MemoExoticComponent".split())
+_WRAPPERS = frozenset(["memo", "forwardRef", "observer", "withRef"])
+_COMPONENT_TYPES = frozenset(
+    ["FC", "FunctionComponent", "VFC", "VoidFunctionComponent", "ComponentType", "MemoExoticComponent"]
+)
 _JSX = frozenset({"jsx_element", "jsx_self_closing_element", "jsx_fragment"})
 _FLAG = re.compile(
     r"(?:is|has|show|hide|can|should|with)[A-Z]|(?:disabled|checked|open|loading|visible|active|selected|expanded|dark)$"
 )
 _EVENT = re.compile(r"on[A-Z]|(?:set|handle|render)[A-Z]|(?:callback|handler)$")
 _PARAM = re.compile(
-    r"@param\s+(?:\{(?P<type>[^}\n]*)\}\s+)?\[?(?:\w+\.)(?P<name>\w+)(?:=(?P<default>[^\]\n]*))?\]?[ \t]*(?:-[ \t]*)?(?P<doc>[^\n]*)"
+    r"@param[ \t]+(?:\{(?P<type>[^}\n]*)\}[ \t]+)?\[?\w+\.(?P<name>\w+)(?:=[^\]\n]*)?\]?"
+    r"[ \t]*(?:-[ \t]*)?(?P<doc>[^\n]*)"
 )
 _PROP_TYPES = {
     "string": "string", "number": "number", "bool": "boolean", "func": "function", "node": "node", "element": "node",
-    "elementType": "node", "object": "object", "array": "array", "arrayOf": "array", "shape": "object", "exact": "object",
-    "objectOf": "object",
+    "elementType": "node", "object": "object", "shape": "object", "exact": "object", "objectOf": "object",
+    "array": "array", "arrayOf": "array",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A component. `exported` is `default`, `named`, or empty for one that is not; `imports` are the modules of the file."""
+    """A component. `exported` is `default`, `named`, or empty for one that is not; `imports` are modules."""
 
     name: str
     exported: str
@@ -53,8 +56,7 @@ class Component:
     doc: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """What may be a component: the function or class in `node`, `typed` where a variable or wrapper tells the props."""
 
     name: str
@@ -295,7 +297,7 @@ def _parameter(node: Node) -> Node | None:
 
 
 def _taken(pattern: Node, function: Node) -> Iterator[tuple[str, Node | None]]:
-    """The names that are taken from the props, each with its default: in the parameter, or in statements of the body."""
+    """The names that are taken from the props, each with its default: in the parameter, or in the body."""
     if pattern.type in {"object_pattern", "assignment_pattern"}:
         left = pattern.child_by_field_name("left") if pattern.type == "assignment_pattern" else pattern
         yield from _pattern(left)

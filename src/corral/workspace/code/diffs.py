@@ -17,7 +17,7 @@ class DiffInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hunk:
-    """Lines that change: `old` becomes `new`. `start` is the line (from 1) where the diff has it; 0 when it says none."""
+    """Lines that change: `old` becomes `new`. `start` is the line (from 1) that the diff says; 0 when it says none."""
 
     start: int
     old: tuple[str, ...]

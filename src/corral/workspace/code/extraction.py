@@ -5,7 +5,7 @@
 
 Names come from the fence (`tsx title="X.tsx"`), from the line above it (`**src/X.tsx**`), or from a comment in the
 first line (`// file: src/X.tsx`, which is then left out); they are relative and never climb. Of two files with one
-name the later stands, unless it has no end. What was thought (`<think>`) is no answer. Line ends become `\\n`.
+name the later stands, unless it has no end. What was thought (`<think>`) is no answer. Line ends become line feeds.
 Nothing here raises for any text, and everything takes time linear in it.
 """
 
@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 from corral.workspace.code import bare, fences, hints
 from corral.workspace.code.languages import COVERS, KINDS, LABELS, check, guess, guess_script, kind_of
 
-_SCRIPTS = ("tsx", "jsx", "ts", "js")
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
 _WRAPPER = re.compile(
     r"[ \t]*<(file|document|boltAction|artifact|antArtifact|code)\b([^>\n]{0,300})>[ \t]*(?:<!\[CDATA\[)?[ \t]*",
     re.IGNORECASE,
@@ -108,9 +110,9 @@ def _flat(found: list[fences.Block], lines: list[str], wanted: Sequence[str]) ->
     """The blocks that are files: of a text that is none of what is wanted, those in it."""
     for block in found:
         inside = block.inner and block.inline is None
-        if inside and block.paper and wanted and "markdown" not in wanted:
-            yield from _flat(block.inner, lines, wanted)
-        elif inside and not block.info and _only(block, lines):
+        if (inside and block.paper and wanted and "markdown" not in wanted) or (
+            inside and not block.info and _only(block, lines)
+        ):
             yield from _flat(block.inner, lines, wanted)
         else:
             yield block
@@ -188,7 +190,7 @@ def _unfenced(lines: list[str], offset: int, wanted: Sequence[str]) -> Iterator[
     """Files that have no fence: between tags, after lines that name them, or plain."""
     named = list(_wrapped(lines, offset)) or list(_marked(lines, offset))
     if named:
-        yield from (one for one in map(lambda item: _judged(item, wanted), named) if not wanted or one.kind in wanted)
+        yield from (one for one in (_judged(item, wanted) for item in named) if not wanted or one.kind in wanted)
         return
     text = "\n".join(lines)
     kinds = wanted

@@ -13,18 +13,30 @@ _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,10}$")
 _PATH = re.compile(r"(?:[\w@.+$()\[\]-]+[/\\])*[\w@.+$()\[\]-]*\.[A-Za-z][A-Za-z0-9]{0,10}")
 _ATTRIBUTE = re.compile(
     r"\b(?:title|file|filename|filepath|file_name|path|name|src)\s*[=:]\s*(?:\"([^\"]+)\"|'([^']+)'|([^\s\"'},]+))",
-    re.I,
+    re.IGNORECASE,
 )
 _KEY = r"(?:file[ _-]?(?:name|path)?|path|title)\s*[:=]\s*"
-_COMMENT = re.compile(
-    rf"\s*(?://+!?|#+|--|;+|<!--|/\*+|\{{/\*)\s*({_KEY})?(\S[^\n]*?)\s*(?:-->|\*/\}}?)?\s*", re.IGNORECASE
-)
-_RULE = re.compile(r"\s*(={3,}|-{3,}|\*{3,}|#{3,})\s*(?:file\s*:\s*)?([^\s=*#][^\n=*#]*?)\s*\1\s*", re.IGNORECASE)
+_OPENS = re.compile(r"(?://+!?|#+|--|;+|<!--|/\*+|\{/\*)[ \t]*")
+_KEYED = re.compile(_KEY, re.IGNORECASE)
+_RULE = re.compile(r"(={3,}|-{3,}|\*{3,}|#{3,})[ \t]*(?:file[ \t]*:[ \t]*)?([^\s=*#]+)[ \t]*\1", re.IGNORECASE)
 _LEAD = re.compile(r"(?:#{1,6}|[-*+>]|\d+[.)]|step \d+[.:)]?)\s+", re.IGNORECASE)
 _NAMED = re.compile(rf"{_KEY}(.+)", re.IGNORECASE)
 _SPAN = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\"([^\"]+)\"")
 _NO_FILES = frozenset(
-    "node.js next.js react.js vue.js three.js d3.js express.js chart.js asp.net socket.io nuxt.js p5.js".split()
+    [
+        "node.js",
+        "next.js",
+        "react.js",
+        "vue.js",
+        "three.js",
+        "d3.js",
+        "express.js",
+        "chart.js",
+        "asp.net",
+        "socket.io",
+        "nuxt.js",
+        "p5.js",
+    ]
 )
 
 
@@ -82,6 +94,20 @@ def fits(name: str, label: str) -> bool:
     return said in ("text", named) or said in COVERS.get(named, ()) or {said, named} <= {"html", "svg", "markdown"}
 
 
+def _comment(line: str) -> tuple[bool, str] | None:
+    """Whether a comment of one line has a word such as `file:`, and what it says after that; None for no comment."""
+    line = line.strip()
+    match = _OPENS.match(line)
+    if match is None or len(line) > _LONGEST:
+        return None
+    rest = line[match.end() :]
+    for end in ("-->", "*/}", "*/"):
+        rest = rest.removesuffix(end)
+    key = _KEYED.match(rest)
+    rest = (rest[key.end() :] if key else rest).strip()
+    return (key is not None, rest) if rest else None
+
+
 def before(lines: list[str], at: int, low: int) -> str | None:
     """The name that the lines just above line `at` give to what begins there; those from `low` on are looked at."""
     seen = 0
@@ -100,11 +126,10 @@ def before(lines: list[str], at: int, low: int) -> str | None:
 
 def _titled(line: str) -> str | None:
     """The name in a line that is nothing but a name, with or without a word such as `File:` and marks around it."""
-    comment = _COMMENT.fullmatch(line)
-    if comment:
-        name = path_in(comment[2])
-        if name is not None:
-            return name
+    comment = _comment(line)
+    name = path_in(comment[1]) if comment else None
+    if name is not None:
+        return name
     while True:
         shorter = _LEAD.sub("", line, count=1) if _LEAD.match(line) else line
         if shorter == line:
@@ -124,24 +149,23 @@ def _mentioned(line: str) -> str | None:
 
 def first_line(line: str, label: str) -> tuple[str | None, bool]:
     """The name of a file that a comment in the first line of code says, and whether the line says nothing else."""
-    match = _COMMENT.fullmatch(line[:_LONGEST]) if len(line) <= _LONGEST else None
-    if match is None:
+    said = _comment(line)
+    if said is None:
         return None, False
-    name = path_in(match[2])
+    keyed, text = said
+    name = path_in(text)
     alone = name is not None
-    if name is None and match[1]:
-        name = path_in(match[2].split()[0])
-    if name is None or not (match[1] or fits(name, label)):
-        return None, False
-    return name, alone
+    if name is None and keyed:
+        name = path_in(text.split()[0])
+    return (name, alone) if name is not None and (keyed or fits(name, label)) else (None, False)
 
 
 def marker(line: str) -> str | None:
     """The name of the file that begins after this line: `// file: a.tsx`, `=== a.tsx ===`. Others are no markers."""
     if len(line) > _LONGEST or "." not in line:
         return None
-    match = _COMMENT.fullmatch(line)
-    if match and match[1]:
-        return path_in(match[2])
-    rule = _RULE.fullmatch(line)
+    said = _comment(line)
+    if said is not None and said[0]:
+        return path_in(said[1])
+    rule = _RULE.fullmatch(line.strip())
     return path_in(rule[2]) if rule else None

@@ -6,9 +6,12 @@ Importing this loads no parser: each is loaded when the first file of its langua
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LARGEST = 4 * 1024**2
 """Characters of the largest file that is checked: parsers recover slowly from mistakes in what nobody wrote by hand."""
@@ -68,12 +71,14 @@ LABELS: Mapping[str, str] = MappingProxyType({label: kind.name for kind in _ALL 
 """The kind that each word after a fence stands for."""
 
 _SUFFIXES = {suffix: kind.name for kind in _ALL for suffix in kind.suffixes}
-_OTHERS = frozenset(
-    "bash sh shell zsh fish console powershell ps1 bat cmd yaml yml toml ini env dotenv sql xml vue svelte astro scss sass less"
-    " java kotlin swift c cpp c++ h hpp cs csharp go rust rs ruby rb php perl lua r julia dart scala haskell elixir clojure"
-    " dockerfile makefile cmake nginx graphql proto http regex mermaid latex tex csv tsv jsonc json5 jsonl ndjson vim asm wasm"
-    " output stdout log terminal shell-session shellsession pseudocode ascii tree gitignore properties".split()
-)
+_ELSEWHERE = """
+bash sh shell zsh fish console powershell ps1 bat cmd terminal shell-session shellsession output stdout log
+yaml yml toml ini env dotenv properties xml csv tsv json5 jsonc jsonl ndjson sql graphql proto http gitignore
+vue svelte astro scss sass less java kotlin swift c cpp c++ h hpp cs csharp go rust rs ruby rb php perl lua r julia
+dart scala haskell elixir clojure asm wasm dockerfile makefile cmake nginx regex mermaid latex tex vim pseudocode
+ascii tree
+"""
+_OTHERS = frozenset(_ELSEWHERE.split())
 
 COVERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"tsx": ("jsx", "ts", "js"), "jsx": ("js", "tsx", "ts"), "ts": ("js", "tsx"), "js": ("jsx", "ts")}
@@ -82,7 +87,7 @@ COVERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def kind_of(name: str, hint: str = "") -> str:
-    """The kind of the file `name`; where its suffix says nothing, of what is called `hint` (a fence's word); else `text`."""
+    """The kind of the file `name`; where its suffix says nothing, of what fences call `hint`; else `text`."""
     dot = name.rfind(".")
     found = _SUFFIXES.get(name[dot:].lower()) if dot > name.rfind("/") else None
     return found or LABELS.get(hint.strip().lower(), "text")
@@ -94,55 +99,75 @@ def is_label(word: str) -> bool:
     return word in LABELS or word in _OTHERS
 
 
+# No pattern here may run over the same characters from each of many lines: hence blanks, and never any white space.
 _STYLE = re.compile(
-    r"(?m)^\s*(?:@(?:import|media|keyframes|font-face|tailwind|layer|charset)\b|[.#:*]?[\w\-.#:*>+~ \[\]=\"',()]+\{\s*$)"
+    r"(?m)^[ \t]*(?:@(?:import|media|keyframes|font-face|tailwind|layer|charset)\b"
+    r"|[.#:*]?[\w\-.#:*>+~ \[\]=\"',()]+\{[ \t]*$)"
 )
-_PROPERTY = re.compile(r"(?m)^\s*(?:--)?[a-z][a-z-]*\s*:\s*[^;{}\n]+;\s*$")
+_PROPERTY = re.compile(r"(?m)^[ \t]*(?:--)?[a-z][a-z-]*[ \t]*:[ \t]*[^;{}\n]+;[ \t]*$")
 _PYTHON = re.compile(
-    r"(?m)^(?:from\s+[\w.]+\s+import\s+|import\s+[\w.]+(?:\s+as\s+\w+)?\s*$|(?:async\s+)?def\s+\w+\(.*|class\s+\w+[^{]*:\s*$|if __name__ ==|@\w[\w.]*(?:\(.*\))?\s*$)"
+    r"(?m)^(?:from[ \t]+[\w.]+[ \t]+import[ \t]|import[ \t]+[\w.]+(?:[ \t]+as[ \t]+\w+)?[ \t]*$"
+    r"|(?:async[ \t]+)?def[ \t]+\w+\(|class[ \t]+\w+[^{\n]*:[ \t]*$|if __name__ ==|@\w[\w.]*(?:\(.*\))?[ \t]*$)"
 )
 _SCRIPT = re.compile(
-    r"(?m)^(?:import\s+(?:type\s+)?[\w{*\"'].*(?:from\s*)?[\"'];?\s*$|export\s+(?:default|const|function|class|interface|type|async|let|var|\{|\*)"
-    r"|(?:async\s+)?function\s*\*?\s*\w+\s*[(<]|(?:const|let|var)\s+[\w{\[].*[=,]|class\s+\w+[^:\n]*\{|[\"']use (?:client|strict)[\"'])"
+    r"(?m)^(?:import[ \t]+(?:type[ \t]+)?[\w{*\"'].*[\"'];?[ \t]*$"
+    r"|export[ \t]+(?:default|const|function|class|interface|type|async|let|var|\{|\*)"
+    r"|(?:async[ \t]+)?function[ \t]*\*?[ \t]*\w+[ \t]*[(<]|(?:const|let|var)[ \t]+[\w{\[].*[=,]"
+    r"|class[ \t]+\w+[^:\n]*\{|[\"']use (?:client|strict)[\"'])"
 )
 _TYPES = re.compile(
-    r"(?m)^(?:export\s+)?(?:interface\s+\w+|type\s+\w+(?:<[^>\n]*>)?\s*=|enum\s+\w+\s*\{)|\bimport\s+type\b|[\w\])}]\??:\s*"
-    r"(?:string|number|boolean|void|unknown|any|never|React\.\w+)\b|\buse(?:State|Ref|Memo|Callback|Reducer)<|\bReact\.FC\b|\)\s*:\s*JSX\."
-    r"|\bas\s+(?:const|string|number|any|unknown)\b"
+    r"(?m)^(?:export[ \t]+)?(?:interface[ \t]+\w+|type[ \t]+\w+(?:<[^>\n]*>)?[ \t]*=|enum[ \t]+\w+[ \t]*\{)"
+    r"|\bimport[ \t]+type\b|[\w\])}]\??:[ \t]*(?:string|number|boolean|void|unknown|any|never|React\.\w+)\b"
+    r"|\buse(?:State|Ref|Memo|Callback|Reducer)<|\bReact\.FC\b|\)[ \t]*:[ \t]*JSX\."
+    r"|\bas[ \t]+(?:const|string|number|any|unknown)\b"
 )
-_ELEMENTS = re.compile(r"(?:[(,?:&=>{\[;]|\breturn\b|^)\s*<(?:[A-Za-z][\w.]*(?:\s|/?>|$)|>)", re.MULTILINE)
-_CLOSED = re.compile(r"</[A-Za-z][\w.]*\s*>|/>|</>")
-_HEADING = re.compile(r"(?m)^(?:#{1,6} \S|[-*] \S|\d+\. \S|\|.*\|\s*$)")
+_ELEMENTS = re.compile(r"(?m)(?:[(,?:&=>{\[;]\s*|\breturn\b\s*|^[ \t]*)<(?:[A-Za-z][\w.]*(?:\s|/?>|$)|>)")
+_CLOSED = re.compile(r"</[A-Za-z][\w.]*[ \t]*>|/>|</>")
+_HEADING = re.compile(r"(?m)^(?:#{1,6} \S|[-*] \S|\d+\. \S|\|.*\|[ \t]*$)")
+_ENDED = re.compile(r"(?m)[;{][ \t]*$")
+_HEAD = 200_000
 
 
 def guess(content: str) -> str:
-    """The kind that `content` looks like, by its own look; `text` where it looks like none. Takes time linear in it."""
-    start = content.lstrip()[:512]
-    low = start.lower()
+    """The kind that `content` looks like; `text` where it looks like none. Of long ones the head decides."""
+    start = content[:4096].lstrip()
+    if not start:
+        return "text"
+    return _by_start(start, content) or _by_lines(content[:_HEAD])
+
+
+def _by_start(start: str, content: str) -> str | None:
+    """The kind of what can be told by its first characters."""
+    low = start[:512].lower()
     if low.startswith(("<!doctype html", "<html")):
         return "html"
     if low.startswith("<svg") or (low.startswith("<?xml") and "<svg" in low):
         return "svg"
-    if start.startswith(("diff --git ", "--- a/", "--- ", "Index: ")) and "\n@@ " in content:
+    if start.startswith(("diff --git ", "--- ", "Index: ")) and "\n@@ " in content[:_HEAD]:
         return "diff"
-    if (
-        start[:1] in ("{", "[")
-        and content.rstrip()[-1:] in ("}", "]")
-        and re.match(r"[{\[]\s*[\"{\[\]}\d\-tfn]", start)
-    ):
-        return "json"
-    head = content[:200_000]
-    if _SCRIPT.search(head) and not (_PYTHON.search(head) and not re.search(r"[;{]\s*$", head, re.MULTILINE)):
+    braced = start[0] in "{[" and content[-4096:].rstrip()[-1:] in ("}", "]")
+    return "json" if braced and re.match(r"[{\[]\s*[\"{\[\]}\d\-tfn]", start) else None
+
+
+def _by_lines(head: str) -> str:
+    """The kind by the lines that there are."""
+    ended = bool(_ENDED.search(head))
+    python = bool(_PYTHON.search(head))
+    if (_SCRIPT.search(head) and (ended or not python)) or (_TYPES.search(head) and ended and not python):
         return guess_script(head)
-    if _PYTHON.search(head):
+    if python:
         return "python"
-    if _TYPES.search(head) and re.search(r"[;{]\s*$", head, re.MULTILINE):
-        return guess_script(head)
-    if low.startswith(("<!--", "<head", "<body", "<div", "<main", "<section", "<style", "<script", "<form", "<button")):
+    if head.lstrip()[:64].lower().startswith(_PAGES):
         return "html"
     if _STYLE.search(head) and _PROPERTY.search(head):
         return "css"
     return "markdown" if _HEADING.search(head) and "\n" in head else "text"
+
+
+_PAGES = (
+    "<!--", "<head", "<body", "<div", "<main", "<section", "<style", "<script", "<form", "<button", "<table", "<ul",
+    "<nav",
+)  # fmt: skip
 
 
 def guess_script(content: str) -> str:

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corral.workspace.code.literals import NotLiteral, key, value
 from corral.workspace.code.trees import walk, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tree_sitter import Node
 
 _DEEPEST = 12
 _PREDEFINED = {"string": "string", "number": "number", "boolean": "boolean", "object": "object", "bigint": "number"}
 _NODES = frozenset(
-    "ReactNode ReactElement ReactChild ReactChildren ReactPortal Element ComponentType ElementType FC JSXElementConstructor ReactText".split()
+    [
+        "ReactNode",
+        "ReactElement",
+        "ReactChild",
+        "ReactChildren",
+        "ReactPortal",
+        "Element",
+        "ComponentType",
+        "ElementType",
+        "FC",
+        "JSXElementConstructor",
+        "ReactText",
+    ]
 )
 _FUNCTIONS = re.compile(r"(?:Handler|Callback|Dispatch|Function|Fn)$")
-_ARRAYS = frozenset("Array ReadonlyArray Set ReadonlySet".split())
+_ARRAYS = frozenset(["Array", "ReadonlyArray", "Set", "ReadonlySet"])
 _OBJECTS = frozenset(
-    "Record Map ReadonlyMap CSSProperties Partial Required Readonly Pick Omit Date RefObject Ref".split()
+    [
+        "Record",
+        "Map",
+        "ReadonlyMap",
+        "CSSProperties",
+        "Partial",
+        "Required",
+        "Readonly",
+        "Pick",
+        "Omit",
+        "Date",
+        "RefObject",
+        "Ref",
+    ]
 )
-_SAME = frozenset("Partial Required Readonly PropsWithChildren PropsWithRef NonNullable Pick Omit".split())
+_SAME = frozenset(
+    ["Partial", "Required", "Readonly", "PropsWithChildren", "PropsWithRef", "NonNullable", "Pick", "Omit"]
+)
 _COLOUR = re.compile(r"(?i)colou?r$|^(?:bg|background|fill|stroke|tint)$")
 _COLOUR_VALUE = re.compile(
     r"(?i)#(?:[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})|(?:rgb|hsl|hwb|lab|lch|oklab|oklch)a?\([^()]*\)"
@@ -48,8 +74,7 @@ class Prop:
     doc: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Types:
+class Types(NamedTuple):
     """The types and constants of one file, by name."""
 
     named: Mapping[str, Node]
@@ -188,11 +213,11 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-@dataclass(frozen=True, slots=True)
 class Reading:
     """How types of members are read: with the names of the file at hand."""
 
-    types: Types
+    def __init__(self, types: Types) -> None:
+        self.types = types
 
     def prop(self, name: str, node: Node | None) -> Prop:
         """A member of a type. It is required unless its type has `undefined`."""

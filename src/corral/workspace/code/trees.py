@@ -52,7 +52,7 @@ def parse(kind: str, content: bytes) -> Tree | None:
     asked = 0
     most = _LEAST + len(content) // 4
 
-    def over(_at: int, _mistaken: bool) -> bool:  # noqa: FBT001
+    def over(_at: int, _mistaken: bool) -> bool:
         nonlocal asked
         asked += 1
         return asked > most
