@@ -1,0 +1,303 @@
+"""Runs and their steps, and the one transaction in which a step, what it made and what it cost are written down.
+
+What a run was given, the source of its pipeline and the material, is kept in `snapshots` by its digest: runs of the
+same share it, and a list of runs reads it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from corral.db.workspace_tables import runs, snapshots, steps
+from corral.domain.workspace import Artifact, Made, Run, RunStatus, Step, StepStatus, check_path
+from corral.errors import Conflict, InvalidRequest, NotSupported
+from corral.workspace.artifacts import Origin
+from corral.workspace.contexts import strings_in
+from corral.workspace.projects import UNDER_WAY
+from corral.workspace.rows import Entries, Kind
+from corral.workspace.soundness import mended
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from sqlalchemy import RowMapping
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from corral.db.engine import Database
+    from corral.domain.ports import Clock
+    from corral.workspace.artifacts import Artifacts
+    from corral.workspace.contents import Contents
+
+_DONE = (StepStatus.COMPLETED.value, StepStatus.SKIPPED.value)
+_ENDED = (*_DONE, StepStatus.FAILED.value, StepStatus.CANCELLED.value)
+_SUMMED = ("cost", "input_tokens", "output_tokens")
+_SNAPSHOTS = ("source", "material")
+_UNUSED = 3600.0  # seconds that a snapshot stays though no run names it: one may be about to
+
+
+class Runs(Entries[Run]):
+    """The runs. One that is under way is neither deleted nor moved."""
+
+    kind = Kind(
+        name="run",
+        prefix="run",
+        table=runs,
+        entry=Run,
+        lines=("name", "title", "caller"),
+        texts=("source",),
+        documents=("inputs", "material", "models", "environment", "reproducible", "error"),
+        numbers=("seed", "budget"),
+        fixed=frozenset({each.name for each in fields(Run)} - {"title", "tags"}),
+        filters={
+            "status": str,
+            "name": str,
+            "pipeline": str,
+            "rerun_of": str,
+            "caller": str,
+            "operation": str,
+            "title": str,
+        },
+        sorts=("updated_at", "created_at", "name", "title", "status", "cost", "input_tokens", "output_tokens"),
+    )
+
+    def __init__(self, database: Database, clock: Clock, artifacts: Artifacts, contents: Contents) -> None:
+        super().__init__(database, clock)
+        self._artifacts = artifacts
+        self._contents = contents
+
+    async def update(self, identifier: str, **columns: Any) -> Run:
+        """Write down how the run goes on: any of its fields that says so, such as `status`, `error` or `operation`."""
+        for name in columns:
+            if name not in _GOING:
+                raise InvalidRequest(f"{name!r} of a run does not change as it goes on.", param=name)
+
+        async def work(connection: AsyncConnection) -> Run:
+            row = await self._row(connection, identifier, deleted=True, locked=True)
+            old = (await self._entries(connection, [row]))[0]
+            new = replace(old, **{name: mended(value) if name in _SAID else value for name, value in columns.items()})
+            return old if new == old else await self._write(connection, old, new)
+
+        return await self._database.write(work)
+
+    async def steps(self, run: str) -> list[Step]:
+        """The steps of a run as they stand, in their order.
+
+        Raises:
+            EntryNotFound: there is no such run.
+        """
+
+        async def work(connection: AsyncConnection) -> list[Step]:
+            row = await self._row(connection, run, deleted=True)
+            order = (steps.c.position, steps.c.index.is_not(None), steps.c.index, steps.c.key)
+            wanted = select(steps).where(steps.c.run == row["id"]).order_by(*order)
+            return [_step(each) for each in (await connection.execute(wanted)).mappings()]
+
+        return await self._database.read(work)
+
+    async def plan(self, run: str, planned: Sequence[Step]) -> None:
+        """Write down steps that will come. Those that are there stay as they are."""
+
+        async def work(connection: AsyncConnection) -> None:
+            row = await self._row(connection, run, deleted=True, locked=True)
+            if planned:
+                values = [_values(replace(step, run=row["id"])) for step in planned]
+                await connection.execute(_inserting(connection)(steps).on_conflict_do_nothing(), values)
+            await self._sum(connection, row["id"])
+
+        await self._database.write(work)
+
+    async def save(self, step: Step) -> None:
+        """Write down a step as it stands. The run's sums follow when the step has ended."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await _put(connection, step)
+            if step.status.value in _ENDED:
+                await self._sum(connection, step.run)
+
+        await self._database.write(work)
+
+    async def commit(
+        self,
+        step: Step,
+        made: Sequence[Made] = (),
+        also: Callable[[AsyncConnection], Awaitable[object]] | None = None,
+    ) -> list[Artifact]:
+        """Write down a step that has ended, what it made, the run's sums, and whatever `also` writes: all or nothing.
+
+        Of a step that is completed already nothing is written, `also` is left alone, and what it made is returned. The
+        contents are on disk before.
+
+        Raises:
+            EntryNotFound: the run was purged, or an artifact that shall have a new edition.
+            BodyTooLarge: one of the contents is.
+            InvalidName: one of the names cannot be that of a file.
+        """
+        named = _apart(made)
+        async with self._contents.kept([each.content for each in made]) as digests:
+
+            async def work(connection: AsyncConnection) -> list[Artifact]:
+                row = await self._row(connection, step.run, deleted=True, locked=True)
+                there = select(steps.c.status).where(steps.c.run == step.run, steps.c.key == step.key)
+                if (await connection.execute(there)).scalar_one_or_none() == StepStatus.COMPLETED.value:
+                    return await self._artifacts.made_by(connection, step.run, step.key)
+                await _put(connection, step)
+                found = [
+                    await self._keep(connection, row, step, name, each, digest)
+                    for name, each, digest in zip(named, made, digests, strict=True)
+                ]
+                await self._sum(connection, step.run)
+                if also is not None:
+                    await also(connection)
+                return found
+
+            return await self._database.write(work)
+
+    async def forget_snapshots(self) -> int:
+        """Remove what runs were given that are gone; returns how much of it there was."""
+
+        async def work(connection: AsyncConnection) -> int:
+            unused = [
+                ~select(runs.c.id).where(column == snapshots.c.digest).exists()
+                for column in (runs.c.source, runs.c.material)
+            ]
+            old = snapshots.c.used_at < self._clock.wall() - _UNUSED
+            return int((await connection.execute(delete(snapshots).where(old, *unused))).rowcount)
+
+        return await self._database.write(work)
+
+    async def _keep(
+        self, connection: AsyncConnection, run: RowMapping, step: Step, name: str, made: Made, digest: str
+    ) -> Artifact:
+        origin = Origin(
+            run=step.run,
+            step=step.key,
+            model=step.model,
+            request_id=step.request_id,
+            problems=mended(made.problems),
+            made_as=name,
+        )
+        if made.edition_of is not None:
+            held = await self._artifacts.held(connection, made.edition_of)
+            return await self._artifacts.renew(connection, held, digest, made.content, origin)
+        title = mended(made.title)[:200]
+        entry = Artifact(
+            id="",
+            project=run["project"],
+            name=name,
+            kind=made.kind,
+            media_type=made.media_type,
+            title=" ".join(title.split()),
+        )
+        return await self._artifacts.add(connection, entry, digest, made.content, origin)
+
+    async def _sum(self, connection: AsyncConnection, run: str) -> None:
+        """Let the run say what its steps say together."""
+        mine = steps.c.run == run
+        whole = [func.coalesce(func.sum(steps.c[name]), 0).label(name) for name in _SUMMED]
+        done = func.count().filter(steps.c.status.in_(_DONE)).label("steps_done")
+        found = await connection.execute(select(*whole, done, func.count().label("steps_total")).where(mine))
+        sums = {name: int(value) for name, value in found.mappings().one().items()}
+        version = {"version": runs.c.version + 1, "updated_at": self._clock.wall()}
+        await connection.execute(update(runs).where(runs.c.id == run).values(**sums, **version))
+
+    async def _allow(self, connection: AsyncConnection, row: RowMapping, action: str) -> None:
+        if row["status"] in UNDER_WAY:
+            raise Conflict(
+                f"The run {row['id']} is {row['status']}: it cannot be {action}d.",
+                f"Let it end, or end it: corral pipeline cancel {row['id']}",
+            )
+
+    async def _entries(self, connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[Run]:
+        digests = {row[name] for row in rows for name in _SNAPSHOTS}
+        wanted = select(snapshots.c.digest, snapshots.c.body).where(snapshots.c.digest.in_(digests))
+        found = {row.digest: json.loads(row.body) for row in await connection.execute(wanted)}
+        return [self._read({**row, **{name: found[row[name]] for name in _SNAPSHOTS}}) for row in rows]
+
+    def _read(self, row: Mapping[str, Any]) -> Run:
+        return replace(super()._read(row), status=RunStatus(row["status"]), material=tuple(row["material"]))
+
+    async def _born(self, connection: AsyncConnection, entry: Run) -> dict[str, Any]:
+        """The row, once the snapshots are there that it names."""
+        values, now = super()._values(entry), self._clock.wall()
+        for name in _SNAPSHOTS:
+            text = json.dumps(values[name])
+            values[name] = hashlib.sha256(text.encode()).hexdigest()
+            kept = _inserting(connection)(snapshots).values(digest=values[name], body=text, used_at=now)
+            named = kept.on_conflict_do_update(index_elements=[snapshots.c.digest], set_={"used_at": now})
+            await connection.execute(named)
+        return values
+
+    def _values(self, entry: Run) -> dict[str, Any]:
+        return {name: value for name, value in super()._values(entry).items() if name not in _SNAPSHOTS}
+
+    def _checked(self, entry: Run) -> Run:
+        checked = super()._checked(entry)
+        return replace(checked, material=tuple(checked.material))
+
+    def _texts(self, entry: Run) -> tuple[str, str, tuple[str, ...]]:
+        return entry.title or entry.name, " ".join(strings_in(entry.inputs)), (entry.name,)
+
+    async def _copied(self, connection: AsyncConnection, entry: Run, name: str | None, project: str | None) -> Run:
+        raise NotSupported("A run cannot be duplicated: it is what happened once.", "Run it again: rerun.")
+
+    async def _move(self, connection: AsyncConnection, row: RowMapping, project: str) -> Run:
+        moved = await super()._move(connection, row, project)
+        await self._artifacts.take_along(connection, moved.id, row["project"], moved.project)
+        return moved
+
+    async def _erase(self, connection: AsyncConnection, identifiers: Any) -> None:
+        await connection.execute(delete(steps).where(steps.c.run.in_(identifiers)))
+        await super()._erase(connection, identifiers)
+
+
+_GOING = frozenset(
+    {"status", "operation", "environment", "reproducible", "error", "started_at", "ended_at", "models", "seed"}
+    | {"budget", "title", *_SUMMED, "steps_total", "steps_done"}
+)
+_SAID = frozenset({"environment", "reproducible", "error", "title"})
+_JSON = ("request", "value", "receipt", "tries", "error")
+
+
+def _step(row: RowMapping) -> Step:
+    return Step(**{**row, "status": StepStatus(row["status"]), "tries": tuple(row["tries"])})
+
+
+def _values(step: Step) -> dict[str, Any]:
+    """The row that a step is. What a model wrote is mended, since nobody can be asked to write it otherwise."""
+    found = {each.name: getattr(step, each.name) for each in fields(step)}
+    found |= {name: mended(found[name]) for name in (*_JSON, "output", "reason")}
+    return {**found, "status": step.status.value}
+
+
+async def _put(connection: AsyncConnection, step: Step) -> None:
+    values = _values(step)
+    rest = {name: value for name, value in values.items() if name not in ("run", "key")}
+    await connection.execute(
+        _inserting(connection)(steps)
+        .values(**values)
+        .on_conflict_do_update(index_elements=[steps.c.run, steps.c.key], set_=rest)
+    )
+
+
+def _apart(made: Sequence[Made]) -> list[str]:
+    """The names of what was made, each once: models call two files the same."""
+    found: dict[str, None] = {}
+    for each in made:
+        path, number, name = PurePosixPath(check_path(each.name)), 1, each.name
+        while name in found:
+            number += 1
+            name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+        found[name] = None
+    return list(found)
+
+
+def _inserting(connection: AsyncConnection) -> Any:
+    """The `insert` that can say what happens where the row is there, which is no common SQL."""
+    return sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
