@@ -67,6 +67,7 @@
     ├── ContainerError               container_error    502
     │   ├── DockerUnavailable        docker_missing     503
     │   └── ContainerUnhealthy       container_sick     503
+    ├── StepFailed                   step_failed        502
     └── ServerError                  server_error       500
         ├── AddressInUse             address_in_use     500
         ├── UnsafeBind               unsafe_bind        500
@@ -575,6 +576,13 @@ class ContainerUnhealthy(ContainerError):
 
     code = "container_sick"
     http_status = 503
+
+
+class StepFailed(CorralError):
+    """A step of a pipeline's run came to nothing, and with it the run."""
+
+    code = "step_failed"
+    http_status = 502
 
 
 class ServerError(CorralError):

@@ -155,6 +155,7 @@ class Workspace:
                 budget=before.budget,
                 caller=caller.id,
                 rerun_of=before.id,
+                environment={name: value for name, value in before.environment.items() if name == "edition_of"},
                 tags=before.tags,
             ),
         )
@@ -185,6 +186,7 @@ class Workspace:
             inputs=inputs,
             seed=secrets.randbelow(_SEEDS),
             caller=caller.id,
+            environment={"edition_of": artifact.id},
         )
         return await self._begin(definition, run)
 

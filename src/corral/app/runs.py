@@ -1,0 +1,367 @@
+"""Runs at work in this process: who pays, what happens, and what becomes of a run when its operation stops."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from corral import __version__
+from corral.domain.callers import LOCAL, SERVER
+from corral.domain.money import NANO
+from corral.domain.operations import OperationStatus
+from corral.domain.ports import Progress
+from corral.domain.workspace import Run, RunStatus, Step, StepStatus
+from corral.errors import Conflict, CorralError, EntryNotFound, OperationNotFound, StepFailed, Unauthorized
+from corral.kit.disk import in_thread
+from corral.operations.rows import advance
+from corral.routing.generation import Generator
+from corral.workspace.described import describe
+from corral.workspace.pipelines.asking import Asker
+from corral.workspace.pipelines.commits import book
+from corral.workspace.pipelines.definition import read
+from corral.workspace.pipelines.events import Feeds
+from corral.workspace.pipelines.executing import Execution, Tools
+from corral.workspace.pipelines.journal import Journal
+from corral.workspace.pipelines.reproducing import reasons
+from corral.workspace.pipelines.templates import Templates
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from corral.app.corral import Corral
+    from corral.domain.callers import Caller
+    from corral.domain.operations import Operation
+    from corral.operations.durable import Work
+    from corral.workspace.comparing import RunView
+
+_POLL = 1.0
+"""Seconds between two looks at a run that another process is at."""
+_STANDS = {
+    OperationStatus.PENDING: RunStatus.QUEUED,
+    OperationStatus.PAUSED: RunStatus.PAUSED,
+    OperationStatus.CANCELLED: RunStatus.CANCELLED,
+    OperationStatus.FAILED: RunStatus.FAILED,
+}
+
+
+class Runs:
+    """The runs of one `Corral`. Creating it does no I/O."""
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+        self._feeds = Feeds()
+        self._templates = Templates()
+        self._generator = Generator(corral.carrier)
+        self._at_work: dict[str, Execution] = {}
+
+    # What an operation does
+
+    async def carry_out(self, operation: Operation, work: Work) -> Mapping[str, Any]:
+        """Do the run of an operation, from where it is to its end.
+
+        Raises:
+            StepFailed: a step of it has failed; the run says which.
+        """
+        store = self._corral.workspace.store
+        run = await store.runs.get(str(operation.order.params["run"]))
+        if run.status is RunStatus.COMPLETED:
+            return _result(run)
+        caller = await self._payer(run)
+        journal = self._journal(run)
+        await in_thread(journal.load)
+        run = await store.runs.update(
+            run.id,
+            status=RunStatus.RUNNING,
+            started_at=run.started_at or self._corral.clock.wall(),
+            environment={**run.environment, "corral": __version__, "python": platform.python_version()},
+        )
+        self._tell(run, {"type": "run", "run": describe(run)})
+        execution = await self._execution(run, caller, journal, operation, work)
+        self._at_work[run.id] = execution
+        try:
+            await execution.go()
+        finally:
+            del self._at_work[run.id]
+        run = await self._ended(execution)
+        if execution.failure is not None:
+            failure = execution.failure
+            raise StepFailed(f"{failure['step']}: {failure.get('message', '')}", str(failure.get("hint", "")))
+        return _result(run)
+
+    async def _execution(
+        self, run: Run, caller: Caller, journal: Journal, operation: Operation, work: Work
+    ) -> Execution:
+        corral = self._corral
+        store, limits = corral.workspace.store, corral.traffic.limits
+
+        async def progress(connection: AsyncConnection) -> None:
+            await advance(connection, operation.id)
+
+        tools = Tools(
+            store=store,
+            templates=self._templates,
+            settings=corral.settings.workspace,
+            clock=corral.clock,
+            resident=self._resident,
+            told=lambda message: self._happened(run.id, message, work),
+            advance=progress,
+            advanced=work.advanced,
+        )
+        asker = Asker(
+            self._generator,
+            journal,
+            caller,
+            corral.clock,
+            limits.enter,
+            limits.leave,
+            lambda: corral.settings.ledger.max_tokens,
+        )
+        definition = await asyncio.to_thread(read, run.source)
+        steps = {step.key: step for step in await store.runs.steps(run.id)}
+        return Execution(tools, asker, run, definition, steps)
+
+    async def _ended(self, execution: Execution) -> Run:
+        """Write the end of a run down whose work is done, and then forget its journal."""
+        corral, run = self._corral, execution.run
+        store, failed = corral.workspace.store, execution.failure is not None
+        steps = list(execution.steps.values())
+        if failed:
+            await self._leave_out(run.id, f"{(execution.failure or {})['step']} failed", StepStatus.CANCELLED)
+        run = await store.runs.update(
+            run.id,
+            status=RunStatus.FAILED if failed else RunStatus.COMPLETED,
+            error=execution.failure,
+            ended_at=corral.clock.wall(),
+            environment={**run.environment, "runtimes": await self._versions(steps)},
+            reproducible=reasons(execution.definition, steps),
+        )
+        await in_thread(execution.asker.journal.remove)
+        self._tell(run, {"type": "run", "run": describe(run)})
+        self._tell(run, {"type": "end", "status": run.status})
+        return run
+
+    async def settle(self, operation: Operation) -> None:
+        """Bring a run in step with its operation, which nobody is at any more, or which waits."""
+        status = _STANDS.get(operation.status)
+        if status is None:
+            return
+        store = self._corral.workspace.store
+        try:
+            run = await store.runs.get(str(operation.order.params["run"]), deleted=True)
+        except EntryNotFound:
+            return
+        if run.status.ended or run.status is status or run.id in self._at_work:
+            return
+        over = status in {RunStatus.CANCELLED, RunStatus.FAILED}
+        left = StepStatus.CANCELLED if over else StepStatus.WAITING
+        if over:
+            await self._close_books(run)
+        await self._leave_out(run.id, f"the run was {status}" if over else "", left)
+        values: dict[str, Any] = {"status": status}
+        if over:
+            values["ended_at"] = self._corral.clock.wall()
+        if status is RunStatus.FAILED and operation.error is not None:
+            error = operation.error
+            values["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+        run = await store.runs.update(run.id, **values)
+        if over:
+            await in_thread(self._journal(run).remove)
+        self._tell(run, {"type": "run", "run": describe(run)})
+        if over:
+            self._tell(run, {"type": "end", "status": run.status})
+
+    async def reconcile(self, run: Run) -> None:
+        """Have a run that seems to be at work stand as its operation does."""
+        if run.operation is None or run.id in self._at_work:
+            return
+        with suppress(OperationNotFound):
+            await self.settle(await self._corral.catalog.operations.get(run.operation))
+
+    async def reopen(self, run: Run) -> None:
+        """Let a run that failed or was called off wait again: what is finished in it stays so."""
+        store = self._corral.workspace.store
+        for step in await store.runs.steps(run.id):
+            if step.status in {StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING}:
+                await store.runs.save(replace(step, status=StepStatus.WAITING, error=None, reason="", ended_at=None))
+        await store.runs.update(run.id, status=RunStatus.QUEUED, error=None, ended_at=None, operation=None)
+
+    async def _close_books(self, run: Run) -> None:
+        """Write down what was answered for steps that will not be completed: it is paid all the same."""
+        store, journal = self._corral.workspace.store, self._journal(run)
+        await in_thread(journal.load)
+        for step in await store.runs.steps(run.id):
+            answers = journal.answers.get(step.key, ())
+            if not answers or step.status in {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}:
+                continue
+            last = answers[-1]
+            ended = replace(
+                step,
+                status=StepStatus.CANCELLED,
+                attempt=last.attempt,
+                request_id=last.request_id,
+                cost=step.cost + sum(each.cost for each in answers),
+                input_tokens=step.input_tokens + sum(each.input_tokens for each in answers),
+                output_tokens=step.output_tokens + sum(each.output_tokens for each in answers),
+                ended_at=self._corral.clock.wall(),
+            )
+            await store.runs.commit(ended, (), lambda connection, of=tuple(answers): book(connection, of))
+
+    async def _leave_out(self, run_id: str, reason: str, status: StepStatus) -> None:
+        """Have the steps that nobody is at, and that are not done, stand so."""
+        store = self._corral.workspace.store
+        for step in await store.runs.steps(run_id):
+            if step.status in {StepStatus.WAITING, StepStatus.RUNNING} and step.status is not status:
+                await store.runs.save(replace(step, status=status, reason=reason))
+
+    # Who looks on
+
+    async def watch(self, run_id: str) -> AsyncGenerator[dict[str, Any], None]:
+        """What happens in a run, from a snapshot to its end; also where another process is at it.
+
+        Raises:
+            EntryNotFound: there is none.
+        """
+        listener = self._feeds.join(run_id)
+        try:
+            shown = await self._snapshot(run_id)
+            yield shown
+            status = shown["run"]["status"]
+            while not RunStatus(status).ended:
+                messages = await listener.wait(_POLL)
+                if not messages and run_id not in self._at_work:
+                    fresh = await self._snapshot(run_id)
+                    messages, shown = _differences(shown, fresh), fresh
+                for message in messages:
+                    yield message
+                    if message["type"] == "end":
+                        return
+                    if message["type"] == "run":
+                        status = message["run"]["status"]
+            yield {"type": "end", "at": self._corral.clock.wall(), "status": status}
+        finally:
+            self._feeds.leave(run_id, listener)
+
+    async def _snapshot(self, run_id: str) -> dict[str, Any]:
+        store = self._corral.workspace.store
+        run = await store.runs.get(run_id)
+        steps = {step.key: step for step in await store.runs.steps(run_id)}
+        execution = self._at_work.get(run_id)
+        if execution is not None:
+            steps |= {key: step for key, step in execution.steps.items() if step.status is StepStatus.RUNNING}
+        artifacts = await store.artifacts.of_run(run_id)
+        return {
+            "type": "snapshot",
+            "at": self._corral.clock.wall(),
+            "run": describe(run),
+            "steps": [describe(step) for step in steps.values()],
+            "artifacts": [describe(artifact) for artifact in artifacts],
+        }
+
+    def _happened(self, run_id: str, message: dict[str, Any], work: Work) -> None:
+        """Tell of what an execution tells."""
+        execution = self._at_work.get(run_id)
+        match message["type"]:
+            case "committed":
+                self._tell_of(run_id, "step", describe(message["step"]))
+                for artifact in message["artifacts"]:
+                    self._tell_of(run_id, "artifact", describe(artifact))
+                if execution is not None:
+                    self._tell_cost(run_id, execution)
+                    done = sum(step.ended_at is not None for step in execution.steps.values())
+                    work.report(Progress("steps", done, len(execution.steps)))
+            case "step":
+                self._tell_of(run_id, "step", describe(message["step"]))
+            case _ if self._feeds.heard(run_id):
+                self._feeds.tell(run_id, {**message, "at": self._corral.clock.wall()})
+
+    def _tell_cost(self, run_id: str, execution: Execution) -> None:
+        steps = execution.steps.values()
+        message = {
+            "type": "cost",
+            "at": self._corral.clock.wall(),
+            "cost_usd": sum(step.cost for step in steps) / NANO,
+            "input_tokens": sum(step.input_tokens for step in steps),
+            "output_tokens": sum(step.output_tokens for step in steps),
+        }
+        self._feeds.tell(run_id, message)
+
+    def _tell_of(self, run_id: str, kind: str, content: dict[str, Any]) -> None:
+        self._feeds.tell(run_id, {"type": kind, "at": self._corral.clock.wall(), kind: content})
+
+    def _tell(self, run: Run, message: dict[str, Any]) -> None:
+        self._feeds.tell(run.id, {**message, "at": self._corral.clock.wall()})
+
+    async def view(self, run_id: str) -> RunView:
+        """A run with all that came of it, to be compared."""
+        from corral.workspace.comparing import RunView
+
+        store = self._corral.workspace.store
+        run, steps = await store.runs.get(run_id), await store.runs.steps(run_id)
+        artifacts = await store.artifacts.of_run(run_id)
+        contents = [(each, await store.artifacts.content(each.id)) for each in artifacts]
+        return RunView(run, tuple(steps), tuple(contents))
+
+    async def close(self) -> None:
+        """End what renders templates."""
+        await self._templates.aclose()
+
+    # What a run is done with
+
+    async def _payer(self, run: Run) -> Caller:
+        """Who pays for a run, by the budgets as they are now, and for its project.
+
+        Raises:
+            Unauthorized: the key that started it is gone.
+        """
+        caller: Caller | None = {LOCAL.id: LOCAL, SERVER.id: SERVER}.get(run.caller)
+        if caller is None:
+            await self._corral.keys.refresh()
+            caller = self._corral.keys.holder(run.caller)
+        if caller is None:
+            raise Unauthorized(
+                f"The key {run.caller} that started the run is revoked or has expired.", "Run it again with another."
+            )
+        project = await self._corral.workspace.store.projects.get(run.project, deleted=True)
+        if project.deleted_at is not None:
+            raise Conflict(f"The project {project.name!r} of the run is deleted.", "Restore it first.")
+        return replace(caller, project=project.name)
+
+    def _resident(self) -> frozenset[str]:
+        return frozenset(status.model for status in self._corral.supervisor.statuses() if status.engine is not None)
+
+    def _journal(self, run: Run) -> Journal:
+        return Journal(self._corral.settings.home / "workspace" / "runs" / f"{run.id}.journal")
+
+    async def _versions(self, steps: list[Step]) -> dict[str, str]:
+        """The versions of the runtimes that answered."""
+        found: dict[str, str] = {}
+        for kind in sorted({str((step.receipt or {}).get("runtime") or "") for step in steps} - {""}):
+            with suppress(CorralError):
+                found[kind] = (await self._corral.choices.availability(kind)).version or ""
+        return found
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
+    """What has happened between two snapshots, as it would have been told."""
+    at, found = after["at"], []
+    known = {step["key"]: step for step in before["steps"]}
+    found += [{"type": "step", "at": at, "step": step} for step in after["steps"] if known.get(step["key"]) != step]
+    there = {artifact["id"]: artifact for artifact in before["artifacts"]}
+    found += [
+        {"type": "artifact", "at": at, "artifact": each} for each in after["artifacts"] if there.get(each["id"]) != each
+    ]
+    run = after["run"]
+    if run != before["run"]:
+        costs = {name: run[name] for name in ("cost_usd", "input_tokens", "output_tokens")}
+        found.append({"type": "cost", "at": at, **costs})
+        found.append({"type": "run", "at": at, "run": run})
+    return found
+
+
+def _result(run: Run) -> dict[str, Any]:
+    return {"run": run.id, "status": run.status, "cost_usd": run.cost / NANO}
