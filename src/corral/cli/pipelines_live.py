@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.cli.output import Mode, Output
 from corral.cli.pipelines_tree import View, lines, told
+from corral.domain.workspace import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -56,12 +57,14 @@ def shown(output: Output, view: View, clock: Callable[[], float] = time.monotoni
 
 
 async def follow(messages: AsyncGenerator[Found, None], screen: Screen) -> None:
-    """Show the messages of a run until they end."""
+    """Show the messages of a run until they end, or until it rests."""
     ticking = asyncio.ensure_future(_tick(screen))
     try:
         async with aclosing(messages) as heard:
             async for message in heard:
                 screen.hear(message)
+                if message.get("run", {}).get("status") == RunStatus.PAUSED:
+                    return
     finally:
         ticking.cancel()
         await asyncio.wait([ticking])

@@ -299,17 +299,22 @@ def followed(given: Invocation, begin: Callable[[Hands], Awaitable[Found]], *, d
 
 async def _through(workers: Hands, run: str, screen: Screen) -> None:
     """Do the run, where that is for this process, and show it; whoever is interrupted lets it rest."""
-    doing = asyncio.ensure_future(workers.perform(run))
+    tasks = [
+        asyncio.ensure_future(workers.perform(run)),
+        asyncio.ensure_future(follow(workers.watch(run), screen)),
+    ]
     try:
-        await follow(workers.watch(run), screen)
-        await doing
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in ended:
+            task.result()
     except asyncio.CancelledError:
         with suppress(CorralError):
             await workers.steer(run, "pause")
         raise
     finally:
-        doing.cancel()
-        await asyncio.wait([doing])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _talked(given: Invocation, view: View, talk: Callable[[Hands, Screen], Awaitable[None]]) -> None:
