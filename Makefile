@@ -122,7 +122,7 @@ lock:  ## Resolve pyproject.toml anew into requirements/ (needs uv)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
 
 clean:  ## Remove everything that was made here; models are not touched
-	rm -rf web/node_modules web/.build
+	rm -rf web/node_modules web/.build-*
 	find src/corral/ui -mindepth 1 ! -name .gitignore -delete
 	rm -rf $(VENV) .cache .coverage .coverage.* coverage.xml dist build
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

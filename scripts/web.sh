@@ -42,7 +42,7 @@ choose_node() {
 fingerprint() {
     {
         printf '%s\n' "$here"
-        find web -type f ! -path 'web/node_modules/*' ! -path 'web/.build/*' ! -name '*.swp' ! -name '*~' -print0 \
+        find web -type f ! -path 'web/node_modules/*' ! -path 'web/.build-*' ! -name '*.swp' ! -name '*~' -print0 \
             | LC_ALL=C sort -z | xargs -0 cksum
     } | cksum
 }
@@ -61,6 +61,12 @@ PATH=$folder:$PATH
 export PATH
 
 mkdir -p "$target"
+# Two at a time would build into each other.
+if command -v flock > /dev/null 2>&1; then
+    exec 9> "$target/.lock"
+    flock 9
+    if [ -f "$target/manifest.json" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ]; then exit 0; fi
+fi
 rm -f "$stamp"
 # What is installed is what the lock says, or is made so.
 locked=$(cksum < web/package-lock.json)

@@ -2,13 +2,13 @@
 //
 // The manifest comes last. It lists what may be served and nothing else, with the hashes that the frames' policies need.
 import { createHash } from "node:crypto";
-import { cp, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, loadConfigFromFile } from "vite";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const made = join(here, ".build");
+const made = await mkdtemp(join(here, ".build-"));
 const target = process.argv[2] ?? join(here, "../src/corral/ui");
 // React in the frame is the one for development: it says in words what a component does wrong, and models can read that.
 const define = { "process.env.NODE_ENV": '"development"' };
@@ -51,7 +51,7 @@ async function files(folder) {
   return found.filter((entry) => entry.isFile()).map((entry) => relative(folder, join(entry.parentPath, entry.name)));
 }
 
-await build({ root: here, configFile: join(here, "vite.config.ts"), logLevel: "warn" });
+await build({ root: here, configFile: join(here, "vite.config.ts"), logLevel: "warn", build: { outDir: made } });
 const scripts = { "frame.html": await frame("frame", "Component"), "sheet.html": await frame("sheet", "Page") };
 await single();
 const kept = (await files(made)).sort();
@@ -64,7 +64,7 @@ for (const name of kept) {
 await mkdir(target, { recursive: true });
 await rm(join(target, "manifest.json"), { force: true });
 for (const name of await files(target)) {
-  if (name !== ".gitignore" && !(name in manifest)) await rm(join(target, name));
+  if (!name.startsWith(".") && !(name in manifest)) await rm(join(target, name));
 }
 await cp(made, target, { recursive: true });
 await writeFile(join(target, "manifest.json.new"), JSON.stringify(manifest, null, 1) + "\n");

@@ -7,7 +7,7 @@ const here = (path: string): string => fileURLToPath(new URL(path, import.meta.u
 
 /** What Babel asks of Node, as far as it is asked for by what we use of it. */
 export const shims = {
-  assert: here("src/compiler/shims/assert.ts"),
+  assert: here("src/compiler/shims/assert.cjs"),
   path: here("src/compiler/shims/path.ts"),
   "@babel/helper-compilation-targets": here("src/compiler/shims/targets.ts"),
 };
@@ -20,7 +20,6 @@ export default defineConfig({
   define: { "process.env.NODE_ENV": JSON.stringify("production"), "process.env": "{}", "process.platform": '"browser"' },
   worker: { format: "es" },
   build: {
-    outDir: here(".build"),
     emptyOutDir: true,
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },

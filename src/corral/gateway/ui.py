@@ -47,7 +47,7 @@ _PAGE = (
 _STRANGER = (
     "sandbox allow-scripts allow-forms; default-src 'none'; script-src {scripts} 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data: blob:; connect-src 'none'; "
-    "webrtc 'block'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 _FEATURES = b", ".join(
     b"%s=()" % name
@@ -167,7 +167,6 @@ def _prepared(name: str, body: bytes, script: str | None) -> _File:
         headers.append((b"content-security-policy", policy(name, script).encode()))
         headers.append((b"permissions-policy", _FEATURES))
         headers.append((b"cross-origin-opener-policy", b"same-origin"))
-        headers.append((b"origin-agent-cluster", b"?1"))
     digest = hashlib.sha256(body).hexdigest()[:32].encode()
     return _File(body, packed if len(packed) < len(body) else None, digest, tuple(headers))
 

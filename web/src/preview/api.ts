@@ -71,7 +71,8 @@ async function ask(path: string, init: RequestInit = {}): Promise<Response> {
 /** What the API tells, put into the one form that the page uses. */
 export async function preview(id: string, edition?: number): Promise<Preview> {
   const query = edition === undefined ? "" : `?edition=${edition}`;
-  const told = (await (await ask(`artifacts/${encodeURIComponent(id)}/preview${query}`)).json()) as Record<string, unknown>;
+  const answer = await ask(`artifacts/${encodeURIComponent(id)}/preview${query}`);
+  const { preview: told } = (await answer.json()) as { preview: Record<string, unknown> };
   const artifact = told.artifact as Artifact;
   const component = told.component as string | { name?: string } | null;
   return {
@@ -112,8 +113,7 @@ export async function save(artifact: Artifact, source: string): Promise<void> {
 export async function repair(id: string, error: string, model: string): Promise<Run> {
   const body = JSON.stringify(model ? { error, model } : { error });
   const answer = await ask(`artifacts/${id}/repair`, { method: "POST", headers: { "content-type": "application/json" }, body });
-  const told = (await answer.json()) as Run | { run: Run };
-  return "run" in told ? told.run : told;
+  return ((await answer.json()) as { run: Run }).run;
 }
 
 export async function models(): Promise<string[]> {

@@ -19,7 +19,9 @@ export function more(printed: Printed, lines: Line[], dropped: number): Printed 
 
 export function Console({ printed, clear }: { printed: Printed; clear: () => void }): ReactNode {
   const end = useRef<HTMLDivElement>(null);
-  useEffect(() => end.current?.scrollIntoView({ block: "nearest" }), [printed]);
+  useEffect(() => {
+    end.current?.scrollIntoView({ block: "nearest" });
+  }, [printed]);
   return (
     <div className="console">
       <button type="button" className="plain" onClick={clear} disabled={printed.lines.length === 0}>Clear</button>

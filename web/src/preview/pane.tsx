@@ -256,7 +256,9 @@ function useLive(
     setFailures((old) => (old.some(({ kind }) => kind === "render") ? old.filter(({ kind }) => kind !== "render") : old));
     stage.current?.send({ type: "props", turn: turn.current, given: given(shown.props, values) });
   }, [values, form, shown]);
-  useEffect(() => stage.current?.dress(theme), [theme]);
+  useEffect(() => {
+    stage.current?.dress(theme);
+  }, [theme]);
 
   return {
     problems, failures, ended, printed, painted,
