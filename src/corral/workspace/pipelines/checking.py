@@ -6,27 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-import jsonschema_rs
-
 from corral.errors import nearest
 from corral.workspace.pipelines import shapes
 from corral.workspace.pipelines.located import Located
 from corral.workspace.pipelines.plan import Definition, OutputKind, StepPlan
+from corral.workspace.pipelines.schemas import fault_of
 from corral.workspace.pipelines.shapes import Fault, Shape, follow
 from corral.workspace.pipelines.syntax import Reference, Syntax, expression_of, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=1 << 20)
-"""Patterns that take time in proportion to the text, whatever they are."""
 _ONLY_MODELS: Final = (
     *("system", "prompt", "messages", "parameters", "for_each", "width", "retries", "fallback", "repair", "timeout"),
     "budget",
 )
 _BEFORE: Final = frozenset({"inputs", "item", "index"})
 """What the name of a model or a file may depend on: it must be known before anything has run."""
-_LONGEST_SCHEMA: Final = 1 << 16
 
 
 def check(definition: Definition, located: Located, known: Callable[[str], str | None] | None = None) -> Definition:
@@ -189,7 +185,7 @@ class _Step:
             if not given:
                 self.located.add(place, "The list is empty: the step never runs.", "Leave the step out.")
             same = {type(one) for one in given}
-            return TEXT if same == {str} else True
+            return shapes.TEXT if same == {str} else True
         syntax = parse(expression_of(given), is_expression=True)
         self._check_syntax(place, syntax, frozenset({"inputs", "context", "steps"}), None)
         if syntax.constant:
@@ -256,26 +252,7 @@ class _Step:
         place = f"{self.place}.output.json"
         why = fault_of(schema)
         if why:
-            self.located.add(place, f"The schema cannot be used: {why}.", "See json-schema.org.")
-
-
-TEXT: Final[Shape] = shapes.TEXT
-
-
-def fault_of(schema: Mapping[str, Any] | bool) -> str:
-    """Why a JSON Schema cannot be used; empty when it can. What it refers to must be in it."""
-    if len(str(schema)) > _LONGEST_SCHEMA:
-        return f"it is longer than {_LONGEST_SCHEMA:,} characters"
-    given = schema if isinstance(schema, bool) else dict(schema)
-    try:
-        jsonschema_rs.meta.validate(given)
-        jsonschema_rs.validator_for(given, offline=True, pattern_options=PATTERNS)
-    except jsonschema_rs.ValidationError as error:
-        where = ".".join(map(str, error.instance_path))
-        return f"{error.message}{f', at {where}' if where else ''}"[:300].rstrip(".")
-    except (jsonschema_rs.ReferencingError, ValueError) as error:
-        return str(error).splitlines()[0][:300].rstrip(".") if str(error) else "it cannot be read"
-    return ""
+            self.located.add(place, f"The schema cannot be used: {why}.")
 
 
 def _check_circles(steps: list[StepPlan], located: Located) -> None:

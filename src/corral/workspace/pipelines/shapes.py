@@ -16,11 +16,6 @@ Shape = Mapping[str, Any] | bool
 
 TEXT: Final[Shape] = {"type": "string"}
 PIECE: Final[Shape] = {"type": "object", "properties": {"name": TEXT, "text": TEXT}, "additionalProperties": False}
-FILE: Final[Shape] = {
-    "type": "object",
-    "properties": {"name": TEXT, "kind": TEXT, "content": TEXT},
-    "additionalProperties": False,
-}
 CONTEXT: Final[Shape] = {
     "type": "object",
     "properties": {
@@ -51,7 +46,6 @@ _WORDS: Final = {
     "object": "an object",
     "null": "nothing",
 }
-_RESULT: Final = ("output", "value", "files", "items", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,7 @@ def of_inputs(inputs: Mapping[str, Input]) -> Shape:
 
 def of_step(step: StepPlan) -> Shape:
     """What `steps.NAME` is. What it does not have is named in `absent`, with the reason."""
-    one: dict[str, Any] = {"output": TEXT, "files": {"type": "array", "items": FILE}, "skipped": {"type": "boolean"}}
+    one: dict[str, Any] = {"output": TEXT, "files": {"type": "array", "items": PIECE}, "skipped": {"type": "boolean"}}
     absent: dict[str, str] = {}
     if step.output.kind is OutputKind.JSON:
         one["value"] = True if step.output.schema is None else step.output.schema
@@ -94,11 +88,10 @@ def of_step(step: StepPlan) -> Shape:
     if step.for_each is None:
         absent["items"] = "it has no `for_each`"
         return {"type": "object", "properties": one, "additionalProperties": False, "absent": absent}
-    item = {"type": "object", "properties": {**one, "index": {"type": "integer"}}, "additionalProperties": False}
-    properties = {**one, "items": {"type": "array", "items": {**item, "absent": dict(absent)}}}
-    if "value" in one:
-        properties["value"] = {"type": "array", "items": one["value"]}
-    return {"type": "object", "properties": properties, "additionalProperties": False, "absent": absent}
+    item = {"type": "object", "properties": one, "additionalProperties": False, "absent": absent}
+    values = {"type": "array", "items": one.get("value", TEXT)}
+    properties = {**one, "value": values, "items": {"type": "array", "items": item}}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def follow(shape: Shape, path: Sequence[str | int], named: Callable[[int], str]) -> Shape | Fault:
