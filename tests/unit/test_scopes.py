@@ -16,6 +16,7 @@ from corral.gateway import scopes
 from corral.gateway.api.application import create
 from corral.gateway.application import Gateway
 
+WORKSPACE = tuple(f"/api/v1/{many}" for many in ("projects", "contexts", "pipelines", "runs", "artifacts"))
 PUBLIC = {"/", "/health", "/healthz", "/readyz", "/version"}
 
 
@@ -37,7 +38,15 @@ async def test_every_route_of_the_management_stands_in_the_table(corral: Corral)
 
     assert len(routes) > 40
     assert [route for route in routes if scopes.listed(route[0], filled(route[1])) is None] == []
-    changing = [route for route in routes if route[0] != "GET"]
+    inside = [route for route in routes if route[1].startswith(WORKSPACE)]
+    managed = {route for route in inside if scopes.needed(route[0], filled(route[1])) is not Scope.INFER}
+    assert len(inside) > 60
+    assert {(method, path) for method, path in managed if not path.endswith("/purge")} == {
+        ("GET", "/api/v1/projects/{id}/export"),
+        ("POST", "/api/v1/projects/import"),
+    }
+    assert len(managed) == 2 + len(WORKSPACE)
+    changing = [route for route in routes if route[0] != "GET" and route not in inside]
     open_to_all = [route for route in changing if scopes.needed(route[0], filled(route[1])) is Scope.INFER]
     assert open_to_all == [("POST", "/api/v1/runtime/generate")]
 
@@ -67,6 +76,12 @@ async def test_every_other_page_is_public_or_in_the_table(corral: Corral) -> Non
         ("GET", "/metrics", Scope.MANAGE),
         ("GET", "/api/v1/nothing/of/the/kind", Scope.ADMIN),
         ("GET", "/api/v1/receipts", Scope.ADMIN),
+        ("GET", "/api/v1/projects", Scope.INFER),
+        ("POST", "/api/v1/artifacts/art-1/purge", Scope.MANAGE),
+        ("GET", "/api/v1/artifacts/art-1/export", Scope.INFER),
+        ("GET", "/api/v1/projects/web/export", Scope.MANAGE),
+        ("GET", "/api/v1/runs/run-1/ws", Scope.INFER),
+        ("POST", "/api/v1/workspace/search", Scope.ADMIN),
         ("GET", "/api/v1/modelsque", Scope.ADMIN),
         ("GET", "/api/v1/usage/" + "x" * 500, Scope.INFER),
     ],

@@ -21,7 +21,6 @@ _BOOKS = (
 _WORKSPACE = (
     *_OPERATIONS,
     "corral.app.authoring",
-    "corral.app.showing",
     "corral.app.workspace",
 )
 

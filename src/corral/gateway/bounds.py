@@ -7,12 +7,13 @@ them, and not change them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.callers import Caller, Scope
 from corral.domain.workspace import Hit, Page, Project, Query
-from corral.errors import EntryNotFound, Forbidden
+from corral.errors import Conflict, EntryNotFound, Forbidden
 
 if TYPE_CHECKING:
     from corral.app.workspace import Workspace
@@ -60,10 +61,26 @@ class Visit:
         """
         if not 0 < len(key) <= _LONGEST or not key.isprintable():
             raise missing(many, key)
-        entry = await self.kept(many).get(key, deleted=deleted)
+        if many == "pipelines" and self.caller.projects:
+            entry = await self._own_pipeline(key, deleted=deleted)
+        else:
+            entry = await self.kept(many).get(key, deleted=deleted)
         if not await self._reaches(entry):
             raise missing(many, key)
         return entry
+
+    async def pipeline(self, key: str, project: Project) -> Any:
+        """The pipeline of that id, or of that name in the project or in all of them.
+
+        Raises:
+            EntryNotFound: there is none, or it is of a project that the caller's key is not for.
+        """
+        if not 0 < len(key) <= _LONGEST or not key.isprintable():
+            raise missing("pipelines", key)
+        found = await self.store.pipelines.get(key, project=project.id)
+        if not await self._reaches(found):
+            raise missing("pipelines", key)
+        return found
 
     async def changeable(self, many: str, key: str, *, deleted: bool = False) -> Any:
         """As `entry`, of one that is to be changed.
@@ -111,11 +128,21 @@ class Visit:
         Raises:
             EntryNotFound: there is no such project for the caller.
         """
-        bounded = replace(query, within=await self.within())
-        if query.project is not None:
-            bounded = replace(bounded, project=(await self.project(query.project)).id)
+        bounded = await self._bounded(query)
         found: Page[Any] = await self.kept(many).page(bounded)
         return replace(found, total=await self.kept(many).count(bounded)) if total else found
+
+    async def ids(self, many: str, query: Query, most: int) -> list[str]:
+        """The ids of what the caller may change and the query asks for, `most` at most.
+
+        Raises:
+            EntryNotFound: there is no such project for the caller.
+        """
+        bounded = await self._bounded(query)
+        found: list[str] = await self.kept(many).ids(bounded, most)
+        if many != "pipelines" or bounded.within is None:
+            return found
+        return [each for each in found if (await self.entry(many, each, deleted=True)).project is not None]
 
     async def search(
         self, text: str, *, project: str | None, kinds: tuple[str, ...], limit: int, cursor: str | None
@@ -145,6 +172,19 @@ class Visit:
                 param="project",
             )
         return None
+
+    async def _bounded(self, query: Query) -> Query:
+        bounded = replace(query, within=await self.within())
+        return bounded if query.project is None else replace(bounded, project=(await self.project(query.project)).id)
+
+    async def _own_pipeline(self, key: str, *, deleted: bool) -> Any:
+        """The pipeline of that id or name; of several with a name that of a project of the caller's."""
+        for project in await self.within() or ("",):
+            with suppress(EntryNotFound, Conflict):
+                found = await self.store.pipelines.get(key, deleted=deleted, project=project)
+                if await self._reaches(found):
+                    return found
+        raise missing("pipelines", key)
 
     async def _reaches(self, entry: Any) -> bool:
         if not self.caller.projects:

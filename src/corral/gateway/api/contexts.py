@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as Asked
 
-from corral.domain.workspace import Context, ContextKind, Query
+from corral.domain.workspace import Context, ContextKind
 from corral.errors import InvalidRequest, NotSupported
 from corral.gateway.api.downloads import DOWNLOAD, attachment, taking
-from corral.gateway.api.pages import LARGEST
 from corral.gateway.api.workspace_entries import (
     BASE,
     CONTEXTS,
@@ -60,9 +59,7 @@ def router(desk: Desk) -> APIRouter:
         """Put the contexts of a project into another order."""
         visit = await desk.visit(request)
         project = await visit.project(given.project)
-        await visit.store.contexts.reorder(project.id, given.ids)
-        ordered = await visit.page("contexts", Query(project=project.id, archived=None, sort="position", limit=LARGEST))
-        found = [describe(context) for context in ordered.items]
+        found = [describe(each) for each in await visit.store.contexts.reorder(project.id, given.ids)]
         return written(request, {"success": True, "contexts": found, "count": len(found)})
 
     @routes.patch("/{id}", response_model=OneContext)

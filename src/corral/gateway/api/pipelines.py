@@ -33,7 +33,7 @@ def router(desk: Desk) -> APIRouter:
 
     @routes.get("", response_model=ManyPipelines)
     async def list_pipelines(request: Request, lists: Lists, name: Word = None) -> Response:
-        """Pipelines. `project` also finds those that are for every project."""
+        """Pipelines, those that were changed last first."""
         return await listed(request, await desk.visit(request), PIPELINES, lists, name=name)
 
     @routes.post("", response_model=OnePipeline, status_code=201)
@@ -62,7 +62,7 @@ def router(desk: Desk) -> APIRouter:
     async def run_pipeline(request: Request, key: Key, given: PipelineRun) -> Response:
         """Run it in a project. It goes on by itself: see the run's events."""
         visit = await desk.visit(request)
-        pipeline = await visit.entry("pipelines", key)
+        pipeline = await visit.pipeline(key, await visit.project(given.project))
         return await begin(request, visit, given, pipeline=pipeline.id)
 
     return routes

@@ -12,8 +12,19 @@ from corral.app import Corral
 from corral.domain.workspace import Project, check_project
 from corral.errors import InvalidRequest
 from corral.gateway.api.downloads import ARCHIVE, poured, taking
-from corral.gateway.api.pages import Limit, printable
-from corral.gateway.api.workspace_entries import BASE, PROJECTS, Desk, Key, Lists, changed, listed, single, written
+from corral.gateway.api.pages import printable
+from corral.gateway.api.workspace_entries import (
+    BASE,
+    PROJECTS,
+    Desk,
+    Key,
+    Limit,
+    Lists,
+    changed,
+    listed,
+    single,
+    written,
+)
 from corral.gateway.api.workspace_requests import NewProject, ProjectChange
 from corral.gateway.api.workspace_shapes import ManyProjects, OneProject, SearchHits
 from corral.kit.disk import translated

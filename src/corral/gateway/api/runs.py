@@ -61,7 +61,8 @@ def router(desk: Desk, workshop: Workshop) -> APIRouter:
             raise InvalidRequest("Either `pipeline` or `source` says what is run.", param="pipeline")
         if given.pipeline is None:
             return await begin(request, visit, given, source=given.source)
-        return await begin(request, visit, given, pipeline=(await visit.entry("pipelines", given.pipeline)).id)
+        kept = await visit.pipeline(given.pipeline, await visit.project(given.project))
+        return await begin(request, visit, given, pipeline=kept.id)
 
     @routes.patch("/{id}", response_model=OneRun)
     async def change_run(request: Request, key: Key, given: RunChange) -> Response:

@@ -20,7 +20,7 @@ from corral.app import Corral, ahead
 from corral.domain.callers import LOCAL
 from corral.domain.workspace import Entry, Query
 from corral.errors import CorralError, InvalidRequest
-from corral.gateway.api.pages import Limit, printable
+from corral.gateway.api.pages import printable
 from corral.gateway.api.workspace_requests import Bulk, BulkFilter, Copy, MoveTo
 from corral.gateway.api.workspace_shapes import (
     BulkDone,
@@ -52,6 +52,9 @@ Key = Annotated[
     str, Path(alias="id", min_length=1, max_length=200, description="Its id; of a project or pipeline also its name")
 ]
 Other = Annotated[str, Path(min_length=1, max_length=200, description="The id of the other one")]
+LARGEST = 500
+"""Entries of a page."""
+Limit = Annotated[int, Asked(ge=1, le=LARGEST, description="Entries of a page")]
 Deleted = Annotated[bool, Asked(description="Also one that is thrown away")]
 Word = Annotated[str | None, Asked(max_length=200, description="Only those")]
 
@@ -225,24 +228,21 @@ def keeping(resource: Resource, desk: Desk) -> APIRouter:
         """It can be restored until `workspace.retention` has gone by; then it is purged."""
         visit = await desk.visit(request)
         entry = await visit.changeable(resource.many, key)
-        await visit.kept(resource.many).delete(entry.id, version=version(request))
-        return single(request, resource, await visit.entry(resource.many, entry.id, deleted=True))
+        return single(request, resource, await visit.kept(resource.many).delete(entry.id, version=version(request)))
 
     @routes.post("/{id}/archive", response_model=resource.answer, summary=f"Put the {one} away")
     async def archive(request: Request, key: Key) -> Response:
         """It is no longer in lists that do not ask for it, and can be used as before."""
         visit = await desk.visit(request)
         entry = await visit.changeable(resource.many, key)
-        await visit.kept(resource.many).archive(entry.id, version=version(request))
-        return single(request, resource, await visit.entry(resource.many, entry.id))
+        return single(request, resource, await visit.kept(resource.many).archive(entry.id, version=version(request)))
 
     @routes.post("/{id}/restore", response_model=resource.answer, summary=f"Have the {one} back")
     async def restore(request: Request, key: Key) -> Response:
         """What was thrown away, or put away, is as it was before."""
         visit = await desk.visit(request)
         entry = await visit.changeable(resource.many, key, deleted=True)
-        await visit.kept(resource.many).restore(entry.id, version=version(request))
-        return single(request, resource, await visit.entry(resource.many, entry.id))
+        return single(request, resource, await visit.kept(resource.many).restore(entry.id, version=version(request)))
 
     @routes.post("/{id}/purge", response_model=Purged, summary=f"Destroy the {one}")
     async def purge(request: Request, key: Key) -> Response:
@@ -269,9 +269,7 @@ def _duplicating(routes: APIRouter, resource: Resource, desk: Desk) -> None:
         name, project = (None, None) if given is None else (given.name, given.project)
         into = None
         if resource is PROJECTS:
-            if name is None:
-                raise InvalidRequest("The copy of a project needs a name.", param="name")
-            visit.naming(name)
+            visit.naming(name or "")
         elif project is not None:
             into = (await visit.project(project)).id
         else:
@@ -287,28 +285,29 @@ def _moving(routes: APIRouter, resource: Resource, desk: Desk) -> None:
         visit = await desk.visit(request)
         entry = await visit.changeable(resource.many, key)
         into = await visit.project(given.project)
-        await visit.kept(resource.many).move(entry.id, into.id)
-        return single(request, resource, await visit.entry(resource.many, entry.id))
+        moved = await visit.kept(resource.many).move(entry.id, into.id, version=version(request))
+        return single(request, resource, moved)
 
 
 async def _bulk(visit: Visit, resource: Resource, given: Bulk) -> dict[str, Any]:
     if (given.ids is None) == (given.filter is None):
         raise InvalidRequest("Either `ids` or a `filter` says which.", param="ids")
-    if (given.action == "tag") != (given.tags is not None):
-        raise InvalidRequest("`tags` go with the action `tag`, and it with them.", param="tags")
+    if (given.action == "tag") != bool(given.add or given.remove):
+        raise InvalidRequest("`add` and `remove` go with the action `tag`, and it with them.", param="add")
     if given.action == "purge":
         visit.managing("to destroy")
-    more: dict[str, Any] = {} if given.tags is None else {"tags": tuple(given.tags)}
     results: dict[str, str | None] = {}
-    ids: list[str] = []
+    ids: Sequence[str] = ()
     left = False
     if given.ids is not None:
         results = await _beyond(visit, resource, given.ids)
-        ids = [each for each in dict.fromkeys(given.ids) if each not in results]
+        ids = [each for each in given.ids if each not in results]
     elif given.filter is not None:
-        ids, left = await _fitting(visit, resource, given.filter)
+        found = await visit.ids(resource.many, _fitting(given.filter), MOST + 1)
+        ids, left = found[:MOST], len(found) > MOST
     if ids:
-        results |= await visit.kept(resource.many).bulk(given.action, ids, **more)
+        kept = visit.kept(resource.many)
+        results |= await kept.bulk(given.action, ids, add=tuple(given.add), remove=tuple(given.remove))
     failed = sum(1 for code in results.values() if code is not None)
     return {"results": results, "done": len(results) - failed, "failed": failed, "more": left}
 
@@ -325,25 +324,14 @@ async def _beyond(visit: Visit, resource: Resource, ids: Sequence[str]) -> dict[
     return found
 
 
-async def _fitting(visit: Visit, resource: Resource, given: BulkFilter) -> tuple[list[str], bool]:
-    """The ids of those that fit, and whether there are more of them than are taken at a time."""
+def _fitting(given: BulkFilter) -> Query:
+    """What the filter asks for."""
     words = {"kind": given.kind, "status": given.status, "run": given.run, "pipeline": given.pipeline}
-    query = Query(
+    return Query(
         project=given.project,
         filters={name: value for name, value in words.items() if value is not None},
         tags=tuple(given.tags),
         search=given.q,
         archived=given.archived,
         deleted=given.deleted,
-        limit=500,
     )
-    ids: list[str] = []
-    while len(ids) < MOST:
-        page = await visit.page(resource.many, query)
-        # What is for all projects is not a bounded key's to change.
-        bounded = resource is not PROJECTS and bool(visit.caller.projects)
-        ids += [entry.id for entry in page.items if not (bounded and entry.project is None)]
-        if page.next is None:
-            return ids[:MOST], len(ids) > MOST
-        query = replace(query, cursor=page.next)
-    return ids[:MOST], True

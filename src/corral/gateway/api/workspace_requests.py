@@ -258,17 +258,23 @@ class BulkFilter(BaseModel):
 
 
 class Bulk(BaseModel):
-    """What is done to which entries: those with these `ids`, or all that fit the `filter`. `tag` sets `tags`."""
+    """What is done to which entries: those with these `ids`, or all that fit the `filter`. `tag` is for tags."""
 
     model_config = _taken(
         {"action": "archive", "ids": [ARTIFACT["id"]]},
-        {"action": "delete", "filter": {"project": PROJECT["name"], "tags": ["draft"]}},
+        {
+            "action": "tag",
+            "filter": {"project": PROJECT["name"], "tags": ["draft"]},
+            "add": ["done"],
+            "remove": ["draft"],
+        },
     )
 
     action: Literal["archive", "restore", "delete", "purge", "tag"]
     ids: Ids | None = None
     filter: BulkFilter | None = None
-    tags: Tags | None = None
+    add: Tags = []
+    remove: Tags = []
 
 
 Copy = Annotated[DuplicateRequest | None, Body()]

@@ -1,0 +1,207 @@
+"""How far keys reach into the workspace: within their projects, and no further, by whatever route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.support.servers import corral_server
+from tests.support.studio import ONE_STEP, Studio
+
+BOSS = "the-servers-own-key"
+CONFIG = "models:\n  robot: {runtime: fake, options: {reply: hi}}\n"
+
+
+@dataclass
+class House:
+    """A server with two projects, `red` and `blue`, and a key for `red` alone."""
+
+    boss: Studio
+    red: Studio
+    free: Studio
+    mine: dict[str, str]
+    theirs: dict[str, str]
+    shared: str
+
+
+def filled(boss: Studio, project: str) -> dict[str, str]:
+    """An entry of each kind in a new project, by what many are called."""
+    found = {"projects": boss.project(project)["id"]}
+    context = {"project": project, "kind": "instructions", "name": "style", "text": "secretword"}
+    found["contexts"] = boss.post("/contexts", context)["context"]["id"]
+    found["pipelines"] = boss.post("/pipelines", {"project": project, "source": ONE_STEP})["pipeline"]["id"]
+    run = boss.post("/runs", {"project": project, "source": ONE_STEP, "inputs": {"topic": "bees"}})["run"]["id"]
+    found["runs"] = boss.finished(run)["id"]
+    found["artifacts"] = boss.artifact(project, "a.txt", "secretword")["id"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    home: Path = tmp_path_factory.mktemp("home")
+    with corral_server(home, CONFIG, env={"CORRAL_API_KEY": BOSS}) as server:
+        boss = Studio(server, BOSS)
+        mine, theirs = filled(boss, "red"), filled(boss, "blue")
+        shared = boss.post("/pipelines", {"source": ONE_STEP, "name": "shared"})["pipeline"]["id"]
+
+        def key(name: str, **more: Any) -> Studio:
+            return Studio(server, boss.post("/keys", {"name": name, **more})["secret"])
+
+        yield House(boss, key("red", projects=["red", "green"]), key("free"), mine, theirs, shared)
+
+
+RESOURCES = ("projects", "contexts", "pipelines", "runs", "artifacts")
+
+
+@pytest.mark.parametrize("many", RESOURCES)
+def test_what_is_not_its_own_is_not_there(house: House, many: str) -> None:
+    theirs = f"/{many}/{house.theirs[many]}"
+
+    assert house.red.do("GET", f"/{many}/{house.mine[many]}").status == 200
+    for method, path, body in (
+        ("GET", theirs, None),
+        ("GET", f"{theirs}?deleted=true", None),
+        ("PATCH", theirs, {"tags": ["mine"]}),
+        ("DELETE", theirs, None),
+        ("POST", f"{theirs}/archive", None),
+        ("POST", f"{theirs}/restore", None),
+    ):
+        refused = house.red.do(method, path, body)
+        assert (refused.status, refused.code) == (404, "entry_missing"), (method, path, refused.body)
+    listed = [each["id"] for each in house.red.get(f"/{many}?archived=any&total=true")[many]]
+    assert house.mine[many] in listed
+    assert house.theirs[many] not in listed
+    assert house.red.do("GET", f"/{many}?project=blue").code == "entry_missing"
+    done = house.red.post(f"/{many}/bulk", {"action": "archive", "ids": [house.theirs[many]]})
+    assert done["results"] == {house.theirs[many]: "entry_missing"}
+    tagged = house.red.post(f"/{many}/bulk", {"action": "tag", "filter": {}, "add": ["seen"]})
+    assert house.mine[many] in tagged["results"]
+    assert not {house.theirs[many], house.shared} & set(tagged["results"])
+    assert house.boss.get(f"/{many}/{house.theirs[many]}")[many.removesuffix("s")]["tags"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/artifacts/{artifacts}/content"),
+        ("PUT", "/artifacts/{artifacts}/content"),
+        ("GET", "/artifacts/{artifacts}/editions"),
+        ("GET", "/artifacts/{artifacts}/preview"),
+        ("GET", "/artifacts/{artifacts}/export"),
+        ("GET", "/contexts/{contexts}/content"),
+        ("GET", "/runs/{runs}/steps"),
+        ("GET", "/runs/{runs}/events"),
+        ("POST", "/runs/{runs}/cancel"),
+        ("POST", "/runs/{runs}/rerun"),
+        ("POST", "/artifacts/{artifacts}/duplicate"),
+    ],
+)
+def test_nor_by_another_way(house: House, method: str, path: str) -> None:
+    refused = house.red.do(method, path.format(**house.theirs))
+
+    assert (refused.status, refused.code) == (404, "entry_missing")
+
+
+def test_nor_beside_its_own(house: House) -> None:
+    mine, theirs = house.mine, house.theirs
+
+    for path in (
+        f"/artifacts/{mine['artifacts']}/diff/{theirs['artifacts']}",
+        f"/artifacts/{theirs['artifacts']}/diff/{mine['artifacts']}",
+        f"/runs/{mine['runs']}/compare/{theirs['runs']}",
+    ):
+        assert house.red.do("GET", path).code == "entry_missing", path
+    for path, body in (
+        (f"/artifacts/{mine['artifacts']}/move", {"project": "blue"}),
+        (f"/artifacts/{mine['artifacts']}/duplicate", {"project": "blue"}),
+        ("/runs", {"project": "blue", "source": ONE_STEP, "inputs": {"topic": "x"}}),
+        ("/runs", {"project": "red", "pipeline": theirs["pipelines"], "inputs": {"topic": "x"}}),
+        ("/artifacts", {"project": "blue", "name": "x.txt", "text": "x"}),
+        ("/contexts", {"project": "blue", "kind": "instructions", "name": "x"}),
+        ("/contexts/reorder", {"project": "blue", "ids": []}),
+        ("/pipelines", {"project": "blue", "source": ONE_STEP, "name": "x"}),
+    ):
+        assert house.red.do("POST", path, body).code == "entry_missing", (path, body)
+
+
+def test_a_search_finds_its_own(house: House) -> None:
+    own = {house.mine[many] for many in RESOURCES}
+
+    found = {hit["id"] for hit in house.red.get("/workspace/search?q=secretword")["hits"]}
+
+    assert found
+    assert found <= own
+    everything = {hit["id"] for hit in house.boss.get("/workspace/search?q=secretword")["hits"]}
+    assert house.theirs["artifacts"] in everything
+    assert {hit["id"] for hit in house.free.get("/workspace/search?q=secretword")["hits"]} == everything
+
+
+def test_projects_that_it_may_make(house: House) -> None:
+    refused = house.red.do("POST", "/projects", {"name": "yellow"})
+    assert (refused.status, refused.code) == (403, "forbidden")
+    assert house.red.do("POST", f"/projects/{house.mine['projects']}/duplicate", {"name": "yellow"}).status == 403
+    assert house.red.do("POST", f"/projects/{house.mine['projects']}/duplicate").status == 403
+    made = house.red.post("/projects", {"name": "green"})["project"]
+    assert house.red.get(f"/projects/{made['name']}")["project"]["id"] == made["id"]
+
+
+def test_pipelines_for_all_are_run_and_not_changed(house: House) -> None:
+    listed = [each["id"] for each in house.red.get("/pipelines")["pipelines"]]
+    assert house.shared in listed
+    run = house.red.post(f"/pipelines/{house.shared}/runs", {"project": "red", "inputs": {"topic": "bees"}})["run"]
+    assert house.red.finished(run["id"])["status"] == "completed"
+    for method, path, body in (
+        ("PATCH", "", {"tags": ["x"]}),
+        ("DELETE", "", None),
+        ("POST", "/archive", None),
+        ("POST", "/move", {"project": "red"}),
+        ("POST", "/duplicate", None),
+    ):
+        assert house.red.do(method, f"/pipelines/{house.shared}{path}", body).code == "forbidden", (method, path)
+    assert house.red.do("POST", "/pipelines", {"source": ONE_STEP, "name": "mine"}).code == "forbidden"
+    copied = house.red.do("POST", f"/pipelines/{house.shared}/duplicate", {"project": "red", "name": "own"})
+    assert copied.status == 201, copied.body
+
+
+def test_what_takes_a_key_that_manages(house: House) -> None:
+    art = house.boss.artifact("red", "gone.txt", "x")["id"]
+
+    for key in (house.red, house.free):
+        for method, path, body in (
+            ("POST", f"/artifacts/{art}/purge", None),
+            ("POST", "/artifacts/bulk", {"action": "purge", "ids": [art]}),
+            ("POST", "/projects/bulk", {"action": "purge", "filter": {}}),
+            ("GET", "/projects/red/export", None),
+            ("POST", "/projects/import", None),
+        ):
+            refused = key.do(method, path, body)
+            assert (refused.status, refused.code) == (403, "forbidden"), (method, path)
+    assert house.free.do("GET", f"/artifacts/{art}").status == 200
+    assert house.boss.do("POST", f"/artifacts/{art}/purge").status == 200
+
+
+def test_a_websocket_is_bounded_likewise(house: House) -> None:
+    def talk(studio: Studio, run: str) -> Any:
+        url = studio.server.url.replace("http:", "ws:") + f"/api/v1/runs/{run}/ws"
+        return connect(url, proxy=None, additional_headers=studio._headers)
+
+    with talk(house.red, house.mine["runs"]) as socket:
+        assert '"snapshot"' in str(socket.recv(timeout=20))
+    for run in (house.theirs["runs"], "run-000000000000", "x" * 300):
+        with pytest.raises(InvalidStatus) as refused:
+            talk(house.red, run)
+        assert refused.value.response.status_code == 404
+        assert b"entry_missing" in (refused.value.response.body or b"")
+
+
+def test_without_a_key_nothing(house: House) -> None:
+    nobody = Studio(house.boss.server)
+
+    for path in ("/projects", "/runs", "/workspace/search?q=x", f"/artifacts/{house.mine['artifacts']}/content"):
+        assert nobody.do("GET", path).status == 401
