@@ -253,6 +253,9 @@ def _show_run(given: Invocation, what: str, step: str | None) -> None:
     run, steps, artifacts = ask(given, look)
     if step is None:
         outcome(given, run, steps, artifacts)
+        if run.get("error"):
+            said = f"error: {run['error'].get('message', '')} {run['error'].get('hint') or ''}".rstrip()
+            given.output.say(said, "red")
         return
     chosen = [one for one in steps if step in (one["key"], one["name"])]
     if not chosen:

@@ -235,8 +235,6 @@ def outcome(given: Invocation, run: Found, steps: list[Found], artifacts: list[F
             view, view.at, output.width(output.stdout), lambda text, style: output.paint(text, style, output.stdout)
         ):
             output.piece(f"{text}\n")
-        if run.get("error"):
-            output.say(f"error: {run['error'].get('message', '')} {run['error'].get('hint') or ''}".rstrip(), "red")
         for key, why in (run.get("reproducible") or {}).items():
             output.note(f"A rerun of {key} may differ: {why}")
         if artifacts:
