@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, or_, select
@@ -142,7 +142,7 @@ class Artifacts(Entries[Artifact]):
             run=entry.run if origin.run is None else origin.run,
             step=entry.step if origin.step is None else origin.step,
         )
-        made = await self._create(connection, entry, _text(content))
+        made = await self._create(connection, entry, text_of(content))
         await self._record(connection, made, origin)
         return made
 
@@ -152,9 +152,19 @@ class Artifacts(Entries[Artifact]):
         """Give the artifact whose row is locked a new edition, whose content is kept already."""
         old = self._read(row)
         changed = replace(old, digest=digest, size=len(content), number=old.number + 1)
-        new = await self._write(connection, old, changed, _text(content))
+        new = await self._write(connection, old, changed, text_of(content))
         await self._record(connection, new, origin)
         return new
+
+    async def adopt_editions(self, connection: AsyncConnection, found: Sequence[Edition]) -> None:
+        """Write down editions as they were elsewhere; their artifacts are there, and their contents kept."""
+        rows = [
+            {each.name: getattr(edition, each.name) for each in fields(edition)}
+            | {"made_as": f"{edition.artifact}/{edition.number}", "problems": check_json(edition.problems, "problems")}
+            for edition in found
+        ]
+        if rows:
+            await connection.execute(insert(editions), rows)
 
     async def held(self, connection: AsyncConnection, identifier: str) -> RowMapping:
         """The row of an artifact that is not deleted, locked."""
@@ -235,7 +245,7 @@ def _edition(row: RowMapping) -> Edition:
     return Edition(**values, problems=tuple(row["problems"]))
 
 
-def _text(content: bytes) -> str:
+def text_of(content: bytes) -> str:
     """The beginning of the content as text; nothing of bytes that are none."""
     if b"\0" in content[:_BYTES]:
         return ""

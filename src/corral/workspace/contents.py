@@ -73,6 +73,12 @@ class Contents:
                 held.callback(os.close, await self._keep(digest, content))
             yield digests
 
+    @asynccontextmanager
+    async def undisturbed(self) -> AsyncIterator[None]:
+        """Let nobody sweep until the block ends, so that what is kept in it stays though nothing names it yet."""
+        async with self._blobs.locked():
+            yield
+
     async def read(self, digest: str) -> bytes:
         """The bytes with that SHA-256.
 

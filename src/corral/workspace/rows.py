@@ -185,6 +185,28 @@ class Entries(Generic[E]):
             done |= await self._database.write(lambda connection, batch=batch: _each(connection, batch, act))  # type: ignore[misc]
         return done
 
+    async def adopt(self, connection: AsyncConnection, entries: Sequence[E], bodies: Mapping[str, str]) -> None:
+        """Write down, in a transaction of somebody else, entries as they were elsewhere: with ids, versions and times.
+
+        Their project is there. `bodies` are, by id, the texts by which those are found that have them in a file.
+
+        Raises:
+            Conflict: one with the id or name of one of them is there.
+        """
+        rows, found, tagged = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, str]]()
+        for entry in map(self._checked, entries):
+            rows.append(await self._born(connection, entry))
+            title, own, more = self._texts(entry)
+            body = bodies.get(entry.id, "") if own is None else own
+            found.append(search.row(entry, self.kind.name, _project(entry) or "", title, body, more))
+            tagged += [{"kind": self.kind.name, "tag": tag, "entry": entry.id} for tag in entry.tags]
+        if rows:
+            async with clashing(self, entries[0]):
+                await connection.execute(insert(self.kind.table), rows)
+        await search.add(connection, found)
+        if tagged:
+            await connection.execute(insert(tags), tagged)
+
     # What the kinds do otherwise.
 
     def _checked(self, entry: E) -> E:

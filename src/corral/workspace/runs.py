@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from corral.db.workspace_tables import runs, snapshots, steps
@@ -158,6 +158,11 @@ class Runs(Entries[Run]):
                 return found
 
             return await self._database.write(work)
+
+    async def adopt_steps(self, connection: AsyncConnection, found: Sequence[Step]) -> None:
+        """Write down, in a transaction of somebody else, steps as they were elsewhere; their runs are there."""
+        if found:
+            await connection.execute(insert(steps), [_values(step) for step in found])
 
     async def forget_snapshots(self) -> int:
         """Remove what runs were given that are gone; returns how much of it there was."""

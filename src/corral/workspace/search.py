@@ -38,20 +38,28 @@ async def write(
     connection: AsyncConnection, entry: Any, kind: str, project: str, title: str, body: str, more: Iterable[str]
 ) -> None:
     """Let the entry be found by these texts. `body` is what excerpts are taken from; `more` is not shown."""
-    words = words_of((title, body, *more, *entry.tags), kind=kind, project=project)
     await connection.execute(delete(texts).where(texts.c.entry == entry.id))
-    await connection.execute(
-        texts.insert().values(
-            entry=entry.id,
-            kind=kind,
-            project=project,
-            archived=entry.archived_at is not None,
-            deleted=entry.deleted_at is not None,
-            title=title,
-            body=body[:TEXT],
-            words=words,
-        )
-    )
+    await connection.execute(texts.insert(), [row(entry, kind, project, title, body, more)])
+
+
+def row(entry: Any, kind: str, project: str, title: str, body: str, more: Iterable[str]) -> dict[str, Any]:
+    """What is written so that the entry is found by these texts."""
+    return {
+        "entry": entry.id,
+        "kind": kind,
+        "project": project,
+        "archived": entry.archived_at is not None,
+        "deleted": entry.deleted_at is not None,
+        "title": title,
+        "body": body[:TEXT],
+        "words": words_of((title, body, *more, *entry.tags), kind=kind, project=project),
+    }
+
+
+async def add(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+    """Let new entries be found, by what `row` says of each."""
+    if rows:
+        await connection.execute(texts.insert(), rows)
 
 
 async def body_of(connection: AsyncConnection, entry: str) -> str:

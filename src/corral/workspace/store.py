@@ -9,7 +9,7 @@ contents.py     bytes by digest          words.py  cursors.py  soundness.py  des
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import select
 
@@ -26,7 +26,7 @@ from corral.workspace.runs import Runs
 from corral.workspace.soundness import check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from pathlib import Path
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from corral.domain.ports import Clock
     from corral.domain.workspace import Hit
     from corral.workspace.rows import Entries
+
+T = TypeVar("T")
 
 KINDS = ("project", "context", "pipeline", "run", "artifact")
 """The kinds of entries that can be searched for."""
@@ -52,12 +54,17 @@ class Store:
 
     def __init__(self, database: Database, home: Path, clock: Clock, *, max_artifact: int) -> None:
         self._database = database
+        self.clock = clock
         self.contents = Contents(home / "workspace", clock, max_artifact)
         self.contexts = Contexts(database, clock, self.contents)
         self.pipelines = Pipelines(database, clock)
         self.artifacts = Artifacts(database, clock, self.contents)
         self.runs = Runs(database, clock, self.artifacts, self.contents)
         self.projects = Projects(database, clock, (self.contexts, self.pipelines))
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """What `work` returns, once all that it wrote is committed; when it raises, nothing is."""
+        return await self._database.write(work)
 
     async def search(
         self,
@@ -72,7 +79,8 @@ class Store:
     ) -> Page[Hit]:
         """What has all words of the text in it, the newest first. `count*` is any word that begins so.
 
-        `project` is an id or a name, `within` the ids of projects beyond which nothing is found. `archived`: as in a `Query`.
+        `project` is an id or a name, `within` the ids of projects beyond which nothing is found. `archived` is as in a
+        `Query`.
 
         Raises:
             InvalidRequest: a kind is none, the limit is too large, or the cursor is made up.

@@ -39,7 +39,8 @@ from corral.workspace.exports.modules import (
 )
 
 if TYPE_CHECKING:
-    from corral.workspace.code.components import Component, Prop
+    from corral.workspace.code.components import Component
+    from corral.workspace.code.signatures import Prop
 
 OFFERED = frozenset({"react", "react-dom", "framer", "framer-motion"})
 """The packages that Framer gives to a code file."""

@@ -93,7 +93,8 @@ def _component(material: Material, component: Component | None, assets: Path) ->
     }
     # An element of data ends where the browser sees `</script`, whatever JSON says.
     data = json.dumps(described, ensure_ascii=False).replace("<", "\\u003c")
-    script = script.replace("</script", "<\\/script")
+    # Behind `<!--`, it goes on until the end of that comment, which is nowhere.
+    script = script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     body = (
         '<div id="corral"></div><div id="root"></div>\n'
