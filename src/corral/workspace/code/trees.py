@@ -6,6 +6,7 @@ after mistake is given up by count, not by clock, so that the same text always h
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -25,9 +26,13 @@ _GRAMMARS = {
 }
 
 
-_OPEN = 500
-_LEAST = 10_000
+_DEEPEST = 300
+"""Brackets within brackets: code that people read has tens."""
+_LEAST = 1_000
+_SHARE = 20
+"""Looks at the parser's work, of a hundred steps each: code takes one for each 60 bytes, mistakes take many more."""
 _PART = 65536
+_BRACKETS = re.compile(rb"[(\[{]|[)\]}]|;|=>|</|/>|<|>")
 
 
 @cache
@@ -45,12 +50,10 @@ def parse(kind: str, content: bytes) -> Tree | None:
     """
     from tree_sitter import Parser
 
-    # Each `<` may begin an element, a list of types or a comparison. Where many are left open the parser keeps all
-    # readings at once, and its memory grows with their square: 20,000 of them took more than 6 GB.
-    if kind not in {"css", "html"} and content.count(b"<") - content.count(b">") > _OPEN:
+    if kind not in {"css", "html"} and _deep(content):
         return None
     asked = 0
-    most = _LEAST + len(content) // 4
+    most = _LEAST + len(content) // _SHARE
 
     def over(_at: int, _mistaken: bool) -> bool:
         nonlocal asked
@@ -64,6 +67,40 @@ def parse(kind: str, content: bytes) -> Tree | None:
         return Parser(_language(kind)).parse(part, progress_callback=over)
     except ValueError:
         return None
+
+
+def _deep(content: bytes) -> bool:
+    """Whether brackets, tags and what may be lists of types are nested as in no code.
+
+    Where many are open the parser recovers by trying what each may have been, and its memory grows with their square:
+    of 20,000 times `a<b,` it took more than 6 GB.
+    """
+    angles = [0]
+    tags = 0
+    for match in _BRACKETS.finditer(content):
+        mark = match[0]
+        if mark in b"([{":
+            angles.append(0)
+            if len(angles) > _DEEPEST:
+                return True
+        elif mark in b")]}":
+            if len(angles) > 1:
+                angles.pop()
+            angles[-1] = 0
+        elif mark == b";":
+            angles[-1] = 0
+        elif mark == b"<":
+            angles[-1] += 1
+            # `f<T>` is a list of types; `<T>` after anything else is an element.
+            tags += not content[match.start() - 1 : match.start()].isalnum()
+            if angles[-1] > _DEEPEST or tags > 2 * _DEEPEST:
+                return True
+        elif mark in (b"</", b"/>"):
+            tags = max(tags - 1, 0)
+            angles[-1] = max(angles[-1] - (mark == b"/>"), 0)
+        elif mark == b">":
+            angles[-1] = max(angles[-1] - 1, 0)
+    return False
 
 
 def walk(root: Node) -> Iterator[Node]:
