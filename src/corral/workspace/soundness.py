@@ -101,8 +101,10 @@ def check_json(value: Any, field: str) -> Any:
 def _sound(value: Any, field: str, deep: int) -> Any:
     if isinstance(value, str):
         return check_text(value, field)
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return check_whole(value, field)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidRequest(f"{field} has a number that is not finite.", param=field)
