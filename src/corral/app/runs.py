@@ -6,6 +6,7 @@ import asyncio
 import platform
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from corral import __version__
@@ -29,7 +30,7 @@ from corral.workspace.pipelines.reproducing import reasons
 from corral.workspace.pipelines.templates import Templates
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Collection, Mapping
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _POLL = 1.0
 """Seconds between two looks at a run that another process is at."""
+_ENTERS = frozenset({"answers now", "loads"})
 _STANDS = {
     OperationStatus.PENDING: RunStatus.QUEUED,
     OperationStatus.PAUSED: RunStatus.PAUSED,
@@ -107,7 +109,7 @@ class Runs:
             templates=self._templates,
             settings=corral.settings.workspace,
             clock=corral.clock,
-            resident=self._resident,
+            places=self._places,
             told=lambda message: self._happened(run.id, message, work),
             advance=progress,
             advanced=work.advanced,
@@ -142,7 +144,7 @@ class Runs:
         )
         await in_thread(execution.asker.journal.remove)
         self._tell(run, {"type": "run", "run": describe(run)})
-        self._tell(run, {"type": "end", "status": run.status})
+        self._tell(run, {"type": "end", "status": run.status.value})
         return run
 
     async def settle(self, operation: Operation) -> None:
@@ -173,7 +175,7 @@ class Runs:
             await in_thread(self._journal(run).remove)
         self._tell(run, {"type": "run", "run": describe(run)})
         if over:
-            self._tell(run, {"type": "end", "status": run.status})
+            self._tell(run, {"type": "end", "status": run.status.value})
 
     async def reconcile(self, run: Run) -> None:
         """Have a run that seems to be at work stand as its operation does."""
@@ -209,7 +211,7 @@ class Runs:
                 output_tokens=step.output_tokens + sum(each.output_tokens for each in answers),
                 ended_at=self._corral.clock.wall(),
             )
-            await store.runs.commit(ended, (), lambda connection, of=tuple(answers): book(connection, of))
+            await store.runs.commit(ended, (), partial(book, answers=answers))
 
     async def _leave_out(self, run_id: str, reason: str, status: StepStatus) -> None:
         """Have the steps that nobody is at, and that are not done, stand so."""
@@ -242,7 +244,7 @@ class Runs:
                         return
                     if message["type"] == "run":
                         status = message["run"]["status"]
-            yield {"type": "end", "at": self._corral.clock.wall(), "status": status}
+            yield {"type": "end", "at": self._corral.clock.wall(), "status": str(status)}
         finally:
             self._feeds.leave(run_id, listener)
 
@@ -331,8 +333,20 @@ class Runs:
             raise Conflict(f"The project {project.name!r} of the run is deleted.", "Restore it first.")
         return replace(caller, project=project.name)
 
-    def _resident(self) -> frozenset[str]:
-        return frozenset(status.model for status in self._corral.supervisor.statuses() if status.engine is not None)
+    async def _places(self, models: Collection[str]) -> tuple[Collection[str], Collection[str]]:
+        """Which models can be asked at once, and which could be loaded with nobody having to leave memory."""
+        corral, at_hand, beside = self._corral, set(), set()
+        for name in models:
+            own = corral.canonical(name)
+            engine, _ = corral.supervisor.outlook(own)
+            if engine is not None or own in corral.settings.routes or not corral.routes.known(own).local:
+                at_hand.add(name)  # a route asks who is there, and a vendor is
+                continue
+            with suppress(CorralError):  # whoever asks it is told why it cannot be had
+                found = await corral.supervisor.explain(own)
+                if found.verdict in _ENTERS and not any(each.chosen for each in found.candidates):
+                    beside.add(name)
+        return at_hand, beside
 
     def _journal(self, run: Run) -> Journal:
         return Journal(self._corral.settings.home / "workspace" / "runs" / f"{run.id}.journal")
@@ -364,4 +378,4 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str
 
 
 def _result(run: Run) -> dict[str, Any]:
-    return {"run": run.id, "status": run.status, "cost_usd": run.cost / NANO}
+    return {"run": run.id, "status": run.status.value, "cost_usd": run.cost / NANO}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from corral.routing.book import Amounts
 
 _LONGEST_WAIT = 60.0
+_REFUSALS = frozenset(range(400, 500)) - {408, 409, 425, 429}
+"""Statuses of an answer that would be the same the next time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class _Keeper:
                 **self._head(),
                 text="".join(self.texts),
                 error=error,
-                passing=error is not None and error["code"] in PASSING,
+                passing=error is not None and error["code"] in PASSING and (late or record.status not in _REFUSALS),
                 left=record.gone and not late,
                 receipt=described(record),
                 rows=sums.rows(record),

@@ -46,7 +46,7 @@ async def book(connection: AsyncConnection, answers: Sequence[Answer]) -> None:
     for answer in answers:
         if answer.rows:
             hours = {tuple(place): list(values) for place, values in answer.hours}
-            batch = Batch([tuple(row) for row in answer.rows], hours)  # type: ignore[arg-type]  # as it was written
+            batch = Batch([tuple(row) for row in answer.rows], hours)
             await write(connection, batch, again=True)
 
 

@@ -10,20 +10,19 @@ What was done before a kill is in the rows and in the journal, and is not done a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from corral.config.workspace import WorkspaceSettings
 from corral.domain.ports import Clock
-from corral.domain.workspace import Artifact, Run, RunStatus, Step, StepStatus
+from corral.domain.workspace import Artifact, Run, Step, StepStatus
 from corral.errors import CorralError, InvalidRequest
-from corral.workspace.pipelines.asking import Asker
 from corral.workspace.pipelines.commits import Commits, Entry
-from corral.workspace.pipelines.ordering import choose
+from corral.workspace.pipelines.ordering import Task, choose
 from corral.workspace.pipelines.plan import Definition, StepPlan
 from corral.workspace.pipelines.scoping import SKIPPED, Result, base_scope, gathered
 from corral.workspace.pipelines.spending import Allowance
@@ -38,6 +37,9 @@ from corral.workspace.pipelines.working import (
     made_of,
 )
 from corral.workspace.store import Store
+
+if TYPE_CHECKING:
+    from corral.workspace.pipelines.asking import Asker
 
 _MOST_ITEMS = 1000
 """Items of one fan-out."""
@@ -55,15 +57,15 @@ def waiting(definition: Definition) -> list[Step]:
 class Tools:
     """What a run is done with.
 
-    `resident` names the models in memory. `told` is given what happens, `advanced` is called when something is done,
-    and `advance` in the transaction that says so.
+    `places` says of models which can be asked at once, and which have room in memory beside those. `told` is given what
+    happens, `advanced` is called when something is done, and `advance` in the transaction that says so.
     """
 
     store: Store
     templates: Templates
     settings: WorkspaceSettings
     clock: Clock
-    resident: Callable[[], frozenset[str]]
+    places: Callable[[Collection[str]], Awaitable[tuple[Collection[str], Collection[str]]]]
     told: Callable[[dict[str, Any]], None]
     advance: Callable[[AsyncConnection], Awaitable[None]]
     advanced: Callable[[], None]
@@ -84,35 +86,30 @@ class _Fan:
         return all(each is not None for each in self.results)
 
 
-@dataclass(slots=True, eq=False)
 class Execution:
     """One run, from where it is to its end. `go` is called once.
 
     `steps` are its steps as they stand, by key; `failure` is why it has failed, with the step's key.
     """
 
-    tools: Tools
-    asker: Asker
-    run: Run
-    definition: Definition
-    steps: dict[str, Step]
-    failure: dict[str, Any] | None = None
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
-    _fans: dict[str, _Fan] = field(default_factory=dict)
-    _settled: set[str] = field(default_factory=set)
-    _results: dict[str, Result] = field(default_factory=dict)
-    _ready: list[Piece] = field(default_factory=list)
-    _tasks: dict[asyncio.Task[Outcome], Piece] = field(default_factory=dict)
-    _scope: dict[str, Any] = field(default_factory=dict)
-    _last: str | None = None
-
-    def __post_init__(self) -> None:
-        tools = self.tools
-        self._scope = base_scope(self.run)
-        self._worker = Worker(self.run, self.asker, tools.templates, tools.settings, self._heard)
+    def __init__(self, tools: Tools, asker: Asker, run: Run, definition: Definition, steps: dict[str, Step]) -> None:
+        self.tools = tools
+        self.asker = asker
+        self.run = run
+        self.definition = definition
+        self.steps = steps
+        self.failure: dict[str, Any] | None = None
+        self._fans: dict[str, _Fan] = {}
+        self._settled: set[str] = set()
+        self._results: dict[str, Result] = {}
+        self._ready: list[Piece] = []
+        self._tasks: dict[asyncio.Task[Outcome], Piece] = {}
+        self._scope = base_scope(run)
+        self._last: str | None = None
+        self._worker = Worker(run, asker, tools.templates, tools.settings, self._heard)
         self._commits = Commits(tools.store, tools.clock, tools.advance, self._committed)
-        self._allowance = Allowance("This run", self.run.budget, self._spent())
-        self._needed = {name for plan in self.definition.steps for name in plan.needs}
+        self._allowance = Allowance("This run", run.budget, self._spent())
+        self._needed = {name for plan in definition.steps for name in plan.needs}
 
     async def go(self) -> None:
         """Do what is left of it; `failure` says whether it failed.
@@ -132,7 +129,7 @@ class Execution:
             for plan in self.definition.steps:
                 if self.failure is None and plan.name not in self._fans and self._settled.issuperset(plan.needs):
                     await self._open(plan)
-            self._begin()
+            await self._begin()
             if not self._tasks:
                 return
             writer = self._commits.task
@@ -250,28 +247,48 @@ class Execution:
 
     # Beginning
 
-    def _begin(self) -> None:
-        """Begin as many pieces as there is room for."""
-        if self.failure is not None:
-            return
+    async def _begin(self) -> None:
+        """Begin as many pieces as there is room for, and as models are at hand."""
         room = self.tools.settings.parallel - len(self._tasks)
-        able = [piece for piece in self._ready if self._may_begin(piece)]
-        if room <= 0 or not able:
+        if self.failure is not None or room <= 0 or not self._ready:
             return
-        running = [piece.model for piece in self._tasks.values()]
-        for piece in choose(able, running, self.tools.resident(), self._last, room):
+        able = {piece.step.key: piece for piece in self._within_width()}
+        at_hand, beside = await self.tools.places({piece.model for piece in able.values()})
+        ready = [Task(key, piece.model) for key, piece in able.items()]
+        running = [Task(piece.step.key, piece.model) for piece in self._tasks.values()]
+        for chosen in choose(
+            ready, running, at_hand, self._last, room, ahead=self._ahead(), beside=beside.__contains__
+        ):
+            piece = able[chosen.key]
             fan = self._fans[piece.plan.name]
-            if not self._may_begin(piece):
-                continue
             self._ready.remove(piece)
             fan.at_work += 1
             self._last = piece.model
             task = asyncio.ensure_future(self._worker.do(piece, (self._allowance, fan.allowance)))
             self._tasks[task] = piece
 
-    def _may_begin(self, piece: Piece) -> bool:
-        width, fan = piece.plan.width, self._fans[piece.plan.name]
-        return width is None or fan.at_work < width
+    def _within_width(self) -> list[Piece]:
+        """What may begin as far as the widths of its steps go."""
+        left = {name: (fan.plan.width or len(self._ready)) - fan.at_work for name, fan in self._fans.items()}
+        found = []
+        for piece in self._ready:
+            if left[piece.plan.name] > 0:
+                left[piece.plan.name] -= 1
+                found.append(piece)
+        return found
+
+    def _ahead(self) -> list[Task]:
+        """What waits for other steps, as far as it is known by now."""
+        keys: dict[str, list[str]] = {}
+        for piece in (*self._ready, *self._tasks.values()):
+            keys.setdefault(piece.plan.name, []).append(piece.step.key)
+        found = []
+        for plan in self.definition.steps:
+            if plan.name not in self._fans:
+                needs = [key for name in plan.needs for key in keys.get(name, [name])]
+                own = self.run.models.get(plan.name) or self.run.models.get("*")
+                found.append(Task(plan.name, own or plan.model, tuple(needs)))
+        return found
 
     # Taking up
 
@@ -334,8 +351,6 @@ class Execution:
     def _committed(self, step: Step, artifacts: Sequence[Artifact]) -> None:
         if step.status is StepStatus.RUNNING:
             return
-        for each in artifacts:
-            self.artifacts[each.id] = each
         self.tools.told({"type": "committed", "step": step, "artifacts": artifacts})
 
     # Reckoning
@@ -356,8 +371,3 @@ class Execution:
 
     def _now(self) -> float:
         return self.tools.clock.wall()
-
-
-def ended(run: Run, execution: Execution) -> RunStatus:
-    """How a run has ended whose work is done."""
-    return RunStatus.COMPLETED if execution.failure is None else RunStatus.FAILED

@@ -9,6 +9,7 @@ the end was never finished, so nothing was paid by it.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -99,7 +100,7 @@ class Journal:
         Raises:
             StoreError: it is not written.
         """
-        line = orjson.dumps(asdict(answer), default=str) + b"\n"
+        line = _line(asdict(answer))
         self._open()
         done = 0
         try:
@@ -134,11 +135,18 @@ class Journal:
         self.answers.setdefault(answer.step, []).append(answer)
 
 
+def _line(content: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(content) + b"\n"
+    except TypeError:  # an engine's words may hold half a character, or a number beyond 64 bits
+        return json.dumps(content).encode() + b"\n"
+
+
 def _read(line: bytes) -> Answer | None:
     """The answer that a line tells of; None where it tells of none."""
     try:
-        found = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        found = json.loads(line)
+    except ValueError:
         return None
     if not isinstance(found, dict) or not {"step", "attempt", "request_id", "model"} <= found.keys():
         return None

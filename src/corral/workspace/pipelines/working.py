@@ -16,7 +16,7 @@ from corral.errors import CorralError, InvalidName
 from corral.routing.policies import backoff
 from corral.workspace.code.languages import KINDS
 from corral.workspace.pipelines.asking import Asker, Request
-from corral.workspace.pipelines.contracts import meet
+from corral.workspace.pipelines.contracts import body_of, meet
 from corral.workspace.pipelines.journal import Answer
 from corral.workspace.pipelines.plan import OutputKind, StepPlan
 from corral.workspace.pipelines.scoping import File, Result
@@ -166,7 +166,7 @@ class Worker:
     # What is asked
 
     def _parameters(self, plan: StepPlan) -> dict[str, Any]:
-        parameters = dict(plan.parameters)
+        parameters = {**body_of(plan.output), **plan.parameters}
         if self.run.seed is not None and not self.asker.caller.strict:  # to whom it may not be ignored
             parameters.setdefault("seed", self.run.seed)
         return parameters

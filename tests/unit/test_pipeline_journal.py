@@ -1,0 +1,97 @@
+"""The journal of a run: what is there is found again, what was cut never was, and a full disk is told."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corral.errors import StoreError
+from corral.workspace.pipelines.journal import Answer, Journal
+
+
+def answer(step: str = "one", attempt: int = 1, **more: object) -> Answer:
+    return Answer(step, attempt, f"run-1:{step}:{attempt}", "m", **more)  # type: ignore[arg-type]
+
+
+def again(path: Path) -> Journal:
+    journal = Journal(path)
+    journal.load()
+    return journal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "workspace" / "runs" / "run-1.journal"
+
+
+def test_what_was_written_is_found_again(path: Path) -> None:
+    first = answer(text="für dich\n\0", rows=[["r", 1, None]], hours=[[[1, "k"], [1, 2.5]]], cost=7, receipt={"a": 1})
+    second = answer("two[3]", 2, error={"code": "x", "message": "half: \ud83d", "hint": ""}, rows=[], hours=[2**70])
+    journal = Journal(path)
+    journal.write(first)
+    journal.write(second)
+    journal.close()
+
+    assert again(path).answers == {"one": [first], "two[3]": [second]}
+    assert again(path).find("two[3]", 2) == second
+    assert again(path).find("two[3]", 1) is None
+
+
+def test_a_line_that_was_cut_was_never_written(path: Path) -> None:
+    journal = Journal(path)
+    journal.write(answer(text="whole"))
+    journal.write(answer(attempt=2, text="cut"))
+    journal.close()
+    for size in range(path.stat().st_size - 1, path.read_bytes().index(b"\n"), -37):
+        os.truncate(path, size)
+        found = again(path)
+        assert [each.text for each in found.answers["one"]] == ["whole"]
+    found.write(answer(attempt=2, text="again"))
+    found.close()
+    assert [each.text for each in again(path).answers["one"]] == ["whole", "again"]
+
+
+def test_a_journal_that_is_not_there_is_empty_and_is_made_by_the_first_line(path: Path) -> None:
+    journal = again(path)
+    assert journal.answers == {}
+    assert not path.exists()
+    journal.close()
+    journal.remove()
+    journal.write(answer())
+    assert path.stat().st_mode & 0o777 == 0o600
+    journal.remove()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("line", [b"nonsense\n", b"[1]\n", b'{"step": "one"}\n'])
+def test_a_damaged_line_is_told(path: Path, line: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(line)
+    with pytest.raises(StoreError, match=r"Line 1 of .* is damaged"):
+        again(path)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may become larger than 600 bytes, as if the disk were full."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_line(path: Path) -> None:
+    journal = Journal(path)
+    journal.write(answer(text="fits"))
+    with pytest.raises(StoreError):
+        journal.write(answer(attempt=2, text="x" * 1000))
+    assert journal.find("one", 2) is None
+    journal.close()
+    assert [each.text for each in again(path).answers["one"]] == ["fits"]
