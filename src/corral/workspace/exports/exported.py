@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from corral.workspace.code.languages import kind_of
+
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -34,6 +36,10 @@ class Material:
     def source(self) -> str:
         """The artifact's own content."""
         return self.files[self.path]
+
+    def language(self, path: str) -> str:
+        """The kind of one of the files."""
+        return self.kind if path == self.path else kind_of(path)
 
     @property
     def stem(self) -> str:

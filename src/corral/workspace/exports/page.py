@@ -74,9 +74,9 @@ def _component(material: Material, component: Component | None, assets: Path) ->
             f"Corral's own pages are not built: there is no {SCRIPT}, which a component's page needs.",
             "Build them: make web",
         ) from error
-    files = {path: completed(text, kind_of(path)) for path, text in material.files.items()}
+    files = {path: completed(text, material.language(path)) for path, text in material.files.items()}
     for path, text in files.items():
-        for item in imports(text, kind_of(path)):
+        for item in imports(text, material.language(path)):
             if not item.relative and item.specifier not in OURS:
                 raise NotSupported(
                     f"{path} imports {package(item.specifier)}, and a single page has no packages but React.",
@@ -84,7 +84,7 @@ def _component(material: Material, component: Component | None, assets: Path) ->
                 )
     values, functions = given(component)
     described = {
-        "files": [{"name": path, "kind": kind_of(path), "content": text} for path, text in files.items()],
+        "files": [{"name": path, "kind": material.language(path), "content": text} for path, text in files.items()],
         "entry": material.path,
         "component": None if component is None else component.name,
         "sheets": list(material.sheets),

@@ -127,7 +127,7 @@ def tree(material: Material, component: Component | None) -> tuple[dict[str, str
             "Export it as a plain file.",
         )
     lead = "" if all(path.startswith("src/") for path in material.files) else "src/"
-    files = {lead + path: completed(text, kind_of(path)) for path, text in material.files.items()}
+    files = {lead + path: completed(text, material.language(path)) for path, text in material.files.items()}
     there = lead + material.path
     main = next(name for name in _mains(material.kind) if name not in files)
     files[main] = _main(there, component, material, files)
