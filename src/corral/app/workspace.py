@@ -18,6 +18,7 @@ from corral.domain.operations import Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
 from corral.errors import Conflict, CorralError, InvalidRequest
+from corral.routing.plan import Plan
 from corral.workspace.pipelines.order import RunOrder
 
 if TYPE_CHECKING:
@@ -317,8 +318,8 @@ class Workspace:
         """Why a model cannot be asked; None where it can, as far as that is known."""
         corral = self._corral
         try:
-            if corral.canonical(model) not in corral.settings.routes:
-                corral.routes.find(model)
+            if isinstance(corral.routes.find(model), Plan):  # it is one model, and no route
+                corral.definition(model)
         except CorralError as error:
             return str(error)
         return None
