@@ -64,6 +64,8 @@ function begin(program: Program): void {
   let exported: Record<string, unknown>;
   try {
     exported = modules.load(program.entry);
+    // What nothing imports belongs to the component all the same: the server sends no other style sheets.
+    for (const { name, kind } of program.modules) if (kind === "css") modules.load(name);
   } catch (error) {
     fail("load", error);
     return;
