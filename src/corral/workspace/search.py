@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Select, cast, delete, exists, false, func, literal, select, text, update
+from sqlalchemy import ColumnElement, Select, cast, delete, exists, func, literal, select, text, update
 from sqlalchemy import Text as SqlText
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 from sqlalchemy.sql import and_, column, or_, table
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-FEW = 400
-"""Matches up to which the matching entries are fetched and sorted; of more, the sorted ones are looked at in turn."""
 
 _SORT = "-number"
 _words = table("entry_words", column("rowid"), column("entry_words"))
@@ -101,23 +98,9 @@ def matching(connection: AsyncConnection, words: Words) -> Select[Any]:
 
 def having(connection: AsyncConnection, words: Words, identifier: ColumnElement[Any]) -> ColumnElement[bool]:
     """Whether the entry with that id has the words, found by looking at that entry."""
-    if connection.dialect.name == "postgresql":
-        return exists().where(texts.c.entry == identifier, _indexed(connection, words))
-    looked = [or_(*(func.instr(texts.c.words, _within(word)) > 0 for word in group)) for group in words]
+    within = func.strpos if connection.dialect.name == "postgresql" else func.instr
+    looked = [or_(*(within(texts.c.words, _within(word)) > 0 for word in group)) for group in words]
     return exists().where(texts.c.entry == identifier, *looked)
-
-
-async def narrowed(
-    connection: AsyncConnection, found: Select[Any], each: ColumnElement[bool], identifier: ColumnElement[Any]
-) -> ColumnElement[bool]:
-    """A condition for entries that `found` finds: by their ids when they are few, else `each`, one after the other.
-
-    Of few it is quickest to fetch and sort them; of many to walk along the order until a page is full.
-    """
-    ids = (await connection.execute(found.limit(FEW + 1))).scalars().all()
-    if not ids:
-        return false()
-    return identifier.in_(ids) if len(ids) <= FEW else each
 
 
 async def find(
