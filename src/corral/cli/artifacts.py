@@ -17,6 +17,7 @@ from corral.cli import names
 from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
 from corral.cli.output import size_text
 from corral.cli.pipelines import OfProject
+from corral.cli.pipelines_comparison import unified
 from corral.cli.pipelines_runs import Detach, followed
 from corral.cli.projects import Limit, Purge, Removed, Tagged, Words, Yes, done, dropped, query
 from corral.cli.table import Column
@@ -244,8 +245,7 @@ def diff(
     output = given.output
 
     def say() -> None:
-        for text in found["unified"].splitlines():
-            output.say(text, {"+": "green", "-": "red", "@": "cyan"}.get(text[:1], ""))
+        unified(output, found["unified"])
         if not found["unified"]:
             output.say("They are the same.")
 

@@ -222,21 +222,24 @@ pipelines_runs.added(app)
 
 
 def _list(given: Invocation, asked: dict[str, Any]) -> None:
-    page = ask(given, lambda hands: hands.page(_KIND, asked))
+    async def look(hands: Hands) -> Found:
+        page = await hands.page(_KIND, asked)
+        names = {
+            one: (await hands.get("projects", one))["name"]
+            for one in {item["project"] for item in page["items"]}
+            if one
+        }
+        return {**page, "called": names}
+
+    page = ask(given, look)
     listed(given.output, _KIND, page, "No pipeline is saved. Save one: corral pipeline save FILE")
 
 
 async def _saved(hands: Hands, name: str, project: str | None) -> Found | None:
     """The pipeline of that name, of a project or of all."""
-    try:
-        entry = await hands.get(_KIND, name)
-    except EntryNotFound:
-        entry = None
-    if entry is not None and entry["project"] == project:
-        return entry
-    asked = {"project": project, "limit": 200} if project is not None else {"limit": 200, "search": name}
+    asked: dict[str, Any] = {"name": name, "limit": 200} | ({} if project is None else {"project": project})
     items = (await hands.page(_KIND, asked))["items"]
-    return next((item for item in items if item["name"] == name and item["project"] == project), None)
+    return next((item for item in items if item["project"] == project), None)
 
 
 def _invalid(file: str, checked: Found) -> PipelineInvalid:
@@ -253,6 +256,8 @@ def _show_run(given: Invocation, what: str, step: str | None) -> None:
     run, steps, artifacts = ask(given, look)
     if step is None:
         outcome(given, run, steps, artifacts)
+        for key, why in (run.get("reproducible") or {}).items():
+            given.output.note(f"A rerun of {key} may differ: {why}")
         if run.get("error"):
             said = f"error: {run['error'].get('message', '')} {run['error'].get('hint') or ''}".rstrip()
             given.output.say(said, "red")

@@ -85,7 +85,7 @@ def run(  # noqa: PLR0913, PLR0917  # the options are the signature
     _for_server(given, detach)
 
     async def begin(workers: Hands) -> Found:
-        entry = None if source is not None else await workers.get("pipelines", what)
+        entry = None if source is not None else await _saved(workers, what, project)
         text = str(entry["source"]) if entry is not None else source or ""
         wish: dict[str, Any] = {"source": source} if entry is None else {"pipeline": entry["id"]}
         wish |= {"inputs": inputs(words or (), files or (), kinds_of(text)), "models": models(asked or ())}
@@ -235,8 +235,6 @@ def outcome(given: Invocation, run: Found, steps: list[Found], artifacts: list[F
             view, view.at, output.width(output.stdout), lambda text, style: output.paint(text, style, output.stdout)
         ):
             output.piece(f"{text}\n")
-        for key, why in (run.get("reproducible") or {}).items():
-            output.note(f"A rerun of {key} may differ: {why}")
         if artifacts:
             output.note(f"What it made: corral artifacts list --run {run['id']}")
 
@@ -246,6 +244,15 @@ def outcome(given: Invocation, run: Found, steps: list[Found], artifacts: list[F
 def _for_server(given: Invocation, detach: bool) -> None:
     if detach and given.running() is None:
         raise ServerNotRunning("--detach needs a server that does it.", "Start one in another terminal: corral serve")
+
+
+async def _saved(workers: Hands, what: str, project: str | None) -> Found:
+    """The pipeline with that id or name; of two with a name the project's own."""
+    if project is not None:
+        own = (await workers.page("pipelines", {"name": what, "project": project, "limit": 2}))["items"]
+        if own:
+            return dict(own[0])
+    return await workers.get("pipelines", what)
 
 
 async def _project(given: Invocation, workers: Hands, named: str | None, pipeline: Found | None) -> str:

@@ -171,14 +171,14 @@ def remove(given: Invocation, project: names.Project, yes: Yes = False, purge: P
 def duplicate(
     given: Invocation,
     project: names.Project,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="The name of the copy.")] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The name of the copy.")],
 ) -> None:
     """Make another project with the same material and pipelines.
 
     For example: corral projects duplicate shop --name shop-2
     """
-    more = {} if name is None else {"name": name}
-    told(given.output, _KIND, ask(given, lambda hands: hands.do(_KIND, "duplicate", project, **more)), "made")
+    found = ask(given, lambda hands: hands.do(_KIND, "duplicate", project, name=name))
+    told(given.output, _KIND, found, "made")
 
 
 @app.command(add_help_option=False)
@@ -190,6 +190,7 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write it there, if there is no such file."),
     ] = None,
+    force: Annotated[bool, flag("--force", help="Also over a file that is there.")] = False,
 ) -> None:
     """Write a whole project into one archive.
 
@@ -200,7 +201,7 @@ def export(
     async def pack(hands: Hands) -> tuple[str, Path, int]:
         entry = await hands.get(_KIND, project)
         async with aclosing(hands.pack(entry["id"])) as pieces:
-            place, size = await written(file or Path(f"{entry['name']}.zip"), pieces)
+            place, size = await written(file or Path(f"{entry['name']}.zip"), pieces, force=force)
         return entry["name"], place, size
 
     with given.output.busy(f"Writing {project} …"):

@@ -1,6 +1,5 @@
 """`corral projects contexts`: the material of a project, which its runs are given: instructions, files, variables."""
 
-from mimetypes import guess_type
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,15 @@ app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _KIND = "contexts"
 _MOST = 200
+_TEXTS = {
+    ".md": "text/markdown",
+    ".html": "text/html",
+    ".css": "text/css",
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+"""Media types of files of text, by how they end; all else is plain."""
 
 Context = Annotated[str, typer.Argument(metavar="CONTEXT", help="The context, by its name in the project or its id.")]
 Text = Annotated[str | None, typer.Option("--text", metavar="TEXT", help="Instructions, as they are.")]
@@ -252,4 +260,4 @@ def _pairs(given: list[str]) -> dict[str, Any]:
 
 
 def _media_type(file: str) -> str:
-    return guess_type(file)[0] or "text/plain"
+    return _TEXTS.get(Path(file).suffix, "text/plain")

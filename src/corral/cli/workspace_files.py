@@ -78,7 +78,7 @@ async def written(file: Path, pieces: AsyncIterable[bytes], *, force: bool = Fal
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise NoPermission(f"{file} cannot be written: {error.strerror}.", "Name another with -o.") from error
+        raise NoPermission(f"{file} cannot be written: {error.strerror}.", "Choose another place.") from error
     return place, size
 
 
@@ -104,4 +104,4 @@ def _free(place: Path, file: Path, *, force: bool) -> None:
     if place.is_dir():
         raise Conflict(f"{file} is a folder.", "Name a file with -o.")
     if place.exists() and not force:
-        raise Conflict(f"There is a file {file}.", "Name another with -o, or replace it: --force")
+        raise Conflict(f"There is a file {file}.", "Choose another place, or replace it: --force")

@@ -47,7 +47,9 @@ def listed(output: Output, kind: str, page: Found, empty: str) -> None:
             output.say(empty)
             return
         columns, row = _TABLES[kind]
-        output.table(columns, [row(item) for item in items])
+        names = page.get("called", {})
+        shown = [item | {"project": names[item["project"]]} if item.get("project") in names else item for item in items]
+        output.table(columns, [row(item) for item in shown])
         if page.get("next"):
             output.note("There are more: -n N shows more of them.")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from mimetypes import guess_type
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -36,6 +35,15 @@ E = TypeVar("E", bound=Entry)
 
 _FIELDS = frozenset({"project", "tags", "search", "archived", "deleted", "sort", "limit", "cursor"})
 """What `page` takes beside filters."""
+_TEXTS = {
+    ".md": "text/markdown",
+    ".html": "text/html",
+    ".css": "text/css",
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+"""Media types of files of text; all else is plain."""
 
 
 class Kept(Generic[E]):
@@ -227,7 +235,7 @@ class Contexts(Kept[Context]):
             content, called = await asyncio.to_thread(_place(file).read_bytes), name or Path(file).name
         text_in(content, called)
         made = await self.create(project, ContextKind.FILE, called)
-        return await self.put(made, content, media_type=guess_type(called)[0] or "text/plain")
+        return await self.put(made, content, media_type=_TEXTS.get(Path(called).suffix, "text/plain"))
 
     async def create(self, project: str | Project, kind: ContextKind | str, name: str, **fields: Any) -> Context:
         """Add a piece of material; the last, unless `position` says where."""
