@@ -15,7 +15,7 @@ import yaml
 
 from corral.workspace.pipelines.plan import Issue
 
-LONGEST_SOURCE: Final = 1 << 17
+LONGEST_SOURCE: Final = 1 << 16
 """Characters."""
 _MOST_VALUES: Final = 10_000
 _MOST_LETTERS: Final = 1 << 20
@@ -28,6 +28,20 @@ class _Loader(yaml.SafeLoader):
     """YAML's core schema, without merge keys."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 # the library's own
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        """A bracket opens: the library looks a long way ahead for each that is open."""
+        self._check_depth(self.flow_level)
+        super().fetch_flow_collection_start(kind)
+
+    def add_indent(self, column: int) -> bool:
+        """A block begins."""
+        self._check_depth(len(self.indents))
+        return bool(super().add_indent(column))
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > _DEEPEST:
+            raise yaml.scanner.ScannerError(problem="it is nested too deeply", problem_mark=self.get_mark())
 
 
 for _tag, _pattern, _first in (

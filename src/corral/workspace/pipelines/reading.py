@@ -405,7 +405,7 @@ def _unfit(name: str, value: Any) -> str:
 
 
 def _meant(word: str, known: tuple[str, ...]) -> str:
-    close = nearest(word, known, 1)
+    close = nearest(word, map(str, known), 1)
     return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
 
 
