@@ -154,7 +154,7 @@ async def _looked_up(
 async def _whole(connection: AsyncConnection, kind: Kind[Any], query: Query) -> list[ColumnElement[bool]]:
     """The conditions where all entries are wanted that meet them, and not only a page."""
     project = await _project(connection, query)
-    looked = [kind.table.c.id.in_(each.among) for each in _lookups(connection, kind, query, project)]
+    looked = [kind.table.c.id.in_(each.among.order_by(None)) for each in _lookups(connection, kind, query, project)]
     return [*_conditions(kind, query, kind.table, project), *looked]
 
 

@@ -92,8 +92,8 @@ def wanted(
 
 
 def matching(connection: AsyncConnection, words: Words) -> Select[Any]:
-    """The ids of the entries that have the words, found by the index of words."""
-    return select(texts.c.entry).where(_indexed(connection, words))
+    """The ids of the entries that have the words, found by the index of words: the newest text first."""
+    return select(texts.c.entry).where(_indexed(connection, words)).order_by(_number(connection).desc())
 
 
 def having(connection: AsyncConnection, words: Words, identifier: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -107,8 +107,7 @@ async def find(
     connection: AsyncConnection, words: Words, *, archived: bool | None, limit: int, cursor: str | None
 ) -> Page[Hit]:
     """A page of what has the words and is not deleted, the newest text first."""
-    # The index of words goes along its own numbers: to sort by them costs nothing.
-    order = _words.c.rowid if connection.dialect.name == "sqlite" else texts.c.number
+    order = _number(connection)
     conditions = [_indexed(connection, words), texts.c.deleted.is_(False)]
     if archived is not None:
         conditions.append(texts.c.archived.is_(archived))
@@ -125,6 +124,14 @@ async def find(
     )
     more = len(found) > limit
     return Page(items, pack(Cursor(_SORT, found[limit - 1]["number"], items[-1].id)) if more else None)
+
+
+def _number(connection: AsyncConnection) -> ColumnElement[int]:
+    """What to sort by for the newest first: SQLite's index of words goes along its own numbers, which costs nothing.
+
+    And PostgreSQL, of words that many have, then goes along the numbers and not through all that have them.
+    """
+    return _words.c.rowid if connection.dialect.name == "sqlite" else texts.c.number
 
 
 def _indexed(connection: AsyncConnection, words: Words) -> ColumnElement[bool]:
