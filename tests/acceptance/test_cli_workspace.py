@@ -1,4 +1,4 @@
-"""`corral projects`, `pipeline` and `artifacts`, as people type them: without a server and with one, the same output."""
+"""`corral projects`, `pipeline` and `artifacts`, as people type them: without a server, and with one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.commands import CORRAL, Yard
 
 pytestmark = pytest.mark.timeout(240)
 
-CODE = "```tsx\n// file: src/Counter.tsx\nexport default function Counter() {\n  return <button>0</button>;\n}\n```\n"
+CODE = "\n```tsx\n// file: src/Counter.tsx\nexport default function Counter() {\n  return <button>0</button>;\n}\n```\n"
 OTHER = "```tsx\n// file: src/Counter.tsx\nexport default () => <b>1</b>;\n```\n"
 CONFIG = f"""\
 models:
   parrot: {{ runtime: fake }}
-  coder: {{ runtime: fake, options: {{ reply: {json.dumps("Here it is:\\n" + CODE)} }} }}
+  coder: {{ runtime: fake, options: {{ reply: {json.dumps(f"Here it is: {CODE}")} }} }}
   poet: {{ runtime: fake, options: {{ reply: {json.dumps(OTHER)} }} }}
   held: {{ runtime: fake, options: {{ hold_after: 1, reply: "one two three" }} }}
   lame: {{ runtime: fake, options: {{ fault: crash_on_start }} }}
