@@ -10,7 +10,7 @@ import logging
 import secrets
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from corral.app import ahead
 from corral.domain.callers import LOCAL
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from corral.app.showing import Showing
     from corral.domain.callers import Caller
     from corral.domain.operations import Operation
+    from corral.domain.workspace import Project
     from corral.workspace.pipelines.plan import Checked, Definition
     from corral.workspace.store import Store
 
@@ -78,6 +79,18 @@ class Workspace:
         from corral.app.runs import Runs
 
         return Runs(self._corral)
+
+    async def take_in(self, file: IO[bytes], *, name: str | None = None) -> Project:
+        """Make a project of the archive in `file`, which can be sought in: see `exports.archive.import_project`.
+
+        Raises:
+            InvalidRequest: it is no such archive, or is damaged.
+            BodyTooLarge: it unpacks to more than `workspace.max_import`.
+            Conflict: there is a project of that name.
+        """
+        from corral.workspace.exports.archive import import_project
+
+        return await import_project(self.store, file, name=name, largest=self._corral.settings.workspace.max_import)
 
     async def validate(self, source: str) -> Checked:
         """What is wrong with a pipeline, all of it; nothing is run."""

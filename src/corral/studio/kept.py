@@ -200,14 +200,12 @@ class Projects(Kept[Project]):
             Conflict: there is one of that name.
             InvalidRequest: it is no such archive.
         """
-        from corral.workspace.exports.archive import import_project
-
         place = _place(file)
         if name is not None:
             check_project(name)
         try:
             with place.open("rb") as archive:
-                return await import_project(self._parts.store, archive, name=name)
+                return await self._parts.take_in(archive, name=name)
         except OSError as error:
             raise InvalidRequest(f"{place} cannot be read: {error.strerror}.") from error
 

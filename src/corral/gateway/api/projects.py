@@ -83,8 +83,6 @@ def _carried(routes: APIRouter, corral: Corral, desk: Desk) -> None:
         name: Annotated[str | None, Query(max_length=80, description="What it is called here")] = None,
     ) -> Response:
         """Make a project of an archive. 409 when there is one of its name. Scope manage."""
-        from corral.workspace.exports import archive
-
         visit = await desk.visit(request)
         visit.managing("to import a project")
         if name is not None:
@@ -95,7 +93,7 @@ def _carried(routes: APIRouter, corral: Corral, desk: Desk) -> None:
             async for piece in request.stream():
                 await asyncio.to_thread(file.write, piece)
             file.seek(0)
-            made = await archive.import_project(visit.store, file, name=name)
+            made = await visit.workspace.take_in(file, name=name)
         return single(request, PROJECTS, made, made=True)
 
 
