@@ -12,9 +12,6 @@ const made = await mkdtemp(join(here, ".build-"));
 const target = process.argv[2] ?? join(here, "../src/corral/ui");
 // React in the frame is the one for development: it says in words what a component does wrong, and models can read that.
 const define = { "process.env.NODE_ENV": '"development"' };
-const style = `<style>
-body { margin: 0; padding: 16px; font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText }
-</style>`;
 
 /** One script as a single text, with everything it imports. */
 async function whole(entry, name, more = {}) {
@@ -29,14 +26,14 @@ async function whole(entry, name, more = {}) {
 }
 
 /** A page that needs nothing but itself: its one script stands in it, and its policy lets in that script by its hash. */
-async function frame(name, title) {
-  const code = (await whole(`src/${name}/main.${name === "frame" ? "tsx" : "ts"}`, name)).replaceAll("</script", "<\\/script");
+async function frame() {
+  const code = (await whole("src/frame/main.tsx", "frame")).replaceAll("</script", "<\\/script");
   const page = `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>${title}</title>
+<html lang="en"><head><meta charset="utf-8"><title>Preview</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-${name === "frame" ? style : ""}<script>${code}</script></head><body></body></html>
+<script>${code}</script></head><body></body></html>
 `;
-  await writeFile(join(made, `${name}.html`), page);
+  await writeFile(join(made, "frame.html"), page);
   return `sha256-${createHash("sha256").update(code).digest("base64")}`;
 }
 
@@ -52,7 +49,7 @@ async function files(folder) {
 }
 
 await build({ root: here, configFile: join(here, "vite.config.ts"), logLevel: "warn", build: { outDir: made } });
-const scripts = { "frame.html": await frame("frame", "Component"), "sheet.html": await frame("sheet", "Page") };
+const scripts = { "frame.html": await frame() };
 await single();
 const kept = (await files(made)).sort();
 const manifest = {};

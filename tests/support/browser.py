@@ -36,12 +36,12 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, **more: Any) -> Iterator[Any]:
-    """A page of a fresh profile, for the block's length. What is thrown in the page itself fails the block."""
+    """A page of a fresh profile, for the block's length. What is thrown in Corral's own scripts fails the block."""
     context = browser.new_context(**more)
     context.set_default_timeout(15_000)
     page = context.new_page()
     thrown: list[str] = []
-    page.on("pageerror", lambda error: thrown.append(str(error)))
+    page.on("pageerror", lambda error: thrown.append(error.stack) if "/ui/assets/" in error.stack else None)
     try:
         yield page
     finally:

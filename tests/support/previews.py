@@ -18,7 +18,9 @@ from corral.gateway.ui import Ui
 TYPES = {"tsx": "text/tsx", "html": "text/html", "svg": "image/svg+xml", "markdown": "text/markdown"}
 
 
-def prop(name: str, type: str = "string", *, required: bool = False, default: Any = None, **more: Any) -> dict[str, Any]:
+def prop(
+    name: str, type: str = "string", *, required: bool = False, default: Any = None, **more: Any
+) -> dict[str, Any]:
     """A prop as the API tells of it."""
     return {"name": name, "type": type, "required": required, "default": default, "options": [], "doc": "", **more}
 
@@ -135,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(error.http_status, error.code, error.message)
             return
         own = [(name.decode(), value.decode()) for name, value in sent[0]["headers"]]
-        self._send(sent[0]["status"], sent[1]["body"], [(name, value) for name, value in own if name != "content-length"])
+        self._send(
+            sent[0]["status"], sent[1]["body"], [(name, value) for name, value in own if name != "content-length"]
+        )
 
     def _json(self, content: Any, status: int = 200) -> None:
         self._send(status, json.dumps(content).encode(), [("content-type", "application/json")])

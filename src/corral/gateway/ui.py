@@ -1,8 +1,7 @@
 """The pages for browsers below `/ui/`: files that were built of `web/`, and the policies under which a browser shows them.
 
     PAGE    Corral's own: runs its own scripts and no other, talks to this server, shows frames of this server
-    FRAME   shows one component that a stranger wrote: runs what it is given, and can reach nobody
-    SHEET   the same for a page of HTML, whose scripts stand in its text
+    FRAME   shows one component or page that a stranger wrote: runs what it is given, and can reach nobody
 
 Strangers' code has no network by its own policy, and no way to leave the frame by the page's (`frame-src`). `sandbox`
 takes its origin away also where somebody opens a frame by itself: with it storage, cookies and the page around it.
@@ -45,7 +44,7 @@ _PAGE = (
 )
 """Styles may stand in the page: its editor makes them as it goes. No text of a stranger gets into the page as HTML."""
 _STRANGER = (
-    "sandbox allow-scripts allow-forms; default-src 'none'; script-src {scripts} 'unsafe-eval'; "
+    "sandbox allow-scripts allow-forms; default-src 'none'; script-src '{script}' 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data: blob:; connect-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
@@ -164,17 +163,13 @@ def _prepared(name: str, body: bytes, script: str | None) -> _File:
     # Names in assets/ hold a checksum of what is in them; all others are asked for anew.
     headers.append((b"cache-control", _FOREVER if name.startswith("assets/") else b"no-cache"))
     if kind.startswith(b"text/html"):
-        headers.append((b"content-security-policy", policy(name, script).encode()))
+        headers.append((b"content-security-policy", policy(script).encode()))
         headers.append((b"permissions-policy", _FEATURES))
         headers.append((b"cross-origin-opener-policy", b"same-origin"))
     digest = hashlib.sha256(body).hexdigest()[:32].encode()
     return _File(body, packed if len(packed) < len(body) else None, digest, tuple(headers))
 
 
-def policy(name: str, script: str | None) -> str:
-    """The Content-Security-Policy of a page; `script` is the hash of the only one that a stranger's frame begins with."""
-    if name == "sheet.html":
-        return _STRANGER.format(scripts="'unsafe-inline'")
-    if script is not None:
-        return _STRANGER.format(scripts=f"'{script}'")
-    return _PAGE
+def policy(script: str | None) -> str:
+    """The Content-Security-Policy of a page; `script` is the hash of the only one in a stranger's frame."""
+    return _PAGE if script is None else _STRANGER.format(script=script)

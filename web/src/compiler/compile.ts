@@ -5,6 +5,7 @@ import jsx from "@babel/plugin-transform-react-jsx";
 import typescript from "@babel/plugin-transform-typescript";
 import type { Module, Problem, SourceFile } from "../shared/protocol";
 import { guardLoops } from "./guard";
+import { shareTop } from "./share";
 
 const SCRIPTS = new Set(["tsx", "jsx", "ts", "js"]);
 const REMEMBERED = 64;
@@ -25,11 +26,11 @@ export function compileAll(files: SourceFile[]): { modules: Module[]; problems: 
 
 function compile(file: SourceFile): Module {
   const { name, kind, content } = file;
-  if (!SCRIPTS.has(kind)) return { name, kind: otherKind(kind), code: content };
+  if (kind !== "classic" && !SCRIPTS.has(kind)) return { name, kind: otherKind(kind), code: content };
   const key = `${kind}\n${name}\n${content}`;
   let found = known.get(key);
   if (found === undefined) {
-    found = { name, kind: "script", code: transform(file) };
+    found = { name, kind: kind === "classic" ? "classic" : "script", code: transform(file) };
     if (known.size >= REMEMBERED) known.delete(known.keys().next().value as string);
     known.set(key, found);
   }
@@ -43,16 +44,18 @@ function otherKind(kind: string): Module["kind"] {
 
 function transform({ name, kind, content }: SourceFile): string {
   const markup = kind !== "ts";
+  const classic = kind === "classic";
   const typed = kind === "tsx" || kind === "ts";
   const plugins: PluginItem[] = [
     ...(typed ? [[typescript, { isTSX: markup, allExtensions: true, allowDeclareFields: true }] as PluginItem] : []),
     ...(markup ? [[jsx, { runtime: "automatic", throwIfNamespace: false }] as PluginItem] : []),
-    [commonjs, { strictMode: true, allowTopLevelThis: false }],
+    classic ? shareTop : [commonjs, { strictMode: true, allowTopLevelThis: false }],
     guardLoops,
   ];
   const done = transformSync(content, {
     plugins,
     filename: name,
+    sourceType: classic ? "script" : "module",
     babelrc: false,
     configFile: false,
     comments: false,

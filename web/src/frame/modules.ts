@@ -12,7 +12,7 @@ import { guard } from "./guard";
 type Exports = Record<string, unknown>;
 
 /** Called by another name it evaluates in the global scope, where no module of ours is seen. */
-const evaluate = eval as (code: string) => unknown;
+export const evaluate = eval as (code: string) => unknown;
 
 const SUFFIXES = ["", ".tsx", ".ts", ".jsx", ".js", ".json", ".css", "/index.tsx", "/index.ts", "/index.jsx", "/index.js"];
 
@@ -42,6 +42,11 @@ export class Modules {
     };
   }
 
+  /** The libraries as a page finds them that gets them by scripts of their own. */
+  get globals(): Record<string, unknown> {
+    return { React: this.libraries.react, ReactDOM: this.libraries["react-dom"] };
+  }
+
   /** What the file exports. Throws what it throws. */
   load(name: string): Exports {
     const before = this.loaded.get(name);
@@ -50,6 +55,10 @@ export class Modules {
     if (!file) throw new Error(`There is no file ${name}.`);
     const module: { exports: Exports } = { exports: {} };
     this.loaded.set(name, module);
+    if (file.kind === "classic") {
+      evaluate(`${file.code}\n//# sourceURL=${name}`);
+      return module.exports;
+    }
     if (file.kind !== "script") {
       module.exports = asModule(file);
       return module.exports;

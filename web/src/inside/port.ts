@@ -25,7 +25,7 @@ function described(error: unknown): { message: string; stack: string } {
 
 /** The lines of a stack that are the stranger's own: those of React and of this frame say nothing to anybody. */
 function cleaned(stack: string): string {
-  const lines = stack.split("\n").filter((line) => /\bat /.test(line) && !line.includes("frame.html") && !line.includes("sheet.html"));
+  const lines = stack.split("\n").filter((line) => /\bat /.test(line) && !line.includes("frame.html"));
   return lines.slice(0, 20).join("\n");
 }
 

@@ -30,6 +30,7 @@ export interface Preview {
   kind: string;
   source: string;
   files: SourceFile[];
+  sheets: string[];
   props: Prop[];
   problems: Problem[];
   component: string | null;
@@ -80,6 +81,7 @@ export async function preview(id: string, edition?: number): Promise<Preview> {
     kind: String(told.kind ?? artifact.kind),
     source: String(told.source ?? ""),
     files: filesOf(told.files),
+    sheets: (told.sheets ?? []) as string[],
     props: ((told.props ?? []) as Partial<Prop>[]).map(propOf),
     problems: (told.problems ?? []) as Problem[],
     component: typeof component === "string" ? component : (component?.name ?? null),

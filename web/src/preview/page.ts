@@ -1,4 +1,4 @@
-/** HTML, SVG and Markdown as one page of HTML that needs nothing else. */
+/** HTML, SVG and Markdown as one page of HTML, with its scripts beside it. */
 import { marked } from "marked";
 import type { SourceFile } from "../shared/protocol";
 
@@ -10,15 +10,23 @@ blockquote { margin-left: 0; padding-left: 1em; border-left: 3px solid color-mix
 </style>`;
 const CENTRED = `<style>html, body { height: 100%; margin: 0 } body { display: grid; place-items: center; background: Canvas } svg { max-width: 100%; max-height: 100vh }</style>`;
 
-export function pageOf(kind: string, text: string, files: SourceFile[]): string {
-  if (kind === "markdown") return `<!doctype html>${PROSE}${marked.parse(text, { async: false })}`;
-  if (kind === "svg") return `<!doctype html>${CENTRED}${text.replace(/^\s*<\?xml[^>]*\?>/, "")}`;
-  return joined(text, files);
+/** `files` are what is to be compiled: the scripts, named in `order`, and what they may import. */
+export interface Parted {
+  html: string;
+  files: SourceFile[];
+  order: string[];
+}
+
+/** The page that the first of the files is; the others lie beside it. */
+export function pageOf(kind: string, text: string, files: SourceFile[]): Parted {
+  const name = files[0]?.name ?? "page";
+  if (kind === "markdown") return parted(name, `${PROSE}${marked.parse(text, { async: false })}`, files.slice(1));
+  if (kind === "svg") return parted(name, `${CENTRED}${text.replace(/^\s*<\?xml[^>]*\?>/, "")}`, files.slice(1));
+  return parted(name, text, files.slice(1));
 }
 
 /** The page with the style sheets, scripts and images that lie beside it put into it, as no frame can fetch them. */
-function joined(html: string, files: SourceFile[]): string {
-  if (files.length === 0) return html;
+function parted(name: string, html: string, files: SourceFile[]): Parted {
   const named = new Map(files.map((file) => [file.name.split("/").at(-1) ?? "", file]));
   const beside = (address: string | null): SourceFile | undefined =>
     address && !/^([a-z]+:)?\/\//i.test(address) ? named.get(address.split(/[?#]/)[0]?.split("/").at(-1) ?? "") : undefined;
@@ -31,17 +39,32 @@ function joined(html: string, files: SourceFile[]): string {
     style.textContent = file.content;
     link.replaceWith(style);
   }
-  for (const script of page.querySelectorAll<HTMLScriptElement>("script[src]")) {
-    const file = beside(script.getAttribute("src"));
-    if (!file) continue;
-    script.removeAttribute("src");
-    // A script in the text runs where it stands; what waits for the page does so as a module.
-    if (script.defer) script.type = "module";
-    script.textContent = file.content.replaceAll("</script", "<\\/script");
-  }
   for (const image of page.querySelectorAll("img[src]")) {
     const file = beside(image.getAttribute("src"));
     if (file?.kind === "svg") image.setAttribute("src", `data:image/svg+xml,${encodeURIComponent(file.content)}`);
   }
-  return `<!doctype html>${page.documentElement.outerHTML}`;
+  const scripts: SourceFile[] = [];
+  for (const script of page.querySelectorAll("script")) {
+    const kind = kindOf(script.getAttribute("type"));
+    const address = script.getAttribute("src");
+    if (kind === null || (address && /\breact(-dom)?[@/.]/.test(address))) {
+      if (kind !== null) script.remove(); // React is there already
+      continue;
+    }
+    const file = beside(address);
+    if (address && !file) continue; // it is refused when it is asked for, and that is told
+    scripts.push({ name: file?.name ?? `${name} script ${scripts.length + 1}`, kind, content: file?.content ?? script.textContent ?? "" });
+    script.remove();
+  }
+  const taken = new Set(scripts.map((script) => script.name));
+  const others = files.filter((file) => !taken.has(file.name) && file.kind !== "html");
+  return { html: page.documentElement.outerHTML, files: [...scripts, ...others], order: scripts.map((script) => script.name) };
+}
+
+/** What a script of a type is compiled as; null for what is no script but data. */
+function kindOf(type: string | null): string | null {
+  const bare = (type ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
+  if (bare === "" || bare.endsWith("javascript")) return "classic";
+  if (bare === "module") return "js";
+  return { "text/babel": "jsx", "text/jsx": "jsx", "text/typescript": "ts", "text/tsx": "tsx" }[bare] ?? null;
 }

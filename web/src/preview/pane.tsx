@@ -201,7 +201,7 @@ function useLive(
 
   useEffect(() => {
     if (form === "text" || !host.current) return undefined;
-    const made = new Stage(host.current, form === "page" ? "sheet" : "frame", `Preview of ${shown.artifact.name}`, hear);
+    const made = new Stage(host.current, `Preview of ${shown.artifact.name}`, hear);
     stage.current = made;
     begun.current = null;
     return () => made.close();
@@ -221,20 +221,22 @@ function useLive(
     const begin = async (): Promise<void> => {
       const again = begun.current !== null;
       begun.current = code;
-      if (form === "page") {
-        start(() => stage.current?.show({ type: "page", html: pageOf(shown.kind, code, files.slice(1)), theme: latest.current.theme }, again));
-        setProblems(code === shown.source ? shown.problems : []);
+      const page = form === "page" ? pageOf(shown.kind, code, files) : null;
+      const compiled = await compile(page?.files ?? files, stage);
+      if (!compiled || asked.stale) return;
+      setProblems([...(page && code === shown.source ? shown.problems : []), ...compiled.problems]);
+      if (compiled.problems.length > 0 && !page) return;
+      const { modules } = compiled;
+      const { theme, values } = latest.current;
+      if (page) {
+        const order = page.order.filter((name) => modules.some((module) => module.name === name));
+        start(() => stage.current?.show({ type: "page", page: { html: page.html, modules, order }, theme }, again));
         return;
       }
-      const compiled = await compile(files, files);
-      if (!compiled || asked.stale) return;
-      setProblems(compiled.problems);
-      if (compiled.problems.length > 0) return;
       const program = {
-        modules: compiled.modules, entry: shown.artifact.name, component: shown.component,
-        given: given(shown.props, latest.current.values),
+        modules, entry: shown.artifact.name, component: shown.component, sheets: shown.sheets, given: given(shown.props, values),
       };
-      start(() => stage.current?.show({ type: "render", program, theme: latest.current.theme }, again));
+      start(() => stage.current?.show({ type: "render", program, theme }, again));
     };
     const start = (show: () => void): void => {
       setFailures([]);

@@ -35,12 +35,12 @@ class Actor {
   readonly born = performance.now();
   private held: ToFrame[] = [];
 
-  constructor(page: "frame" | "sheet", label: string) {
+  constructor(label: string) {
     // Forms are let in so that their events are: what they send is refused by the frame's policy.
     this.element.setAttribute("sandbox", "allow-scripts allow-forms");
     this.element.referrerPolicy = "no-referrer";
     this.element.title = label;
-    this.element.src = `${page}.html`;
+    this.element.src = "frame.html";
   }
 
   send(message: ToFrame): void {
@@ -70,7 +70,6 @@ export class Stage {
 
   constructor(
     private readonly host: HTMLElement,
-    private readonly page: "frame" | "sheet",
     private readonly label: string,
     private readonly tell: (event: StageEvent) => void,
   ) {
@@ -111,14 +110,13 @@ export class Stage {
   }
 
   private enter(): Actor {
-    const actor = new Actor(this.page, this.label);
+    const actor = new Actor(this.label);
     actor.element.className = "waiting";
     actor.element.setAttribute("aria-hidden", "true");
     actor.element.tabIndex = -1;
     actor.element.addEventListener("load", () => {
       actor.loads += 1;
-      // A sheet loads once more when its page is written.
-      if (actor.loads > (this.page === "sheet" ? 2 : 1)) this.end(actor, "left");
+      if (actor.loads > 1) this.end(actor, "left");
     });
     this.host.append(actor.element);
     return actor;

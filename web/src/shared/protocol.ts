@@ -13,10 +13,10 @@ export interface Problem {
   message: string;
 }
 
-/** A file as a frame takes it: a script compiled to a CommonJS module, or a text of another kind. */
+/** A file as a frame takes it: a script compiled to a CommonJS module, one without modules, or a text of another kind. */
 export interface Module {
   name: string;
-  kind: "script" | "css" | "json" | "text" | "image";
+  kind: "script" | "classic" | "css" | "json" | "text" | "image";
   code: string;
 }
 
@@ -42,9 +42,18 @@ export interface GivenProps {
 
 export interface Program {
   modules: Module[];
+  /** Style sheets that nothing imports. */
+  sheets: string[];
   entry: string;
   component: string | null;
   given: GivenProps;
+}
+
+/** A page of HTML without its scripts, and those: `order` names them as they are to be run. */
+export interface WholePage {
+  html: string;
+  modules: Module[];
+  order: string[];
 }
 
 export type Theme = "light" | "dark";
@@ -52,7 +61,7 @@ export type Level = "log" | "info" | "warn" | "error" | "debug";
 
 export type ToFrame =
   | { type: "render"; program: Program; theme: Theme }
-  | { type: "page"; html: string; theme: Theme }
+  | { type: "page"; page: WholePage; theme: Theme }
   | { type: "props"; turn: number; given: GivenProps }
   | { type: "theme"; theme: Theme }
   | { type: "ping"; n: number };
