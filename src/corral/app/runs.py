@@ -6,7 +6,7 @@ import asyncio
 import platform
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from corral import __version__
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from corral.domain.operations import Operation
     from corral.operations.durable import Work
     from corral.workspace.comparing import RunView
+    from corral.workspace.pipelines.plan import Definition
 
 _POLL = 1.0
 """Seconds between two looks at a run that another process is at."""
@@ -49,6 +50,18 @@ _STANDS = {
     OperationStatus.CANCELLED: RunStatus.CANCELLED,
     OperationStatus.FAILED: RunStatus.FAILED,
 }
+
+
+_read = lru_cache(maxsize=64)(read)
+
+
+async def definition_of(source: str) -> Definition:
+    """The pipeline that a source is; of one that was read lately at once.
+
+    Raises:
+        PipelineInvalid: it is none; every reason, with its line.
+    """
+    return await asyncio.to_thread(_read, source)
 
 
 class Runs:
@@ -102,7 +115,8 @@ class Runs:
         store, limits = corral.workspace.store, corral.traffic.limits
 
         async def progress(connection: AsyncConnection) -> None:
-            await advance(connection, operation.id)
+            if operation.attempts > 1:
+                await advance(connection, operation.id)
 
         tools = Tools(
             store=store,
@@ -123,7 +137,7 @@ class Runs:
             limits.leave,
             lambda: corral.settings.ledger.max_tokens,
         )
-        definition = await asyncio.to_thread(read, run.source)
+        definition = await definition_of(run.source)
         steps = {step.key: step for step in await store.runs.steps(run.id)}
         return Execution(tools, asker, run, definition, steps)
 
@@ -301,6 +315,7 @@ class Runs:
     async def view(self, run_id: str) -> RunView:
         """A run with all that came of it, to be compared."""
         from corral.workspace.comparing import RunView
+    from corral.workspace.pipelines.plan import Definition
 
         store = self._corral.workspace.store
         run, steps = await store.runs.get(run_id), await store.runs.steps(run_id)

@@ -288,9 +288,9 @@ class Workspace:
                     await self.runs.reconcile(run)
 
     async def _read(self, source: str) -> Definition:
-        from corral.workspace.pipelines.definition import read
+        from corral.app.runs import definition_of
 
-        return await asyncio.to_thread(read, source)
+        return await definition_of(source)
 
     async def _begin(self, definition: Definition, run: Run) -> Run:
         """Write a run and its waiting steps down, and have it done."""
@@ -312,9 +312,7 @@ class Workspace:
         await ahead.operations()
         order = Order(KIND, run.name, {"run": run.id}, host=KIND)
         operation = await self._corral.catalog.operations.submit(order)
-        if run.operation != operation.id:
-            await self.store.runs.update(run.id, operation=operation.id)
-        return await self.store.runs.get(run.id)
+        return await self.store.runs.update(run.id, operation=operation.id)
 
     async def _ask(self, run_id: str, what: str) -> Run:
         run = await self.store.runs.get(run_id)

@@ -139,22 +139,44 @@ class Runs(Entries[Run]):
             BodyTooLarge: one of the contents is.
             InvalidName: one of the names cannot be that of a file.
         """
-        named = _apart(made)
-        async with self._contents.kept([each.content for each in made]) as digests:
 
-            async def work(connection: AsyncConnection) -> list[Artifact]:
-                row = await self._row(connection, step.run, deleted=True, locked=True)
-                there = select(steps.c.status).where(steps.c.run == step.run, steps.c.key == step.key)
-                if (await connection.execute(there)).scalar_one_or_none() == StepStatus.COMPLETED.value:
-                    return await self._artifacts.made_by(connection, step.run, step.key)
-                await _put(connection, step)
-                found = [
-                    await self._keep(connection, row, step, name, each, digest)
-                    for name, each, digest in zip(named, made, digests, strict=True)
-                ]
-                await self._sum(connection, step.run)
+        async def once(connection: AsyncConnection, new: Sequence[Step]) -> None:
+            if new and also is not None:
+                await also(connection)
+
+        return (await self.commit_all([(step, made)], once))[0]
+
+    async def commit_all(
+        self,
+        entries: Sequence[tuple[Step, Sequence[Made]]],
+        also: Callable[[AsyncConnection, Sequence[Step]], Awaitable[object]] | None = None,
+    ) -> list[list[Artifact]]:
+        """As `commit`, of several steps of one run in one transaction; `also` is told which of them are written.
+
+        Those that have not ended may be among them.
+        """
+        named = [_apart(made) for _, made in entries]
+        contents = [each.content for _, made in entries for each in made]
+        async with self._contents.kept(contents) as digests:
+
+            async def work(connection: AsyncConnection) -> list[list[Artifact]]:
+                run = entries[0][0].run
+                row = await self._row(connection, run, deleted=True, locked=True)
+                done = await _completed(connection, run, [step.key for step, _ in entries])
+                new = [step for step, _ in entries if step.key not in done]
+                await _put_all(connection, new)
+                left, found = iter(digests), []
+                for (step, made), names in zip(entries, named, strict=True):
+                    mine = [next(left) for _ in made]
+                    if step.key in done:
+                        found.append(await self._artifacts.made_by(connection, run, step.key))
+                        continue
+                    kept = zip(names, made, mine, strict=True)
+                    found.append([await self._keep(connection, row, step, *each) for each in kept])
+                if any(step.status.value in _ENDED for step in new):
+                    await self._sum(connection, run)
                 if also is not None:
-                    await also(connection)
+                    await also(connection, new)
                 return found
 
             return await self._database.write(work)
@@ -282,13 +304,24 @@ def _values(step: Step) -> dict[str, Any]:
 
 
 async def _put(connection: AsyncConnection, step: Step) -> None:
-    values = _values(step)
-    rest = {name: value for name, value in values.items() if name not in ("run", "key")}
-    await connection.execute(
-        _inserting(connection)(steps)
-        .values(**values)
-        .on_conflict_do_update(index_elements=[steps.c.run, steps.c.key], set_=rest)
-    )
+    await _put_all(connection, [step])
+
+
+async def _put_all(connection: AsyncConnection, some: Sequence[Step]) -> None:
+    if not some:
+        return
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = make(steps)
+    rest = {column.name: statement.excluded[column.name] for column in steps.c if column.name not in ("run", "key")}
+    upsert = statement.on_conflict_do_update(index_elements=[steps.c.run, steps.c.key], set_=rest)
+    await connection.execute(upsert, [_values(step) for step in some])
+
+
+async def _completed(connection: AsyncConnection, run: str, keys: Sequence[str]) -> set[str]:
+    """Those of the steps that are completed."""
+    done = steps.c.status == StepStatus.COMPLETED.value
+    wanted = select(steps.c.key).where(steps.c.run == run, steps.c.key.in_(keys), done)
+    return set((await connection.execute(wanted)).scalars())
 
 
 def _apart(made: Sequence[Made]) -> list[str]:

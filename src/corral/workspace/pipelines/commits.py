@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from sqlalchemy import select
+
+from corral.db.tables import usage
 from corral.domain.workspace import Artifact, Made, Step
 from corral.errors import DatabaseError
+from corral.observability.sums import merge
 from corral.observability.writing import Batch, write
 from corral.workspace.pipelines.journal import Answer
 
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_TOGETHER = 0.05
+"""Seconds that what is done waits for more, to be written with it."""
+_STANDING = 0.5
+"""Seconds after which it is written that a step has begun: most have ended by then."""
 _PAUSES = (0.1, 0.3, 1.0, 2.0, 5.0)
 """Seconds between tries to write, while the database cannot be reached; after them the run stops, to go on later."""
 
@@ -43,20 +51,27 @@ class Entry:
 
 async def book(connection: AsyncConnection, answers: Sequence[Answer]) -> None:
     """Write what the books hold of `answers`, once, within the transaction of `connection`."""
-    for answer in answers:
-        if answer.rows:
-            hours = {tuple(place): list(values) for place, values in answer.hours}
-            batch = Batch([tuple(row) for row in answer.rows], hours)
-            await write(connection, batch, again=True)
+    noted = [answer for answer in answers if answer.rows]
+    if not noted:
+        return
+    known = select(usage.c.request_id).where(usage.c.request_id.in_([answer.request_id for answer in noted]))
+    there = set((await connection.execute(known)).scalars())
+    batch = Batch()
+    for answer in noted:
+        if answer.request_id not in there:
+            batch.rows += [tuple(row) for row in answer.rows]
+            merge(batch.hours, {tuple(place): values for place, values in answer.hours})
+    if batch.rows:
+        await write(connection, batch, again=False)
 
 
 class Commits:
-    """Writes for one run. `start` first; `drain` at last, or `stop`.
+    """Writes for one run. `start` first; `drain` at last, and `stop`.
 
     Args:
         store: where.
         clock: time.
-        advance: called in the transaction of each step that is done.
+        advance: called in each transaction in which something is done.
         committed: told of each step once it is written, with what it made.
     """
 
@@ -72,8 +87,10 @@ class Commits:
         self._advance = advance
         self._committed = committed
         self._waiting: dict[str, Entry] = {}
+        self._begun: dict[str, tuple[Step, float]] = {}
         self._planned: list[tuple[str, Sequence[Step]]] = []
         self._news = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.task: asyncio.Task[None] | None = None
@@ -83,10 +100,14 @@ class Commits:
         self.task = asyncio.ensure_future(self._run())
 
     def put(self, entry: Entry) -> None:
-        """Have a step written. Of several states of one step that wait, the last is."""
-        self._waiting.pop(entry.step.key, None)
-        self._waiting[entry.step.key] = entry
-        self._idle.clear()
+        """Have a step written: soon, where it is done; or once it has stood so for a while."""
+        key = entry.step.key
+        if entry.done:
+            self._begun.pop(key, None)
+            self._waiting[key] = entry
+            self._idle.clear()
+        else:
+            self._begun[key] = (entry.step, self._clock.now())
         self._news.set()
 
     def plan(self, run: str, steps: Sequence[Step]) -> None:
@@ -96,18 +117,20 @@ class Commits:
         self._news.set()
 
     async def drain(self) -> None:
-        """Wait until all is written.
+        """Wait until all that is done is written.
 
         Raises:
             DatabaseError, StoreError: it cannot be.
         """
         if self.task is None:
             return
+        self._hurried.set()
         idle = asyncio.ensure_future(self._idle.wait())
         try:
             await asyncio.wait([idle, self.task], return_when=asyncio.FIRST_COMPLETED)
         finally:
             idle.cancel()
+            self._hurried.clear()
         if self.task.done():
             self.task.result()
 
@@ -116,33 +139,60 @@ class Commits:
         task, self.task = self.task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
+            await asyncio.wait([task])
             if not task.cancelled():
                 task.exception()
 
     async def _run(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
-            while self._planned or self._waiting:
-                while self._planned:
-                    await self._surely(partial(self._store.runs.plan, *self._planned[0]))
-                    del self._planned[0]
-                if not self._waiting:
-                    break
-                key = next(iter(self._waiting))
-                entry = self._waiting[key]
-                self._committed(entry.step, await self._surely(partial(self._write, entry)))
-                if self._waiting.get(key) is entry:
-                    del self._waiting[key]
-            self._idle.set()
+            await self._due()
+            if self._planned:
+                planned, self._planned = self._planned, []
+                for run, steps in planned:
+                    await self._surely(partial(self._store.runs.plan, run, steps))
+            await self._write_all()
+            if not self._planned and not self._waiting:
+                self._idle.set()
 
-    async def _write(self, entry: Entry) -> Sequence[Artifact]:
-        if entry.done:
-            return await self._store.runs.commit(entry.step, entry.made, self._also(entry))
-        await self._store.runs.save(entry.step)
-        return ()
+    async def _due(self) -> None:
+        """Wait until there is something to write, and a moment longer: much of it goes in one transaction."""
+        while not (self._waiting or self._planned):
+            try:
+                async with asyncio.timeout(_STANDING if self._begun else None):
+                    await self._news.wait()
+            except TimeoutError:
+                return
+            self._news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TOGETHER):
+                await self._hurried.wait()
+
+    async def _write_all(self) -> None:
+        """Write what is done, and what has stood for a while as it does."""
+        now = self._clock.now()
+        standing = [step for step, since in self._begun.values() if now - since >= _STANDING]
+        entries = [*self._waiting.values(), *map(Entry, standing)]
+        if not entries:
+            return
+        found = await self._surely(partial(self._write, entries))
+        for entry, artifacts in zip(entries, found, strict=True):
+            key = entry.step.key
+            if self._waiting.get(key) is entry:
+                del self._waiting[key]
+            begun = self._begun.get(key)
+            if begun is not None and begun[0] is entry.step:
+                del self._begun[key]
+            self._committed(entry.step, artifacts)
+
+    async def _write(self, entries: Sequence[Entry]) -> Sequence[Sequence[Artifact]]:
+        answers = {entry.step.key: entry.answers for entry in entries}
+
+        async def also(connection: AsyncConnection, new: Sequence[Step]) -> None:
+            await book(connection, [answer for step in new for answer in answers[step.key]])
+            if any(entry.done for entry in entries):
+                await self._advance(connection)
+
+        return await self._store.runs.commit_all([(entry.step, entry.made) for entry in entries], also)
 
     async def _surely(self, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` gives, which waits for a database that is away, but not for ever."""
@@ -152,10 +202,3 @@ class Commits:
             except DatabaseError:
                 await self._clock.sleep(pause)
         return await work()
-
-    def _also(self, entry: Entry) -> Callable[[AsyncConnection], Awaitable[None]]:
-        async def also(connection: AsyncConnection) -> None:
-            await book(connection, entry.answers)
-            await self._advance(connection)
-
-        return also

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -100,7 +100,7 @@ class Journal:
         Raises:
             StoreError: it is not written.
         """
-        line = _line(asdict(answer))
+        line = _line({name: getattr(answer, name) for name in _FIELDS})
         self._open()
         done = 0
         try:
