@@ -315,7 +315,6 @@ class Runs:
     async def view(self, run_id: str) -> RunView:
         """A run with all that came of it, to be compared."""
         from corral.workspace.comparing import RunView
-    from corral.workspace.pipelines.plan import Definition
 
         store = self._corral.workspace.store
         run, steps = await store.runs.get(run_id), await store.runs.steps(run_id)
