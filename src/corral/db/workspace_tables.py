@@ -259,6 +259,8 @@ entry_texts = Table(
     Column("title", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("words", Text, nullable=False),
+    Index("entry_texts_of", "project", "kind", "number"),
+    Index("entry_texts_by_kind", "kind", "number"),
 )
 """By what entries are found: `words`, each once, with a space before and after each. `body` is for what is shown."""
 

@@ -143,7 +143,7 @@ async def _looked_up(
     few: set[str] | None = None
     more = []
     for lookup in lookups:
-        found = (await connection.execute(lookup.among.limit(FEW + 1))).scalars().all()
+        found = (await connection.execute(lookup.among.limit(search.bounded(FEW + 1)))).scalars().all()
         if len(found) > FEW:
             more.append(lookup.each)
         else:

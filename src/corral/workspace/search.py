@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Select, cast, delete, exists, func, literal, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy import Text as SqlText
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 from sqlalchemy.sql import and_, column, or_, table
@@ -16,7 +29,7 @@ from sqlalchemy.sql import and_, column, or_, table
 from corral.db.workspace_tables import entry_texts as texts
 from corral.domain.workspace import Hit, Page
 from corral.workspace.cursors import Cursor, pack, unpack
-from corral.workspace.words import TEXT, Word, asked, excerpt, mark_of_kind, mark_of_project, words_of
+from corral.workspace.words import MARKS, TEXT, Word, asked, excerpt, mark_of_kind, mark_of_project, unmarked, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -114,7 +127,7 @@ async def find(
     if cursor is not None:
         conditions.append(order < unpack(cursor, _SORT, int).value)
     rows = (
-        await connection.execute(select(texts).where(*conditions).order_by(order.desc()).limit(limit + 1))
+        await connection.execute(select(texts).where(*conditions).order_by(order.desc()).limit(bounded(limit + 1)))
     ).mappings()
     found: Sequence[Any] = rows.all()
     shown = [word for group in words for word in group]
@@ -135,11 +148,28 @@ def _number(connection: AsyncConnection) -> ColumnElement[int]:
 
 
 def _indexed(connection: AsyncConnection, words: Words) -> ColumnElement[bool]:
-    if connection.dialect.name == "postgresql":
-        query = " & ".join(f"({' | '.join(map(_lexeme, group))})" for group in words)
-        return _document.op("@@", is_comparison=True)(cast(literal(query, SqlText), TSQUERY))
-    query = " AND ".join(f"({' OR '.join(map(_token, group))})" for group in words)
-    return and_(_words.c.rowid == texts.c.number, text("entry_words.entry_words MATCH :words").bindparams(words=query))
+    if connection.dialect.name == "sqlite":
+        query = " AND ".join(f"({' OR '.join(map(_token, group))})" for group in words)
+        return and_(
+            _words.c.rowid == texts.c.number, text("entry_words.entry_words MATCH :words").bindparams(words=query)
+        )
+    conditions = [_marked(group) for group in words if group[0].text[0] in MARKS]
+    query = " & ".join(f"({' | '.join(map(_lexeme, group))})" for group in words if group[0].text[0] not in MARKS)
+    # PostgreSQL plans a statement that it has met before without looking at what is asked; how many have these words
+    # decides what is quick. So they are part of the statement.
+    said = bindparam(None, query, type_=SqlText, literal_execute=True)
+    return and_(*conditions, _document.op("@@", is_comparison=True)(cast(said, TSQUERY)))
+
+
+def _marked(group: tuple[Word, ...]) -> ColumnElement[bool]:
+    """Whether an entry has one of the marks, by the columns that say the same: PostgreSQL walks along those."""
+    said = [unmarked(word.text) for word in group]
+    return (texts.c.project if said[0].startswith("prj-") else texts.c.kind).in_(said)
+
+
+def bounded(limit: int) -> ColumnElement[int]:
+    """A limit that is part of the statement, for the same reason."""
+    return literal_column(str(int(limit)), Integer)
 
 
 def _token(word: Word) -> str:

@@ -24,7 +24,9 @@ _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _ALONE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _ASKED = re.compile(r"[^\W_]+\*?")
 _MOST_ASKED = 16
-_PROJECT, _KIND = "\ue000", "\ue001"  # private characters, which no word has: marks are words that nobody can type
+_PROJECT, _KIND = "\ue000", "\ue001"
+MARKS = frozenset({_PROJECT, _KIND})
+"""With one of these private characters, which no word has, begin marks: words that nobody can type."""
 
 
 class Word(NamedTuple):
@@ -65,6 +67,11 @@ def mark_of_project(project: str) -> str:
 def mark_of_kind(kind: str) -> str:
     """The word that every entry of the kind has."""
     return _KIND + kind
+
+
+def unmarked(mark: str) -> str:
+    """What was marked: a kind, or a project's id."""
+    return mark[1:] if mark[0] == _KIND else f"prj-{mark[1:]}"
 
 
 def excerpt(body: str, words: Iterable[Word]) -> str:

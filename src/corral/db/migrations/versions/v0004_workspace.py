@@ -245,6 +245,8 @@ def _finding() -> None:
         _text("body"),
         _text("words"),
     )
+    op.create_index("entry_texts_of", "entry_texts", ["project", "kind", "number"])
+    op.create_index("entry_texts_by_kind", "entry_texts", ["kind", "number"])
     for statement in _WORDS if op.get_bind().dialect.name == "sqlite" else _DOCUMENT:
         op.execute(statement)
 
