@@ -7,6 +7,7 @@ in sentences that the model can be shown.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -125,7 +126,7 @@ def _read(text: str) -> Any:
         ValueError: it is none, or one that cannot be kept; says why.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         depth = _depth(value)
         orjson.dumps(value)
     except json.JSONDecodeError as error:
@@ -143,6 +144,13 @@ def _read(text: str) -> Any:
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word[:30]} is too large a number")
+    return number
 
 
 def _depth(value: Any) -> int:
