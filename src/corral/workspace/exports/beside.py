@@ -9,17 +9,18 @@ only component of its run.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from corral.domain.workspace import Artifact, Query
-from corral.errors import NotSupported
+from corral.errors import InvalidRequest, NotSupported
 from corral.kit.disk import in_thread
 from corral.workspace.exports import html
 from corral.workspace.exports.exported import Material, reached
 from corral.workspace.exports.modules import SCRIPTS, SUFFIXES, imports, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from corral.workspace.store import Store
 
@@ -66,25 +67,32 @@ async def _siblings(store: Store, artifact: Artifact) -> dict[str, Artifact]:
 
 
 def _needed(path: str, kind: str, text: str, siblings: Mapping[str, Artifact]) -> list[tuple[str, Artifact]]:
-    """What a file brings in: for each the place where it looks for it, and the artifact that is meant."""
-    found = []
+    """What a file brings in: for each the place where it looks for it, and the artifact that is meant.
+
+    A file that cannot be read brings in nothing: it is shown with what is wrong in it.
+    """
+    with suppress(InvalidRequest):
+        return list(_brought(path, kind, text, siblings))
+    return []
+
+
+def _brought(path: str, kind: str, text: str, siblings: Mapping[str, Artifact]) -> Iterator[tuple[str, Artifact]]:
     if kind == "html":
         for reference in html.references(text):
             place = reached(reference.address, path) if reference.local else ""
             there = siblings.get(place) or _called(place, siblings)
             if there is not None:
-                found.append((place, there))
-        return found
+                yield place, there
+        return
     for item in imports(text, kind):
         exact = resolve(item.specifier, path, siblings) if item.relative else None
         if exact is not None:
-            found.append((exact, siblings[exact]))
+            yield exact, siblings[exact]
         elif item.relative and (place := reached(item.specifier, path)):
             there = _called(place, siblings)
             if there is not None:
                 suffix = "" if place.endswith(SUFFIXES) else "." + there.name.rpartition(".")[2]
-                found.append((place + suffix, there))
-    return found
+                yield place + suffix, there
 
 
 def _called(place: str, siblings: Mapping[str, Artifact]) -> Artifact | None:

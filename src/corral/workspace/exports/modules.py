@@ -86,9 +86,10 @@ def exports(source: str, kind: str) -> tuple[bool, frozenset[str]]:
     for node in _tree(source, kind).children:
         if node.type != "export_statement":
             continue
-        default |= any(child.type == "default" for child in node.children)
+        own = any(child.type == "default" for child in node.children)
+        default |= own
         declared = node.child_by_field_name("declaration")
-        if declared is not None:
+        if declared is not None and not own:
             named |= {_field(item, "name") for item in (declared, *declared.named_children)}
         for clause in node.named_children:
             named |= {_field(item, "alias") or _field(item, "name") for item in clause.named_children}
@@ -153,9 +154,12 @@ def enclose(source: str, kind: str, name: str) -> Enclosed:
     """
     data, edits, default = source.encode(), list[tuple[int, int, bytes]](), ""
     root = _tree(source, kind)
+    unnamed, taken = name, set(_bound(root))
+    while unnamed in taken:
+        unnamed += "_"
     for node in root.children:
         if node.type == "export_statement":
-            edit, local = _unexport(node, name)
+            edit, local = _unexport(node, unnamed)
             edits.append(edit)
             default = local or default
     for start, end, given in reversed(edits):
@@ -254,7 +258,10 @@ def _binds(node: Node, parent: Node) -> bool:
 
 
 def _unexport(node: Node, name: str) -> tuple[tuple[int, int, bytes], str]:
-    """What to put in place of an export so that nothing is exported; and the local name of a default among it."""
+    """What to put in place of an export so that nothing is exported; and the local name of a default among it.
+
+    `name` is for a default that has none.
+    """
     declared, value = node.child_by_field_name("declaration"), node.child_by_field_name("value")
     default = any(child.type == "default" for child in node.children)
     source = node.child_by_field_name("source")
