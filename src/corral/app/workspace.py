@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from corral.domain.callers import LOCAL
 from corral.domain.operations import Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
-from corral.errors import Conflict, CorralError, InvalidRequest
+from corral.errors import Conflict, CorralError, InvalidRequest, OperationNotFound
 from corral.routing.plan import Plan
 from corral.workspace.pipelines.order import RunOrder
 
@@ -228,6 +229,7 @@ class Workspace:
         """
         run = await self.store.runs.get(run_id)
         if run.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+            await self._over(run)
             await self.runs.reopen(run)
             return await self._submit(await self.store.runs.get(run_id))
         return await self._ask(run_id, "resume")
@@ -324,6 +326,14 @@ class Workspace:
         operation: Operation = await getattr(operations, what)(run.operation)
         await self.runs.settle(operation)
         return await self.store.runs.get(run_id)
+
+    async def _over(self, run: Run) -> None:
+        """Wait until the operation of a run that has ended has so too, which takes a moment longer."""
+        if run.operation is None:
+            return
+        with suppress(OperationNotFound):
+            async for _ in self._corral.catalog.operations.watch(run.operation):
+                pass
 
     def _known(self, model: str) -> str | None:
         """Why a model cannot be asked; None where it can, as far as that is known."""
