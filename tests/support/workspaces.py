@@ -33,6 +33,7 @@ class Place:
     """A store, its folder, and how another process or task opens the same."""
 
     store: Store
+    database: Database
     home: Path
     url: str | None
     clock: HandClock
@@ -53,7 +54,7 @@ async def opened(running: Cluster | None, home: Path) -> AsyncIterator[Place]:
     url, clock = None if running is None else running.new(), HandClock()
     database = Database(url, home)
     try:
-        yield Place(Store(database, home, clock, max_artifact=LARGEST), home, url, clock)
+        yield Place(Store(database, home, clock, max_artifact=LARGEST), database, home, url, clock)
     finally:
         await database.close()
 

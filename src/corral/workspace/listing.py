@@ -39,12 +39,15 @@ _SPANS = {"created_after": "created_at", "created_before": "created_at"} | {
     "updated_before": "updated_at",
 }
 FEW = 400
-"""Matches up to which the matching entries are fetched and sorted; of more, the sorted ones are looked at in turn."""
 _MANY = 100  # values of one filter
 
 
-async def page(connection: AsyncConnection, kind: Kind[Any], query: Query) -> tuple[Sequence[RowMapping], str | None]:
+async def page(
+    connection: AsyncConnection, kind: Kind[Any], query: Query, *, few: int = FEW
+) -> tuple[Sequence[RowMapping], str | None]:
     """The rows of a page, and the cursor of the next.
+
+    Up to `few` matches of a tag or of words are fetched and sorted; of more, the sorted entries are looked at in turn.
 
     Raises:
         InvalidRequest: the query asks for what this kind has not, or its cursor is made up.
@@ -54,11 +57,11 @@ async def page(connection: AsyncConnection, kind: Kind[Any], query: Query) -> tu
         raise InvalidRequest(f"limit has to be from 1 to {MOST}.", "Ask for the next page with cursor.", param="limit")
     name, down = _sorted(kind, query.sort)
     project = await _project(connection, query)
-    few, more = await _looked_up(connection, _lookups(connection, kind, query, project))
+    found, more = await _looked_up(connection, _lookups(connection, kind, query, project), few)
     source: FromClause = kind.table
-    if few is not None:
+    if found is not None:
         # Made first, by the ids: whatever a planner thinks of the other conditions, it does not walk an index for few.
-        source = select(kind.table).where(kind.table.c.id.in_(few)).cte("few").prefix_with("MATERIALIZED")
+        source = select(kind.table).where(kind.table.c.id.in_(found)).cte("few").prefix_with("MATERIALIZED")
     conditions = [*_conditions(kind, query, source, project), *(each(source.c.id) for each in more)]
     column, own = source.c[name], source.c.id
     if query.cursor is not None:
@@ -137,14 +140,14 @@ def _tagged(mine: ColumnElement[bool], identifier: ColumnElement[Any]) -> Column
 
 
 async def _looked_up(
-    connection: AsyncConnection, lookups: Sequence[_Lookup]
+    connection: AsyncConnection, lookups: Sequence[_Lookup], most: int
 ) -> tuple[set[str] | None, list[Callable[[ColumnElement[Any]], ColumnElement[bool]]]]:
     """The ids of the entries that are left, where those are few, and what is still to be asked of each entry."""
     few: set[str] | None = None
     more = []
     for lookup in lookups:
-        found = (await connection.execute(lookup.among.limit(search.bounded(FEW + 1)))).scalars().all()
-        if len(found) > FEW:
+        found = (await connection.execute(lookup.among.limit(search.bounded(most + 1)))).scalars().all()
+        if len(found) > most:
             more.append(lookup.each)
         else:
             few = set(found) if few is None else few & set(found)
