@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import chromium, opened
-from tests.support.previews import Workspace, played
+from tests.support.previews import Previews, previews
 
 
 class Listener:
@@ -64,9 +64,9 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture
-def workspace() -> Iterator[Workspace]:
-    with played() as served:
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previews]:
+    with previews(tmp_path_factory.mktemp("sandbox")) as served:
         yield served
 
 
@@ -117,7 +117,7 @@ QUIET = {
 
 LEAVING = {
     "form": "put(`<form method=post action=${there}><input name=q></form>`); document.forms[0].submit()",
-    "button": "put(`<form method=post action=${there}><button id=b></button></form>`); document.getElementById('b').click()",
+    "button": "put(`<form action=${there}><button id=b></button></form>`); document.getElementById('b').click()",
     "link": "put(`<a id=a href=${there}>a</a>`); document.getElementById('a').click()",
     "window": "window.open(there)",
     "new tab": "put(`<a id=a target=_blank href=${there}>a</a>`); document.getElementById('a').click()",
@@ -149,10 +149,10 @@ def trying(ways: dict[str, str], port: int) -> str:
     return f"setTimeout(() => console.log('did'), 1000); {' '.join(tries)}"
 
 
-def spy(workspace: Workspace, kind: str, script: str) -> str:
+def spy(workspace: Previews, kind: str, script: str) -> str:
     """An artifact that runs `script` when it is shown."""
     if kind == "html":
-        return workspace.put("spy.html", "html", f"<body><p>here</p><script>{script}</script>")
+        return workspace.put("spy.html", f"<body><p>here</p><script>{script}</script>")
     source = f"""
         import {{ useEffect }} from "react";
         export default function Spy() {{
@@ -160,10 +160,10 @@ def spy(workspace: Workspace, kind: str, script: str) -> str:
           return <p>here</p>;
         }}
     """
-    return workspace.put("spy.tsx", "tsx", source)
+    return workspace.put("spy.tsx", source)
 
 
-def watch(page: Any, workspace: Workspace, identity: str) -> None:
+def watch(page: Any, workspace: Previews, identity: str) -> None:
     """Show the artifact until its code has had its time, or was stopped."""
     page.goto(workspace.page(identity))
     page.get_by_role("tab", name="Console").click()
@@ -184,7 +184,7 @@ def test_the_listener_hears_whoever_is_not_held(browser: Any, listener: Listener
 
 
 @pytest.mark.parametrize("kind", ["tsx", "html"])
-def test_nobody_is_told_anything(browser: Any, workspace: Workspace, listener: Listener, kind: str) -> None:
+def test_nobody_is_told_anything(browser: Any, workspace: Previews, listener: Listener, kind: str) -> None:
     with opened(browser) as page:
         watch(page, workspace, spy(workspace, kind, trying(QUIET, listener.port)))
     assert listener.heard == []
@@ -192,7 +192,7 @@ def test_nobody_is_told_anything(browser: Any, workspace: Workspace, listener: L
 
 @pytest.mark.parametrize("way", LEAVING)
 @pytest.mark.parametrize("kind", ["tsx", "html"])
-def test_nobody_goes_anywhere(browser: Any, workspace: Workspace, listener: Listener, kind: str, way: str) -> None:
+def test_nobody_goes_anywhere(browser: Any, workspace: Previews, listener: Listener, kind: str, way: str) -> None:
     with opened(browser) as page:
         identity = spy(workspace, kind, trying({way: LEAVING[way]}, listener.port))
         watch(page, workspace, identity)

@@ -1,4 +1,4 @@
-"""The pages for browsers below `/ui/`: files that were built of `web/`, and the policies under which a browser shows them.
+"""The pages for browsers below `/ui/`: files built of `web/`, and the policies under which a browser shows them.
 
     PAGE    Corral's own: runs its own scripts and no other, talks to this server, shows frames of this server
     FRAME   shows one component or page that a stranger wrote: runs what it is given, and can reach nobody

@@ -43,6 +43,8 @@ export interface Run {
 }
 
 const KEY = "corral.key";
+/** Props that nearly every component takes and nobody fills in by hand. */
+const HIDDEN = new Set(["style", "className", "key", "ref"]);
 
 /** An answer that is an error, in the server's own words. */
 export class Refusal extends Error {
@@ -82,7 +84,7 @@ export async function preview(id: string, edition?: number): Promise<Preview> {
     source: String(told.source ?? ""),
     files: filesOf(told.files),
     sheets: (told.sheets ?? []) as string[],
-    props: ((told.props ?? []) as Partial<Prop>[]).map(propOf),
+    props: ((told.props ?? []) as Partial<Prop>[]).map(propOf).filter(({ name }) => !HIDDEN.has(name)),
     problems: (told.problems ?? []) as Problem[],
     component: typeof component === "string" ? component : (component?.name ?? null),
   };

@@ -32,11 +32,11 @@ function Field({ prop, value, change }: FieldProps): ReactNode {
   const id = useId();
   return (
     <div className="field">
-      <label htmlFor={id}>
-        {prop.name}
+      <div className="name">
+        <label htmlFor={id}>{prop.name}</label>
         {prop.required && <abbr title="required">*</abbr>}
         <span className="type">{prop.type}</span>
-      </label>
+      </div>
       <Control id={id} prop={prop} value={value} change={change} />
       {prop.doc && <small>{prop.doc}</small>}
     </div>

@@ -15,7 +15,7 @@ export function Tabs({ label, tabs, alarm }: TabsProps): ReactNode {
   const touched = useRef(false);
   const last = tabs.length - 1;
 
-  // What goes wrong at the beginning is shown; later it is only counted, so that nobody's typing is interrupted.
+  // What goes wrong at the beginning is shown; once somebody works here it is only counted.
   useEffect(() => {
     if (alarm && !touched.current) go(last);
   }, [alarm, last]);
@@ -34,7 +34,7 @@ export function Tabs({ label, tabs, alarm }: TabsProps): ReactNode {
   }
 
   return (
-    <div className="tabs">
+    <div className="tabs" onFocus={() => { touched.current = true; }}>
       <div role="tablist" aria-label={label} ref={list} onKeyDown={press}>
         {tabs.map(({ name }, index) => (
           <button
