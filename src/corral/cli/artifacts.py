@@ -18,11 +18,11 @@ from corral.cli.invocation import Invocation, Verbs, command, flag, group, invoc
 from corral.cli.output import size_text
 from corral.cli.pipelines import OfProject
 from corral.cli.pipelines_comparison import unified
-from corral.cli.pipelines_runs import Detach, followed
+from corral.cli.pipelines_runs import Detach, followed, found_run
 from corral.cli.projects import Limit, Purge, Removed, Tagged, Words, Yes, done, dropped, query
 from corral.cli.table import Column
 from corral.cli.workspace_files import STDIN, below, content_of, whole, written
-from corral.cli.workspace_hands import Found, Hands, ask
+from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, moment, told
 from corral.errors import EntryNotFound, InvalidRequest
 
@@ -70,7 +70,7 @@ def list_artifacts(  # noqa: PLR0913, PLR0917  # the options are the signature
 
     For example: corral artifacts list --run run-1a2b3c4d5e6f
     """
-    _list(given, query(tags, search, removed=removed, limit=limit, project=project, run=run, kind=kind))
+    _list(given, query(tags, search, removed=removed, limit=limit, project=project, kind=kind), run)
 
 
 @app.command(add_help_option=False)
@@ -127,7 +127,11 @@ def cat(given: Invocation, artifact: names.Artifact, edition: Edition = None) ->
     data = {"id": entry["id"], "name": entry["name"], "edition": edition or entry["number"], "content": text}
 
     def say() -> None:
-        given.output.piece(text if text.endswith("\n") else f"{text}\n")
+        stdout = given.output.stdout
+        if stdout.isatty():
+            given.output.piece(text if text.endswith("\n") else f"{text}\n")
+        else:
+            stdout.write(text)  # as it is: this may go into a file
 
     given.output.result(data, say, [text.removesuffix("\n")])
 
@@ -158,10 +162,11 @@ def save(
         raise InvalidRequest("Which artifacts shall be saved?", "Name them, or a run: --run RUN")
 
     async def take(hands: Hands) -> list[Found]:
+        of = None if run is None else (await found_run(hands, run))["id"]
         if which:
-            entries = [await found_artifact(hands, one, run) for one in dict.fromkeys(which)]
+            entries = [await found_artifact(hands, one, of) for one in dict.fromkeys(which)]
         else:
-            entries = (await hands.page(_KIND, {"run": run, "limit": _LOOKED_AT}))["items"]
+            entries = await every(hands, _KIND, {"run": of})
         saved = []
         for entry in entries:
             content = await hands.content(_KIND, entry["id"])
@@ -360,6 +365,10 @@ def _edition(edition: Found) -> list[object]:
     return [edition["number"], moment(edition["created_at"]), size_text(edition["size"]), edition["model"] or "-", note]
 
 
-def _list(given: Invocation, asked: dict[str, Any]) -> None:
-    page = ask(given, lambda hands: hands.page(_KIND, asked))
+def _list(given: Invocation, asked: dict[str, Any], run: str | None = None) -> None:
+    async def look(hands: Hands) -> Found:
+        of = {} if run is None else {"run": (await found_run(hands, run))["id"]}
+        return await hands.page(_KIND, asked | of)
+
+    page = ask(given, look)
     listed(given.output, _KIND, page, "There is no artifact. They come of runs: corral pipeline run PIPELINE")

@@ -15,11 +15,11 @@ import typer
 from corral.cli import names, pipelines_runs
 from corral.cli.invocation import Invocation, Verbs, command, group, invocation
 from corral.cli.output import FAILED
-from corral.cli.pipelines_inputs import is_file
+from corral.cli.pipelines_inputs import description_of, is_file
 from corral.cli.pipelines_runs import found_run, outcome
 from corral.cli.projects import Limit, Purge, Removed, Yes, done, dropped, query
 from corral.cli.workspace_files import text_of
-from corral.cli.workspace_hands import Found, Hands, ask
+from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, told
 from corral.errors import EntryNotFound, InvalidRequest, PipelineInvalid
 
@@ -154,9 +154,10 @@ def save(
             raise _invalid(file, checked)
         of = None if project is None else (await hands.get("projects", project))["id"]
         before = await _saved(hands, str(checked["name"]), of)
+        changes = {"source": source, "description": description_of(source)}
         if before is None:
             return await hands.create(_KIND, {"source": source, "name": checked["name"], "project": of}), "saved"
-        return await hands.change(_KIND, before["id"], {"source": source}), "changed"
+        return await hands.change(_KIND, before["id"], changes), "changed"
 
     entry, what = ask(given, keep)
     told(given.output, _KIND, entry, what)
@@ -250,8 +251,7 @@ def _invalid(file: str, checked: Found) -> PipelineInvalid:
 def _show_run(given: Invocation, what: str, step: str | None) -> None:
     async def look(hands: Hands) -> tuple[Found, list[Found], list[Found]]:
         run = await found_run(hands, what)
-        artifacts = await hands.page("artifacts", {"run": run["id"], "limit": 200})
-        return run, await hands.steps(run["id"]), artifacts["items"]
+        return run, await hands.steps(run["id"]), await every(hands, "artifacts", {"run": run["id"]})
 
     run, steps, artifacts = ask(given, look)
     if step is None:

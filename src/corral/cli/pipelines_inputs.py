@@ -72,19 +72,19 @@ def inputs(given: Sequence[str], files: Sequence[str], kinds: Mapping[str, str])
 
 def kinds_of(source: str) -> dict[str, str]:
     """The types of a pipeline's inputs, as it declares them; none where it cannot be read, which is said elsewhere."""
-    import yaml
-
-    try:
-        document = yaml.safe_load(source)
-    except yaml.YAMLError:
-        return {}
-    declared = document.get("inputs") if isinstance(document, dict) else None
+    declared = _document(source).get("inputs")
     if not isinstance(declared, dict):
         return {}
     return {
         str(name): str(about.get("type", "string")) if isinstance(about, dict) else str(about)
         for name, about in declared.items()
     }
+
+
+def description_of(source: str) -> str:
+    """What a pipeline says of itself."""
+    said = _document(source).get("description")
+    return said if isinstance(said, str) else ""
 
 
 def models(given: Sequence[str]) -> dict[str, str]:
@@ -106,6 +106,17 @@ def models(given: Sequence[str]) -> dict[str, str]:
 def is_file(what: str) -> bool:
     """Whether `what` means a pipeline's file, and not one that is saved."""
     return what == "-" or what.endswith(SUFFIXES) or "/" in what or Path(what).is_file()
+
+
+def _document(source: str) -> dict[Any, Any]:
+    """What a pipeline's YAML holds; nothing where it cannot be read."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(source)
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _mapping(file: str) -> dict[str, Any]:

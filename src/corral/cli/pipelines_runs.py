@@ -19,7 +19,7 @@ from corral.cli.pipelines_inputs import inputs, is_file, kinds_of, models
 from corral.cli.pipelines_live import Screen, follow, shown
 from corral.cli.pipelines_tree import View, lines, money
 from corral.cli.workspace_files import text_of
-from corral.cli.workspace_hands import Found, Hands, ask, hands
+from corral.cli.workspace_hands import Found, Hands, ask, every, hands
 from corral.cli.workspace_words import told
 from corral.domain.workspace import RunStatus
 from corral.errors import Conflict, CorralError, EntryNotFound, InvalidRequest, ServerNotRunning
@@ -331,7 +331,7 @@ def _talked(given: Invocation, view: View, talk: Callable[[Hands, Screen], Await
             await talk(workers, screen)
             run = await workers.get("runs", view.run["id"])
             steps = await workers.steps(run["id"])
-            artifacts = (await workers.page("artifacts", {"run": run["id"], "limit": 200}))["items"]
+            artifacts = await every(workers, "artifacts", {"run": run["id"]})
             view.hear({"type": "snapshot", "at": run["updated_at"], "run": run, "steps": steps, "artifacts": artifacts})
         finally:
             await workers.close()

@@ -20,7 +20,7 @@ from corral.cli.invocation import Invocation, Verbs, command, flag, group, invoc
 from corral.cli.output import FAILED
 from corral.cli.table import Column
 from corral.cli.workspace_files import given_file, written
-from corral.cli.workspace_hands import Found, Hands, ask
+from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import DONE, about, listed, listing, told
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
@@ -82,12 +82,12 @@ def show(given: Invocation, project: names.Project) -> None:
     async def look(hands: Hands) -> Found:
         entry = await hands.get(_KIND, project)
         own = {"project": entry["id"]}
-        contexts = await hands.page("contexts", {**own, "sort": "position", "limit": _MOST})
+        contexts = await every(hands, "contexts", {**own, "sort": "position"})
         totals = {
             kind: (await hands.page(kind, {**own, "limit": 1, "total": True}))["total"]
             for kind in ("pipelines", "runs", "artifacts")
         }
-        return {**entry, "contexts": contexts["items"], **totals}
+        return {**entry, "contexts": contexts, **totals}
 
     found = ask(given, look)
     output = given.output

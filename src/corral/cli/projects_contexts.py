@@ -9,14 +9,13 @@ from corral.cli import names
 from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
 from corral.cli.output import FAILED, size_text
 from corral.cli.workspace_files import STDIN, content_of
-from corral.cli.workspace_hands import Found, Hands, ask
+from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, spelled, told
 from corral.errors import EntryNotFound, InvalidRequest
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _KIND = "contexts"
-_MOST = 200
 _TEXTS = {
     ".md": "text/markdown",
     ".html": "text/html",
@@ -211,9 +210,8 @@ def reorder(
 
 
 def _list(given: Invocation, project: str | None) -> None:
-    asked: dict[str, Any] = {"limit": _MOST}
-    asked |= {} if project is None else {"project": project, "sort": "position"}
-    page = ask(given, lambda hands: hands.page(_KIND, asked))
+    asked = {} if project is None else {"project": project, "sort": "position"}
+    page: Found = {"items": ask(given, lambda hands: every(hands, _KIND, asked))}
     empty = f"There is no context. Add one: corral projects contexts add {project or 'PROJECT'} --text TEXT"
     listed(given.output, _KIND, page, empty)
 
@@ -224,9 +222,9 @@ async def _found(hands: Hands, project: str, context: str, *, deleted: bool = Fa
     Raises:
         EntryNotFound: there is none, or there are several of that name.
     """
-    asked = {"project": project, "limit": _MOST, "sort": "position"}
+    asked: dict[str, Any] = {"project": project, "sort": "position"}
     asked |= {"deleted": True, "archived": None} if deleted else {}
-    items = (await hands.page(_KIND, asked))["items"]
+    items = await every(hands, _KIND, asked)
     same = [item for item in items if context in (item["id"], item["name"])]
     if len(same) == 1:
         return dict(same[0])

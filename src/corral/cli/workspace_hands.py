@@ -24,6 +24,7 @@ T = TypeVar("T")
 Found = dict[str, Any]
 
 _BASE = "/api/v1"
+_PAGE = 200
 
 
 class Hands(Protocol):
@@ -290,6 +291,18 @@ def _asked(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _path(kind: str, which: str) -> str:
     return f"{_BASE}/{kind}/{quote(which, safe='')}"
+
+
+async def every(workers: Hands, kind: str, asked: Mapping[str, Any]) -> list[Found]:
+    """All entries that fit, page by page."""
+    found: list[Found] = []
+    cursor: str | None = None
+    while True:
+        page = await workers.page(kind, {**asked, "limit": _PAGE} | ({} if cursor is None else {"cursor": cursor}))
+        found += page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            return found
 
 
 def hands(given: Invocation) -> Hands:
