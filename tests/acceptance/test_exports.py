@@ -17,7 +17,7 @@ import pytest
 from corral.workspace.exports.exported import Material
 from corral.workspace.exports.framer import code_component
 from corral.workspace.exports.page import ASSETS, SCRIPT, page
-from corral.workspace.exports.vite import VERSIONS, project, tree
+from corral.workspace.exports.vite import VERSIONS, project
 from tests.support.browser import chromium, opened
 from tests.support.components import ALL
 

@@ -224,8 +224,17 @@ def test_files_keep_their_places_and_those_of_corral_make_way() -> None:
     assert found["src/src/main.tsx"].endswith("\n\nexport default A\n")
     assert found["src/x.ts"] == "export const x = 1"
     assert 'import Component from "./src/main"' in found["src/main.tsx"]
-    plain, _ = vite.tree(Material("src/main.tsx", "tsx", "", {"src/main.tsx": files["src/main.tsx"]}), component)
+    alone = {"src/main.tsx": "const x = 1, A = () => <p>{x}</p>"}
+    plain, _ = vite.tree(Material("src/main.tsx", "tsx", "", alone), component)
     assert 'import Component from "./main"' in plain["src/start.tsx"]
+
+
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    source = 'import "./gone.css"\nexport default function A() { return <p/> }'
+    (tmp_path / SCRIPT).write_text("1")
+    for work in (vite.project, lambda made, component: page(made, component, tmp_path)):
+        with pytest.raises(InvalidRequest, match=r"A\.tsx imports \./gone\.css, which is not"):
+            work(Material("A.tsx", "tsx", "", {"A.tsx": source}), analyse(source, "tsx"))
 
 
 def test_packages_that_corral_does_not_know_are_named() -> None:

@@ -42,6 +42,11 @@ class Material:
         return self.kind if path == self.path else kind_of(path)
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each of the files."""
+        return {path: self.language(path) for path in self.files}
+
+    @property
     def stem(self) -> str:
         """Its file's name without folders and suffix."""
         return self.path.rpartition("/")[2].partition(".")[0]

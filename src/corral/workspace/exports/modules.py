@@ -112,22 +112,19 @@ def resolve(specifier: str, importer: str, names: Sequence[str] | Mapping[str, o
     return next((name for name in tried if path and name in names), None)
 
 
-def used(path: str, kinds: Mapping[str, str], files: Mapping[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """The files that `path` needs, itself first, following what they import; and the `(importer, specifier)` not found.
+def check_whole(files: Mapping[str, str], kinds: Mapping[str, str]) -> None:
+    """Refuse files that import others which are not among them. `kinds` says of each which language it is in.
 
-    `kinds` says of each of the `files` which language it is in.
+    Raises:
+        InvalidRequest: one does; names both.
     """
-    found, missing = [path], []
-    for importer in found:
-        for item in imports(files[importer], kinds.get(importer, "")):
-            if not item.relative:
-                continue
-            there = resolve(item.specifier, importer, files)
-            if there is None:
-                missing.append((importer, item.specifier))
-            elif there not in found:
-                found.append(there)
-    return found, missing
+    for path, text in files.items():
+        for item in imports(text, kinds[path]):
+            if item.relative and resolve(item.specifier, path, files) is None:
+                raise InvalidRequest(
+                    f"{path} imports {item.specifier}, which is not among the run's artifacts.",
+                    "Add it, or take the import out.",
+                )
 
 
 def completed(source: str, kind: str) -> str:

@@ -21,7 +21,7 @@ from corral.errors import NotSupported, RuntimeUnavailable
 from corral.workspace.code.languages import KINDS, kind_of
 from corral.workspace.exports.exported import Exported, Material
 from corral.workspace.exports.html import Reference, references, resolve, rewritten
-from corral.workspace.exports.modules import OURS, SCRIPTS, completed, imports, package
+from corral.workspace.exports.modules import OURS, SCRIPTS, check_whole, completed, imports, package
 from corral.workspace.exports.vite import given
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def page(material: Material, component: Component | None, assets: Path = ASSETS)
     Raises:
         RuntimeUnavailable: it is a component, and Corral's own pages are not built.
         NotSupported: it imports what a single file cannot hold.
+        InvalidRequest: it imports a file that is not there.
     """
     title, notes = material.title or material.stem, tuple[str, ...]()
     if material.kind in SCRIPTS:
@@ -74,6 +75,7 @@ def _component(material: Material, component: Component | None, assets: Path) ->
             f"Corral's own pages are not built: there is no {SCRIPT}, which a component's page needs.",
             "Build them: make web",
         ) from error
+    check_whole(material.files, material.kinds)
     files = {path: completed(text, material.language(path)) for path, text in material.files.items()}
     for path, text in files.items():
         for item in imports(text, material.language(path)):

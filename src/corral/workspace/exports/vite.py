@@ -28,7 +28,7 @@ from corral.workspace.code.languages import kind_of
 from corral.workspace.exports.exported import Exported, Material
 from corral.workspace.exports.framer import control_of, title
 from corral.workspace.exports.html import Reference, references, resolve, rewritten
-from corral.workspace.exports.modules import SCRIPTS, completed, exports, imports, package
+from corral.workspace.exports.modules import SCRIPTS, check_whole, completed, exports, imports, package
 from corral.workspace.exports.modules import resolve as within
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def project(material: Material, component: Component | None) -> Exported:
     """The artifact as a zip whose one folder is a project for `npm install && npm run build`.
 
     Raises:
-        NotSupported: it is neither a component, nor a script, nor a page.
+        NotSupported, InvalidRequest: as `tree`.
     """
     files, notes = tree(material, component)
     name, made = folder(material), io.BytesIO()
@@ -118,6 +118,7 @@ def tree(material: Material, component: Component | None) -> tuple[dict[str, str
 
     Raises:
         NotSupported: it is neither a component, nor a script, nor a page.
+        InvalidRequest: it imports a file that is not there.
     """
     if material.kind == "html":
         return _page(material)
@@ -126,6 +127,7 @@ def tree(material: Material, component: Component | None) -> tuple[dict[str, str
             f"A Vite project is made of a component, a script or a page; {material.path} is {material.kind}.",
             "Export it as a plain file.",
         )
+    check_whole(material.files, material.kinds)
     lead = "" if all(path.startswith("src/") for path in material.files) else "src/"
     files = {lead + path: completed(text, material.language(path)) for path, text in material.files.items()}
     there = lead + material.path
