@@ -4,7 +4,7 @@
 #   scripts/web.sh              build them; where Node is missing, say so and go on without them
 #   scripts/web.sh required     the same, and fail where they cannot be built
 #
-#   NODE=…                      the Node to build with; otherwise that of the environment or of the path
+#   NODE=…                      the Node to build with; otherwise that of the path, or that of the environment
 #   VENV=…                      the environment; otherwise .venv
 #
 # A finished build leaves a stamp with a checksum of all it was made from, so that the next call returns at once.
@@ -32,7 +32,7 @@ process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)' 
 }
 
 choose_node() {
-    for name in "${NODE:-}" "$venv/bin/node" node; do
+    for name in "${NODE:-}" node "$venv/bin/node"; do
         if [ -n "$name" ] && command -v "$name" > /dev/null 2>&1 && fits "$name"; then command -v "$name"; return; fi
     done
     return 1

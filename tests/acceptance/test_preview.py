@@ -249,24 +249,23 @@ def test_two_stand_beside_each_other_with_the_same_props(browser: Any, shown: Pr
         expect(one).to_have_text("Sheep: 0")
 
 
-PAGES = {
-    "page.html": (
-        "<!doctype html><body><h1 id=h>old</h1><button onclick='more()'>more</button><script>let n = 1;</script>"
-        "<script>function more() { n += 1; h.textContent = 'new ' + n }</script></body>",
-        "new 2",
-    ),
-    "late.html": (
-        "<body><button>go</button><p id=p></p><script>document.addEventListener('DOMContentLoaded', () => "
-        "document.querySelector('button').onclick = () => { p.innerHTML = '<i onclick=\"this.id=1\">gone</i>' })</script>",
-        "gone",
-    ),
-    "react.html": (
-        "<div id=root></div><script src='https://cdn.example/react@18/react.js'></script><script type='text/babel'>"
-        "function App() { const [n, set] = React.useState(0); return <button onClick={() => set(n + 1)}>n = {n}</button> }"
-        "ReactDOM.createRoot(document.getElementById('root')).render(<App />)</script>",
-        "n = 1",
-    ),
-}
+SCRIPTED = """\
+<!doctype html><body><h1 id=h>old</h1><button onclick='more()'>more</button><script>let n = 1;</script>
+<script>function more() { n += 1; h.textContent = 'new ' + n }</script></body>
+"""
+LATE = """\
+<body><button>go</button><p id=p></p><script>
+document.addEventListener('DOMContentLoaded', () => { document.querySelector('button').onclick = () => {
+  p.innerHTML = '<i onclick="this.id=1">gone</i>'; } })
+</script>
+"""
+REACT = """\
+<div id=root></div><script src='https://cdn.example/react@18/react.js'></script><script type='text/babel'>
+function App() { const [n, set] = React.useState(0); return <button onClick={() => set(n + 1)}>n = {n}</button> }
+ReactDOM.createRoot(document.getElementById('root')).render(<App />)
+</script>
+"""
+PAGES = {"page.html": (SCRIPTED, "new 2"), "late.html": (LATE, "gone"), "react.html": (REACT, "n = 1")}
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -352,7 +351,8 @@ REACHES = {
 def test_parent_and_storage_are_out_of_reach(browser: Any, shown: Previews, code: str) -> None:
     source = (
         "export default function Reach() { let said = 'nothing'; "
-        f"try {{ void ({code}); said = 'reached'; }} catch (error) {{ said = error.name; }} return <p id='said'>{{said}}</p> }}"
+        f"try {{ void ({code}); said = 'reached'; }} catch (error) {{ said = error.name; }} "
+        "return <p id='said'>{said}</p> }"
     )
     with opened(browser) as page:
         page.goto(shown.page(shown.put("Reach.tsx", source)))
