@@ -52,19 +52,16 @@ class Found:
 def extract(text: str, *, wanted: Sequence[str] = ()) -> list[Found]:
     """The files in `text`, in the order of their beginnings.
 
-    With `wanted` (kinds), only those of these kinds, among them what was marked as a relative of one and is written in
-    it (`jsx` where `tsx` is wanted); then code without any fence is looked for harder. Empty when there is none. Blocks
-    for about 0.2 s a megabyte.
+    With `wanted` (kinds), only those of these kinds, among them what was marked as a relative of one and reads as it
+    (`jsx` where `tsx` is wanted), and relatives with a name beside them; code without any fence is then looked for
+    harder. Empty when there is none. Blocks for about 0.2 s a megabyte.
     """
     lines, first = _answer(text)
-    found = [_judged(one, wanted) for one in _files(lines, first, wanted)]
+    found = list(_files(lines, first, wanted))
     if wanted:
-        found = [one for one in found if one.kind in wanted]
-        missing = [kind for kind in wanted if not any(one.kind == kind for one in found)]
-    else:
-        missing = []
+        found = _wanted(found, wanted)
     if not found:
-        found = list(_unfenced(lines, first, missing))
+        found = list(_unfenced(lines, first, wanted))
     return _distinct(found)
 
 
@@ -98,7 +95,7 @@ def _files(lines: list[str], offset: int, wanted: Sequence[str]) -> Iterator[Fou
             if label or len(block.inline) > _TINY:
                 yield _found(name, label, [block.inline], block.at + offset, complete=True)
         else:
-            content = lines[block.first : block.after]
+            content = fences.content(block, lines)
             if name is None:
                 above = hints.before(lines, block.at, low)
                 name = above if above is not None and hints.fits(above, label) else None
@@ -169,20 +166,30 @@ def _found(name: str | None, label: str, content: list[str], line: int, *, compl
     return Found(name or "", kind, text, line + skip + 1, complete, label, named=name is not None)
 
 
-def _judged(found: Found, wanted: Sequence[str]) -> Found:
+def _wanted(found: list[Found], wanted: Sequence[str]) -> list[Found]:
+    """The files of the kinds that are wanted; of a kind without any, those that are marked otherwise and read as it.
+
+    A relative of what is wanted that has a name stays as it is: the others may import it.
+    """
+    for near in (True, False):
+        there = {one.kind for one in found}
+        missing = wanted if near else [kind for kind in wanted if kind not in there]
+        found = [one if one.kind in wanted else _judged(one, missing, near=near) for one in found]
+    relatives = {kind for each in wanted for kind in COVERS.get(each, ())}
+    kinds = {one.kind for one in found}.intersection(wanted)
+    return [one for one in found if one.kind in wanted or (kinds and one.named and one.kind in relatives)]
+
+
+def _judged(found: Found, wanted: Sequence[str], *, near: bool) -> Found:
     """The file, as one of a wanted kind where it is marked as a relative of it, or as nothing, and reads as one."""
-    if not wanted or found.kind in wanted or not found.content:
-        return found
     for kind in wanted:
-        relative = found.kind in COVERS.get(kind, ()) and (not found.named or found.kind in COVERS[kind][:1])
-        unmarked = (not found.label or LABELS.get(found.label) == "text") and not found.named and kind != "text"
-        if relative and not check(kind, found.content):
-            name = found.name
-            if found.named:
-                name = name.rpartition(".")[0] + KINDS[kind].suffixes[0]
-            return replace(found, kind=kind, name=name)
-        if unmarked and kind not in ("markdown", "diff") and found.kind == "text" and not check(kind, found.content):
-            return replace(found, kind=kind)
+        covered = COVERS.get(kind, ())[: 1 if near else None]
+        unmarked = found.kind == "text" and not found.named and LABELS.get(found.label or "text") == "text"
+        fits = found.kind in covered or (unmarked and kind not in ("markdown", "diff", "text"))
+        if not fits or not found.content or check(kind, found.content):
+            continue
+        name = found.name.rpartition(".")[0] + KINDS[kind].suffixes[0] if found.named else ""
+        return replace(found, kind=kind, name=name)
     return found
 
 
@@ -190,20 +197,29 @@ def _unfenced(lines: list[str], offset: int, wanted: Sequence[str]) -> Iterator[
     """Files that have no fence: between tags, after lines that name them, or plain."""
     named = list(_wrapped(lines, offset)) or list(_marked(lines, offset))
     if named:
-        yield from (one for one in (_judged(item, wanted) for item in named) if not wanted or one.kind in wanted)
+        yield from _wanted(named, wanted) if wanted else named
         return
     text = "\n".join(lines)
-    kinds = wanted
-    if not kinds:
-        looks = guess(text.strip())
-        kinds = () if looks in ("text", "markdown") or check(looks, text.strip()) else (looks,)
-    for kind in kinds:
+    for kind in wanted or _plain(text):
         place = bare.find(text, kind)
         if place is not None:
             start, content, complete = place
             line = text.count("\n", 0, start)
             found = _found(None, kind, content.split("\n"), line + offset, complete=complete)
             yield replace(found, kind=kind, label="")
+
+
+def _plain(text: str) -> tuple[str, ...]:
+    """The kind of a text that is code, or has some among its words; none unless its parser is content."""
+    looks = guess(text.strip())
+    if looks in KINDS and looks not in ("text", "markdown") and not check(looks, text.strip()):
+        return (looks,)
+    for kind in ("html", "svg", "tsx", "python"):
+        place = bare.find(text, kind)
+        if place is not None and place[2] and not check(kind, place[1]):
+            content = place[1]
+            return (guess_script(content),) if kind == "tsx" else (kind,)
+    return ()
 
 
 def _wrapped(lines: list[str], offset: int) -> Iterator[Found]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from corral.workspace.code.hints import read_info
 from corral.workspace.code.languages import guess, is_label
 
 _MARK = re.compile(r"([ \t]*(?:>[ \t]?)*)(`{3,}|~{3,}|'''(?!'))")
+_QUOTE = re.compile(r"(?:[ \t]*>[ \t]?)+")
 _PAPER = frozenset({"markdown", "md", "mdx"})
 
 
@@ -22,7 +22,8 @@ _PAPER = frozenset({"markdown", "md", "mdx"})
 class Block:
     """Lines `first` up to, not with, `after` (from 0) of a fenced block; `at` is the line of its opening fence.
 
-    `inner` are blocks within its lines. `inline` is the content of one that is written in a single line.
+    `inner` are blocks within its lines. `inline` is the content of one that is written in a single line. Of one that
+    is `quoted` each line begins with `>`.
     """
 
     at: int
@@ -34,6 +35,7 @@ class Block:
     complete: bool = False
     inner: list[Block] = field(default_factory=list)
     inline: str | None = None
+    quoted: bool = False
 
     @property
     def paper(self) -> bool:
@@ -47,6 +49,7 @@ class _Fence:
     indent: int
     mark: str
     info: str
+    quoted: bool
 
 
 def blocks(lines: list[str]) -> list[Block]:
@@ -73,7 +76,7 @@ def blocks(lines: list[str]) -> list[Block]:
                 continue
         elif not is_label(read_info(fence.info)[0]):
             continue
-        block = Block(fence.line, fence.line + 1, fence.info, fence.mark, fence.indent)
+        block = Block(fence.line, fence.line + 1, fence.info, fence.mark, fence.indent, quoted=fence.quoted)
         (top.inner if top else found).append(block)
         stack.append(block)
     if stack:
@@ -93,11 +96,11 @@ def _fences(lines: list[str]) -> list[_Fence]:
                 continue
             if "`" in info and not (match[2][0] == "`" and info.endswith(match[2])):
                 continue
-            found.append(_Fence(number, len(match[1].expandtabs(4)), match[2], info))
+            found.append(_Fence(number, len(match[1].expandtabs(4)), match[2], info, ">" in match[1]))
         elif "```" in line:
             before, _, word = line.rstrip().rpartition("```")
             if is_label(word) and "```" not in before:
-                found.append(_Fence(number, len(line) - len(line.lstrip()), "```", word))
+                found.append(_Fence(number, len(line) - len(line.lstrip()), "```", word, quoted=False))
     return found
 
 
@@ -178,7 +181,7 @@ def _opened(lines: list[str], found: list[Block]) -> list[Block]:
     return [missing, *found[1:]]
 
 
-def outside(lines: list[str], found: list[Block]) -> list[tuple[int, int]]:
-    """The stretches of lines that are in no block."""
-    edges = [(0, 0), *((max(block.at, 0), block.after + (block.inline is None)) for block in found), (len(lines), 0)]
-    return [(end, start) for (_, end), (start, _) in pairwise(edges) if end < start]
+def content(block: Block, lines: list[str]) -> list[str]:
+    """The lines of a block, without the marks of a quotation."""
+    found = lines[block.first : block.after]
+    return [_QUOTE.sub("", line, count=1) for line in found] if block.quoted else found

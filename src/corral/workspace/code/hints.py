@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from corral.domain.workspace import check_path
 from corral.errors import InvalidName
@@ -40,6 +41,7 @@ _NO_FILES = frozenset(
 )
 
 
+@lru_cache(1024)
 def read_info(info: str) -> tuple[str, str | None]:
     """What a fence says after its marks: the word for the language in small letters, and the name of a file or None."""
     info = info[:_LONGEST]

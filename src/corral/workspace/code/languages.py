@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LARGEST = 2 * 1024**2
+LARGEST = 1024**2
 """Characters of the largest file that is checked: parsers recover slowly from mistakes in what nobody wrote by hand."""
 
 MOST = 20

@@ -1,7 +1,7 @@
 """Syntax trees of the languages of browsers, made by their tree-sitter grammars.
 
-Every walk here is a loop, not a recursion: trees of what models write may be deep. A parse that recovers from mistake
-after mistake is given up by count, not by clock, so that the same text always has the same outcome.
+Every walk here is a loop, not a recursion: trees of what models write may be deep. What is nested as no code is, or
+keeps the parser recovering for longer than any code does, is given up.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib import import_module
+from time import thread_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ _GRAMMARS = {
 
 _DEEPEST = 300
 """Brackets within brackets: code that people read has tens."""
-_LEAST = 1_000
-_SHARE = 20
-"""Looks at the parser's work, of a hundred steps each: code takes one for each 60 bytes, mistakes take many more."""
+_SECONDS = 1.0
+"""Of the processor, once and for each megabyte: code takes a quarter of a second for that, mistakes may take hours."""
 _PART = 65536
-_BRACKETS = re.compile(rb"[(\[{]|[)\]}]|;|=>|</|/>|<|>")
+_BRACKETS = re.compile(rb"[(\[{]|[)\]};]|=>|</|/>|<|>")
+_OPENING = frozenset({b"(", b"[", b"{"})
+_CLOSING = frozenset({b")", b"]", b"}"})
+_ENDING = frozenset({b"</", b"/>"})
+_AFTER = frozenset({b">", b"/>"})
 
 
 @cache
@@ -50,15 +54,16 @@ def parse(kind: str, content: bytes) -> Tree | None:
     """
     from tree_sitter import Parser
 
-    if kind not in {"css", "html"} and _deep(content):
+    if kind == "html":
+        deep = content.count(b"<") - content.count(b">") > _DEEPEST
+    else:
+        deep = content.count(b"/*") - content.count(b"*/") > _DEEPEST or (kind != "css" and _deep(content))
+    if deep:
         return None
-    asked = 0
-    most = _LEAST + len(content) // _SHARE
+    end = thread_time() + _SECONDS + len(content) * _SECONDS / 1024**2
 
     def over(_at: int, _mistaken: bool) -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > most
+        return thread_time() > end
 
     def part(at: int, _point: object) -> bytes:
         return content[at : at + _PART]
@@ -79,11 +84,9 @@ def _deep(content: bytes) -> bool:
     tags = 0
     for match in _BRACKETS.finditer(content):
         mark = match[0]
-        if mark in b"([{":
+        if mark in _OPENING:
             angles.append(0)
-            if len(angles) > _DEEPEST:
-                return True
-        elif mark in b")]}":
+        elif mark in _CLOSING:
             if len(angles) > 1:
                 angles.pop()
             angles[-1] = 0
@@ -93,13 +96,11 @@ def _deep(content: bytes) -> bool:
             angles[-1] += 1
             # `f<T>` is a list of types; `<T>` after anything else is an element.
             tags += not content[match.start() - 1 : match.start()].isalnum()
-            if angles[-1] > _DEEPEST or tags > 2 * _DEEPEST:
-                return True
-        elif mark in (b"</", b"/>"):
-            tags = max(tags - 1, 0)
-            angles[-1] = max(angles[-1] - (mark == b"/>"), 0)
-        elif mark == b">":
-            angles[-1] = max(angles[-1] - 1, 0)
+        else:
+            tags = max(tags - (mark in _ENDING), 0)
+            angles[-1] = max(angles[-1] - (mark in _AFTER), 0)
+        if max(len(angles), angles[-1], tags / 2) > _DEEPEST:
+            return True
     return False
 
 
