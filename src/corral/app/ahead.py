@@ -21,6 +21,7 @@ _BOOKS = (
 _WORKSPACE = (
     *_OPERATIONS,
     "corral.app.authoring",
+    "corral.app.showing",
     "corral.app.workspace",
 )
 

@@ -34,6 +34,18 @@ if TYPE_CHECKING:
     from corral.kit.relay import Receive, Send
 
 SOCKET = "/api/v1/runs/{id}/ws"
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'data: {"type": "text", "at": 1763780402.5, "step": "code", "text": "export"}\n\n',
+            }
+        }
+    },
+    204: {"description": "It has ended, and the client has heard that"},
+}
+"""What OpenAPI says of the route that tells of a run."""
 _SOCKET = re.compile(r"/api/v1/runs/([^/]+)/ws")
 
 

@@ -25,14 +25,8 @@ from corral.gateway.api.workspace_entries import (
     written,
 )
 from corral.gateway.api.workspace_requests import ArtifactChange, NewArtifact, Repair
-from corral.gateway.api.workspace_shapes import (
-    ArtifactPreview,
-    ArtifactsDiff,
-    ManyArtifacts,
-    ManyEditions,
-    OneArtifact,
-    OneRun,
-)
+from corral.gateway.api.workspace_shapes import ManyArtifacts, ManyEditions, OneArtifact, OneRun
+from corral.gateway.api.workspace_views import ArtifactPreview, ArtifactsDiff
 from corral.workspace.described import describe
 
 Form = Literal["plain", "framer", "vite", "html"]
@@ -62,9 +56,9 @@ def router(desk: Desk) -> APIRouter:
         """Keep a text that no run made."""
         visit = await desk.visit(request)
         project = await visit.project(given.project)
-        more = {"title": given.title, "tags": tuple(given.tags)}
+        content, tags = given.text.encode(), tuple(given.tags)
         made = await authoring.add_artifact(
-            visit.store, project.id, given.name, given.text.encode(), kind=given.kind, **more
+            visit.store, project.id, given.name, content, kind=given.kind, title=given.title, tags=tags
         )
         return single(request, ARTIFACTS, made, made=True)
 

@@ -23,7 +23,8 @@ from corral.gateway.api.workspace_entries import (
     written,
 )
 from corral.gateway.api.workspace_requests import NewPipeline, PipelineChange, PipelineRun, PipelineText
-from corral.gateway.api.workspace_shapes import ManyPipelines, OnePipeline, OneRun, PipelineChecked
+from corral.gateway.api.workspace_shapes import ManyPipelines, OnePipeline, OneRun
+from corral.gateway.api.workspace_views import PipelineChecked
 from corral.workspace.pipelines.plan import Checked
 
 

@@ -26,7 +26,8 @@ from corral.gateway.api.workspace_entries import (
     written,
 )
 from corral.gateway.api.workspace_requests import NewProject, ProjectChange
-from corral.gateway.api.workspace_shapes import ManyProjects, OneProject, SearchHits
+from corral.gateway.api.workspace_shapes import ManyProjects, OneProject
+from corral.gateway.api.workspace_views import SearchHits
 from corral.kit.disk import translated
 from corral.workspace.described import describe
 

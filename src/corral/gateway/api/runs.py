@@ -25,7 +25,8 @@ from corral.gateway.api.workspace_entries import (
     written,
 )
 from corral.gateway.api.workspace_requests import Again, NewRun, PipelineRun, Rerun, RunChange
-from corral.gateway.api.workspace_shapes import ManyRuns, ManySteps, OneRun, RunsCompared
+from corral.gateway.api.workspace_shapes import ManyRuns, ManySteps, OneRun
+from corral.gateway.api.workspace_views import RunsCompared
 from corral.gateway.bounds import Visit
 from corral.gateway.workshop import Workshop
 from corral.workspace.described import describe
@@ -117,7 +118,7 @@ def _watched(routes: APIRouter, desk: Desk, workshop: Workshop) -> None:
         found = [describe(step) for step in await visit.store.runs.steps(run.id)]
         return written(request, {"success": True, "steps": found, "count": len(found)})
 
-    @routes.get("/{id}/events", response_class=StreamingResponse)
+    @routes.get("/{id}/events", response_class=StreamingResponse, responses=watching.EVENTS)
     async def events(
         request: Request, key: Key, last_event_id: Annotated[str | None, Header(max_length=200)] = None
     ) -> Response:

@@ -48,10 +48,8 @@ _TAG = re.compile(r'"([1-9][0-9]{0,17})"')
 _THREE = {"false": False, "true": True, "any": None}
 _WHOLE = orjson.OPT_NON_STR_KEYS
 
-Key = Annotated[
-    str, Path(alias="id", min_length=1, max_length=200, description="Its id; of a project or pipeline also its name")
-]
-Other = Annotated[str, Path(min_length=1, max_length=200, description="The id of the other one")]
+Key = Annotated[str, Path(alias="id", description="Its id; of a project or pipeline also its name")]
+Other = Annotated[str, Path(description="The id of the other one")]
 LARGEST = 500
 """Entries of a page."""
 Limit = Annotated[int, Asked(ge=1, le=LARGEST, description="Entries of a page")]

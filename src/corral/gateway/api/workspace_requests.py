@@ -8,7 +8,7 @@ from fastapi import Body
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from corral.domain.workspace import ContextKind, RunStatus
-from corral.gateway.api.workspace_shapes import ARTIFACT, CONTEXT, KEPT_PIPELINE, PIPELINE, PROJECT, RUN
+from corral.gateway.api.workspace_examples import ARTIFACT, CONTEXT, KEPT_PIPELINE, PIPELINE, PROJECT, RUN
 from corral.workspace.soundness import check_json
 
 
