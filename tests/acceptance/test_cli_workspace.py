@@ -267,6 +267,61 @@ def test_ctrl_c_pauses_and_the_same_run_goes_on(kind: str, yard: Yard) -> None:
         desk.run("pipeline", "resume", run, code=5)
 
 
+def test_what_is_kept_is_told_alike_with_a_server_and_without(yard: Yard) -> None:
+    with yard.desk() as desk:
+        desk.run("projects", "create", "shop", "--tag", "web")
+        desk.run("projects", "contexts", "add", "shop", "--text", "Be brief.")
+        desk.run("pipeline", "save", "page.yaml")
+        runs = [desk.run("pipeline", "run", "page", "--input", f"topic={n}", "-q").stdout.strip() for n in range(2)]
+        asked = [
+            *(["projects"], ["projects", "show", "shop"], ["projects", "contexts", "list", "shop"]),
+            *(["pipeline"], ["pipeline", "show", "page"], ["pipeline", "runs"], ["pipeline", "show", runs[0]]),
+            *(["pipeline", "validate", "held.yaml"], ["pipeline", "compare", *runs], ["projects", "search", "brief"]),
+            *(
+                ["artifacts", "-n", "1"],
+                ["artifacts", "show", "src/Counter.tsx"],
+                ["artifacts", "cat", "src/Counter.tsx"],
+            ),
+            *(["projects", "show", "none"], ["pipeline", "show", "run-000000000000"], ["artifacts", "cat", "none"]),
+            *(
+                ["pipeline", "cancel", runs[0]],
+                ["projects", "create", "shop"],
+                ["artifacts", "show", "art-000000000000"],
+            ),
+            *(["pipeline", "run", "page"], ["pipeline", "run", "page", "--input", "topic=1", "--model", "nobody=x"]),
+        ]
+        ways = [[*words, *more] for words in asked for more in ([], ["--json"], ["-q"])]
+        alone = [_said(desk, way) for way in ways]
+        with yard.serving():
+            there = [_said(desk, way) for way in ways]
+
+    assert dict(zip(map(" ".join, ways), there, strict=True)) == dict(zip(map(" ".join, ways), alone, strict=True))
+
+
+def _said(desk: Yard, words: list[str]) -> tuple[int, str, str]:
+    done = desk.run(*words, code=None)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_run_of_a_killed_process_goes_on(yard: Yard) -> None:
+    yard.run("projects", "create", "shop")
+    command = [CORRAL, "pipeline", "run", "held.yaml"]
+    with subprocess.Popen(command, env=yard.env, cwd=yard.home, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "second: running" not in (line := process.stderr.readline()):
+            assert line
+        process.kill()
+    yard.configure(CONFIG.replace("hold_after: 1, ", ""))
+    (left,) = yard.json("pipeline", "runs")["runs"]
+    done = messages(yard.run("pipeline", "resume", left["id"], "--json").stdout)[-1]
+
+    assert left["status"] == "running"
+    assert done["run"]["status"] == "completed"
+    assert done["steps"][1]["output"] == "one two three"
+    used = {row["model"]: row["requests"] for row in yard.json("usage", "--by", "model")["usage"]}
+    assert used["parrot"] == 1  # it was answered before the kill, and not asked again
+
+
 def test_a_run_that_fails_says_so(yard: Yard) -> None:
     (yard.home / "lame.yaml").write_text("name: lame\nsteps:\n  one: {model: lame, prompt: x}\n")
     yard.run("projects", "create", "shop")

@@ -31,6 +31,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Yard:
         yard.run("keys", "create", name)
     yard.run("keys", "revoke", "early")
     yard.run("budgets", "create", "team", "50")
+    for name in ("shop", "shelf"):
+        yard.run("projects", "create", name)
+    yard.run("projects", "rm", "shelf", "--yes")
+    (yard.home / "page.yaml").write_text("name: page\nsteps: {one: {model: parrot, prompt: hello}}\n")
+    yard.run("pipeline", "save", "page.yaml")
+    yard.run("artifacts", "put", "page.yaml", "--project", "shop", "--name", "pages/page.yaml", "--kind", "text")
     return yard
 
 
@@ -77,6 +83,10 @@ def offered(yard: Yard, shell: str, line: str) -> set[str]:
         ("corral usage --model p", {"parrot"}),
         ("corral containers up --orphans re", {"report", "remove"}),
         ("corral show A", {"A:tiny", "A:tall"}),
+        ("corral projects show s", {"shop"}),
+        ("corral pipeline run p", {"page"}),
+        ("corral pipeline runs --status c", {"completed", "cancelled"}),
+        ("corral artifacts cat p", {"pages/page.yaml"}),
     ],
 )
 def test_names_are_offered(desk: Yard, shell: str, line: str, names: set[str]) -> None:
@@ -89,7 +99,9 @@ def test_bash_is_answered_with_what_follows_the_colon(desk: Yard, line: str, res
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("line", ["corral keys show ", "corral show x", "corral services stop "])
+@pytest.mark.parametrize(
+    "line", ["corral keys show ", "corral show x", "corral services stop ", "corral projects show "]
+)
 def test_nothing_is_offered_and_nothing_made_where_there_is_nothing(tmp_path: Path, shell: str, line: str) -> None:
     yard = Yard(tmp_path)
     before = sorted(tmp_path.rglob("corral.db*"))
