@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from corral.db.workspace_tables import entry_tags as tags
 from corral.domain.workspace import Entry, Page, Query
 from corral.errors import Conflict, CorralError, EntryNotFound, InvalidRequest, NotSupported, Stale
+from corral.kit.disk import in_thread
 from corral.workspace import listing, search
 from corral.workspace.soundness import check_json, check_line, check_tags, check_text, check_whole, sound
 
@@ -193,13 +194,18 @@ class Entries(Generic[E]):
         Raises:
             Conflict: one with the id or name of one of them is there.
         """
-        rows, found, tagged = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, str]]()
-        for entry in map(self._checked, entries):
-            rows.append(await self._born(connection, entry))
-            title, own, more = self._texts(entry)
+
+        def prepared(entry: E) -> tuple[E, dict[str, Any]]:
+            checked = self._checked(entry)
+            title, own, more = self._texts(checked)
             body = bodies.get(entry.id, "") if own is None else own
-            found.append(search.row(entry, self.kind.name, _project(entry) or "", title, body, more))
-            tagged += [{"kind": self.kind.name, "tag": tag, "entry": entry.id} for tag in entry.tags]
+            return checked, search.row(checked, self.kind.name, _project(checked) or "", title, body, more)
+
+        # To cut many texts into words takes its time.
+        ready = await in_thread(lambda: [prepared(entry) for entry in entries])
+        rows = [await self._born(connection, entry) for entry, _ in ready]
+        found = [words for _, words in ready]
+        tagged = [{"kind": self.kind.name, "tag": tag, "entry": entry.id} for entry, _ in ready for tag in entry.tags]
         if rows:
             async with clashing(self, entries[0]):
                 await connection.execute(insert(self.kind.table), rows)
