@@ -179,12 +179,13 @@ def test_circles_and_who_waits_behind_them() -> None:
 def test_models_are_asked_about() -> None:
     source = """\
         name: x
-        inputs: {who: {enum: [good, worse], default: good}}
+        inputs: {who: {enum: [good, worse], default: good}, all: {type: list, default: [good, unheard]}}
         steps:
           a: {model: bad, prompt: p, fallback: [good, bad]}
           b: {model: "{{ inputs.who }}", prompt: p}
           c: {model: "{{ item }}", prompt: p, for_each: [good, worst]}
           d: {model: "{{ inputs.who }}-{{ index }}", prompt: p, for_each: [1]}
+          e: {model: "{{ item }}", prompt: p, for_each: "{{ inputs.all }}"}
         """
 
     def known(name: str) -> str | None:
@@ -195,6 +196,7 @@ def test_models_are_asked_about() -> None:
         "4:47 Model 'bad' does not exist.",
         "5:14 Model 'worse' does not exist.",
         "6:14 Model 'worst' does not exist.",
+        "8:14 Model 'unheard' does not exist.",
     ]
     assert found(source) == []
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from corral.errors import nearest
 from corral.workspace.pipelines import shapes
 from corral.workspace.pipelines.located import Located
-from corral.workspace.pipelines.plan import Definition, OutputKind, StepPlan
+from corral.workspace.pipelines.plan import Definition, Input, OutputKind, StepPlan
 from corral.workspace.pipelines.schemas import fault_of
 from corral.workspace.pipelines.shapes import Fault, Shape, follow
 from corral.workspace.pipelines.syntax import Reference, Syntax, expression_of, parse
@@ -64,7 +64,7 @@ class _Step:
         item = self._check_for_each()
         for place, template, roots in self._templates():
             self._check_template(place, template, roots, item)
-        self._check_model(item)
+        self._check_model()
         self._check_when(item)
         self._check_schema()
         return self.step, self.needs
@@ -214,7 +214,7 @@ class _Step:
         if constant and not constant[0]:
             self.located.add(place, "The step never runs.", "Leave it out, or change `when`.")
 
-    def _check_model(self, item: Shape | None) -> None:
+    def _check_model(self) -> None:
         """Whether each model can be asked that is known by now."""
         if self.known is None:
             return
@@ -228,17 +228,23 @@ class _Step:
             self._ask(step.model, place)
             return
         path = parse(expression_of(step.model), is_expression=True).lone
-        for name in self._named_by(path, item):
+        for name in self._named_by(path):
             self._ask(name, place)
 
-    def _named_by(self, path: tuple[str | int, ...] | None, item: Shape | None) -> list[str]:
+    def _named_by(self, path: tuple[str | int, ...] | None) -> list[str]:
         """The models that a template is known to come to."""
-        if path is not None and len(path) == 2 and path[0] == "inputs" and path[1] in self.definition.inputs:
-            given = self.definition.inputs[str(path[1])]
-            return [one for one in {*given.enum, given.default} if isinstance(one, str)]
-        if path == ("item",) and isinstance(self.step.for_each, tuple):
-            return [one for one in self.step.for_each if isinstance(one, str)]
-        return []
+        if path == ("item",):
+            given = self.step.for_each
+            if isinstance(given, str):
+                given = self._default(parse(expression_of(given), is_expression=True).lone).default
+            return [one for one in given if isinstance(one, str)] if isinstance(given, list | tuple) else []
+        given_one = self._default(path)
+        return [one for one in dict.fromkeys((*given_one.enum, given_one.default)) if isinstance(one, str)]
+
+    def _default(self, path: tuple[str | int, ...] | None) -> Input:
+        """The input that a path is; one that nothing is known of where it is none."""
+        name = str(path[1]) if path is not None and len(path) == 2 and path[0] == "inputs" else ""
+        return self.definition.inputs.get(name, Input(name))
 
     def _ask(self, name: str, place: str) -> None:
         why = self.known(name) if self.known is not None else None

@@ -50,7 +50,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            undefined=Missing, finalize=_written, keep_trailing_newline=True, extensions=["jinja2.ext.loopcontrols"]
+            undefined=Missing,
+            finalize=_written,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            extensions=["jinja2.ext.loopcontrols"],
         )
         self.filters["tojson"] = tojson
         for name in _LEFT_OUT:
