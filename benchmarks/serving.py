@@ -24,7 +24,9 @@ async def served(flags: Mapping[str, Any]) -> AsyncIterator[tuple[str, Gateway]]
 
     listener = listen("127.0.0.1", 0)
     gateway = Gateway(Corral(load(flags=flags)))
-    config = uvicorn.Config(gateway, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        gateway, interface="asgi3", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
