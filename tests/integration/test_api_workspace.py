@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 
+from tests.support.database import address
 from tests.support.servers import Server, corral_server
 from tests.support.studio import ONE_STEP, Studio
 
 CONFIG = "models:\n  robot: {runtime: fake, options: {reply: hi}}\n"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with corral_server(tmp_path_factory.mktemp("home"), CONFIG) as running:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with (
+        address(request.param) as url,
+        corral_server(
+            tmp_path_factory.mktemp("home"), CONFIG, env={"CORRAL_DATABASE_URL": url} if url else {}
+        ) as running,
+    ):
         yield running
 
 

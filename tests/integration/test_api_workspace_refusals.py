@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.api import Reply
+from tests.support.database import address
 from tests.support.servers import Server, corral_server
 from tests.support.studio import ONE_STEP, Studio
 
@@ -15,11 +16,12 @@ RESOURCES = ("projects", "contexts", "pipelines", "runs", "artifacts")
 NOBODY = {"projects": "prj", "contexts": "ctx", "pipelines": "pip", "runs": "run", "artifacts": "art"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with corral_server(tmp_path_factory.mktemp("home")) as running:
-        yield running
-    assert "Traceback" not in (running.home.parent / "server.log").read_text()
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with address(request.param) as url:
+        with corral_server(tmp_path_factory.mktemp("home"), env={"CORRAL_DATABASE_URL": url} if url else {}) as running:
+            yield running
+        assert "Traceback" not in (running.home.parent / "server.log").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,16 @@ class Cluster:
 
 
 @contextmanager
+def address(kind: str) -> Iterator[str]:
+    """Where a database of that kind is: empty for `sqlite`, which is a file of the home; for `postgresql` a new one."""
+    if kind == "sqlite":
+        yield ""
+        return
+    with cluster() as running:
+        yield running.new()
+
+
+@contextmanager
 def cluster() -> Iterator[Cluster]:
     """A running PostgreSQL for the block; skips the test, with the reason, where there is none."""
     programs = _programs()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
+from corral.gateway.api.streaming import Streaming
 from corral.gateway.api.workspace_entries import held
 
 _PLAIN = "text/plain; charset=utf-8"
@@ -55,10 +55,10 @@ def attachment(request: Request, name: str, content: bytes, media_type: str, tag
     return Response(content, headers=headers, media_type=_shown_as(media_type))
 
 
-def poured(name: str, pieces: AsyncIterator[bytes], media_type: str) -> Response:
-    """A file to be saved as `name`, as its pieces come."""
+def poured(name: str, pieces: AsyncGenerator[bytes, None], media_type: str) -> Response:
+    """A file to be saved as `name`, as its pieces come. What goes wrong before the first is an answer of its own."""
     headers = {**_SAFE, "content-disposition": _disposition(name), "cache-control": "no-store"}
-    return StreamingResponse(pieces, media_type=media_type, headers=headers)
+    return Streaming(pieces, media_type=media_type, headers=headers)
 
 
 def _shown_as(media_type: str) -> str:

@@ -1,8 +1,8 @@
-"""Server-sent events as an answer: each piece goes out as it comes, and a client that leaves ends what makes them."""
+"""Answers in pieces, as server-sent events are: each goes out as it comes, and who leaves ends what makes them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from corral.kit.clients import Clients
 
 
 class Streaming(Response):
-    """The events that `pieces` gives.
+    """What `pieces` gives: events, unless `media_type` and `headers` say what else.
 
     What goes wrong before its first piece is an answer of its own, with its status; the pieces are closed in every
     case, also when the client goes away in the middle of them.
@@ -20,8 +20,15 @@ class Streaming(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(headers={"x-accel-buffering": "no", "cache-control": "no-cache"})
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        *,
+        media_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        known = {"x-accel-buffering": "no", "cache-control": "no-cache", **(headers or {})}
+        super().__init__(headers=known, media_type=media_type)
         del self.headers["content-length"]
         self._pieces = pieces
 

@@ -48,7 +48,7 @@ from corral.workspace.exports.survey import (
 from corral.workspace.exports.zips import PIECE, Poured, Suspect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -63,7 +63,7 @@ _BATCH = 500
 _STOPPED = {"code": "imported", "message": "It was under way when its project was exported.", "hint": ""}
 
 
-async def export_project(store: Store, identifier: str) -> AsyncIterator[bytes]:
+async def export_project(store: Store, identifier: str) -> AsyncGenerator[bytes, None]:
     """The zip of the project with that id or name, piece by piece; what is deleted is not in it.
 
     What is changed meanwhile is in it as it was before or after.
