@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from corral.domain.workspace import Run, RunStatus, Step
 from corral.routing.audit import Actor
 from corral.routing.book import Budget
 from corral.routing.budgets import Budgets
+from corral.workspace.pipelines.journal import Answer, Journal
+from support.database import cluster
 from support.pipelines import PROJECT, at_work, done, ended, started, until
 from support.servers import corral_server
 from support.studio import Studio
@@ -26,6 +29,7 @@ CONFIG = """
 models:
   robot: {runtime: fake, options: {reply: one two}}
   late: {runtime: fake, options: {reply: at last, first_token_ms: 1500}}
+  later: {runtime: fake, options: {reply: at last, first_token_ms: 6000}}
   slow: {runtime: fake, options: {first_token_ms: 60000}}
 prices:
   robot: {input: 1000, output: 1000}
@@ -76,7 +80,8 @@ async def test_another_process_looks_on(tmp_path: Path) -> None:
     with corral_server(tmp_path, CONFIG) as server:
         studio = Studio(server)
         studio.project(PROJECT)
-        run = studio.post("/runs", {"project": PROJECT, "source": TWO})["run"]["id"]
+        source = TWO.replace("model: late", "model: later")
+        run = studio.post("/runs", {"project": PROJECT, "source": source})["run"]["id"]
         env = {"HOME": str(tmp_path), "CORRAL_HOME": str(server.home)}
         onlooker = Corral(load(env, cwd=tmp_path), env=env)
         told = [message async for message in onlooker.workspace.watch(run)]
@@ -154,3 +159,59 @@ async def test_a_run_stands_as_its_operation_does(corral: Corral) -> None:
     keeping.cancel()
     await asyncio.wait([keeping])
     assert run.status is RunStatus.CANCELLED
+
+
+async def test_what_was_answered_is_paid_though_nobody_gets_it(corral: Corral) -> None:
+    """A process dies with answers in its journal, and the run is called off before anybody goes on with it."""
+    run, steps = await done(corral, TWO)
+    store = corral.workspace.store.runs
+    other = await corral.workspace.rerun(run.id)
+    await until(corral, other, "two", "running")
+    await corral.workspace.pause(other.id)
+    journal = Journal(corral.settings.home / "workspace" / "runs" / f"{other.id}.journal")
+    journal.load()
+    answer = replace(journal.answers["one"][0], step="more[3]", attempt=1, request_id=f"{other.id}:more[3]:1")
+    row = (answer.request_id, *answer.rows[0][1:])
+    journal.write(replace(answer, rows=[row]))
+    journal.close()
+    cancelled = await corral.workspace.cancel(other.id)
+    assert cancelled.status is RunStatus.CANCELLED
+    cancelled = await store.get(other.id)
+    assert cancelled.cost == 2 * (steps["one"].cost)
+    assert {step.key: step.status for step in await store.steps(other.id)}["more[3]"] == "cancelled"
+    assert not journal.path.exists()
+    assert (await corral.books.receipt(answer.request_id))["request_id"]
+
+
+async def test_journals_of_runs_that_are_gone_are_swept(corral: Corral) -> None:
+    run, _ = await done(corral, TWO)
+    folder = corral.settings.home / "workspace" / "runs"
+    kept, gone = Journal(folder / f"{run.id}.journal"), Journal(folder / "run-000000000000.journal")
+    for journal in (kept, gone):
+        journal.write(Answer("one", 1, "r", "m"))
+        journal.close()
+    await corral.workspace.runs.sweep()
+    assert [path.name for path in folder.iterdir()] == [kept.path.name]
+
+
+async def test_all_of_it_on_postgresql(tmp_path: Path) -> None:
+    with cluster() as running:
+        config = f"{CONFIG}database: {{url: '{running.new()}'}}\n"
+        async with at_work(tmp_path, config) as corral:
+            fan = """
+name: fan
+inputs: {topics: {type: list}}
+steps:
+  all: {model: robot, for_each: "{{ inputs.topics }}", prompt: "{{ item }}", output: json, repair: 0, retries: 0}
+  last: {model: robot, prompt: "{{ steps.all.output }}"}
+"""
+            run, steps = await done(corral, fan.replace(", output: json", ""), {"topics": ["a", "b", "c"]})
+            assert run.status is RunStatus.COMPLETED, run.error
+            assert (run.steps_done, run.cost) == (5, sum(step.cost for step in steps.values()))
+            run, steps = await done(corral, fan, {"topics": ["a", "b", "c"]})
+            assert run.status is RunStatus.FAILED
+            assert {(step.error or {}).get("code") for step in steps.values()} == {"contract", None}
+            assert (await corral.workspace.resume(run.id)).status in {RunStatus.QUEUED, RunStatus.RUNNING}
+            run, again = await ended(corral, run)
+            assert run.status is RunStatus.FAILED
+            assert again["all[0]"].attempt > steps["all[0]"].attempt

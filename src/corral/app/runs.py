@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _POLL = 1.0
 """Seconds between two looks at a run that another process is at."""
+_OVER = frozenset(StepStatus) - {StepStatus.WAITING, StepStatus.RUNNING}
 _ENTERS = frozenset({"answers now", "loads"})
 _STANDS = {
     OperationStatus.PENDING: RunStatus.QUEUED,
@@ -147,6 +148,7 @@ class Runs:
         store, failed = corral.workspace.store, execution.failure is not None
         steps = list(execution.steps.values())
         if failed:
+            await self._close_books(run)
             await self._leave_out(run.id, f"{(execution.failure or {})['step']} failed", StepStatus.CANCELLED)
         run = await store.runs.update(
             run.id,
@@ -210,9 +212,10 @@ class Runs:
         """Write down what was answered for steps that will not be completed: it is paid all the same."""
         store, journal = self._corral.workspace.store, self._journal(run)
         await in_thread(journal.load)
-        for step in await store.runs.steps(run.id):
-            answers = journal.answers.get(step.key, ())
-            if not answers or step.status in {StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED}:
+        steps = {step.key: step for step in await store.runs.steps(run.id)}
+        for key, answers in journal.answers.items():
+            step = steps.get(key) or Step(run=run.id, key=key, name=key.partition("[")[0])
+            if step.status in _OVER:
                 continue
             last = answers[-1]
             ended = replace(
@@ -226,6 +229,15 @@ class Runs:
                 ended_at=self._corral.clock.wall(),
             )
             await store.runs.commit(ended, (), partial(book, answers=answers))
+
+    async def sweep(self) -> None:
+        """Remove the journals of runs that are gone."""
+        folder = self._corral.settings.home / "workspace" / "runs"
+        for path in await in_thread(lambda: sorted(folder.glob("*.journal"))):
+            try:
+                await self._corral.workspace.store.runs.get(path.stem, deleted=True)
+            except EntryNotFound:
+                await in_thread(Journal(path).remove)
 
     async def _leave_out(self, run_id: str, reason: str, status: StepStatus) -> None:
         """Have the steps that nobody is at, and that are not done, stand so."""

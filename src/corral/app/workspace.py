@@ -269,6 +269,7 @@ class Workspace:
                 if clock.now() - swept >= _SWEEP:
                     swept = clock.now()
                     await self.store.sweep(clock.wall(), self._corral.settings.workspace.retention)
+                    await self.runs.sweep()
             except CorralError as error:
                 _log.warning("the workspace is not tidied up: %s", error)
             await clock.sleep(_LOOK * 12)
