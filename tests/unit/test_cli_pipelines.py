@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from corral.cli.output import Mode, Output
+from corral.cli.pipelines_comparison import shown as side_by_side
 from corral.cli.pipelines_inputs import inputs, is_file, kinds_of, models, pairs, value_of
 from corral.cli.pipelines_live import follow, shown
 from corral.cli.pipelines_tree import View, lines, told
 from corral.cli.table import cells
 from corral.domain.workspace import Artifact, Run, RunStatus, Step, StepStatus
 from corral.errors import InvalidRequest
+from corral.workspace.comparing import RunView, compare
 from corral.workspace.described import describe
 
 NOW = 1_000_000.0
@@ -192,16 +194,16 @@ async def heard(output: Output, *messages: dict[str, Any]) -> View:
 
 
 def test_a_terminal_sees_the_tree_and_keeps_nothing_of_it() -> None:
-    stderr = Terminal()
+    stdout, stderr = io.StringIO(), Terminal()
     env = {"TERM": "xterm", "COLUMNS": "90", "NO_COLOR": "1"}
-    output = Output(stdout=io.StringIO(), stderr=stderr, env=env)
+    output = Output(stdout=stdout, stderr=stderr, env=env)
 
     asyncio.run(heard(output, WHOLE, text("const \x1b[31m count")))
 
     assert "├─ ✓ analysis" in stderr.getvalue()
     assert "const [31m count" in stderr.getvalue()
     assert stderr.getvalue().rstrip().endswith("\x1b[2K")  # wiped away
-    assert output.stdout.getvalue() == ""  # type: ignore[attr-defined]  # it is a StringIO
+    assert stdout.getvalue() == ""
 
 
 def test_programs_get_the_messages_as_they_came() -> None:
@@ -286,6 +288,28 @@ def test_models_are_for_a_step_or_for_all() -> None:
     assert models(["gemma3:270m", "code=qwen"]) == {"*": "gemma3:270m", "code": "qwen"}
     with pytest.raises(InvalidRequest):
         models(["code="])
+
+
+def compared(one: str, other: str) -> str:
+    """What is said of two runs whose only step answered so, which made a file of its answer."""
+    views = []
+    for number, words in enumerate((one, other)):
+        run = replace(RUN, id=f"run-{number:012}", seed=number, status=RunStatus.COMPLETED, ended_at=NOW)
+        step = replace(ANALYSIS, run=run.id, output=words, model=f"model-{number}")
+        views.append(RunView(run, (step,), ((replace(MADE, name="analysis.md"), words.encode()),)))
+    stdout = io.StringIO()
+    side_by_side(Output(stdout=stdout), compare(*views))
+    return stdout.getvalue()
+
+
+def test_two_runs_stand_side_by_side() -> None:
+    text = compared("one\ntwo\n", "one\n2\n")
+
+    assert "run-000000000000  run-000000000001" in text
+    assert "model-0 → model-1" in text
+    assert text.count("differs") == 2
+    assert text.count("+2") == 1  # the file that is the whole answer is not told again
+    assert "All answers and artifacts are the same." in compared("one\n", "one\n")
 
 
 def test_a_file_is_told_from_a_saved_pipeline(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Found = dict[str, Any]
 
-_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+_COLOURS = {"+": "green", "-": "red", "@": "cyan", "\\": "dim"}
 
 
 def shown(output: Output, found: Found) -> None:
@@ -30,10 +30,14 @@ def shown(output: Output, found: Found) -> None:
         output.say(f"They were not given the same {' and '.join(others)}.", "yellow")
     output.say()
     output.table(_COLUMNS, [_step(step) for step in found["steps"]] + [_artifact(made) for made in found["artifacts"]])
+    said = set()
     for each in (*found["steps"], *found["artifacts"]):
-        if each.get("diff"):
+        text = each["diff"]["unified"] if each.get("diff") else ""
+        body = text.partition("@@")[2]
+        if text and body not in said:  # an artifact that is the whole answer differs as that does
             output.say()
-            unified(output, each["diff"]["unified"])
+            unified(output, text)
+        said.add(body)
     if found["equal"]:
         output.say()
         output.say("All answers and artifacts are the same.")

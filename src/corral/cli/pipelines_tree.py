@@ -187,7 +187,7 @@ def _row(view: View, step: Found, stem: str, name: str, now: float) -> list[Cell
     if step["started_at"]:
         until = step["ended_at"] or (now if running else None)
         spent = "" if until is None else time_text(max(until - step["started_at"], 0))
-    asked = bool(step["started_at"])
+    asked = bool(step["started_at"] and step["model"])
     return [
         Cell(f"{stem}{_MARKS.get(StepStatus(status), '·')} {line(name)}"),
         Cell(step.get("shown") or status, STYLES.get(status, "")),

@@ -185,7 +185,7 @@ class Projects(Kept[Project]):
         with translated("writing", place):
             try:
                 with beside.open("wb") as out:
-                    async with aclosing(export_project(self._parts.store, project.id)) as pieces:  # type: ignore[type-var]  # a generator
+                    async with aclosing(export_project(self._parts.store, project.id)) as pieces:
                         async for piece in pieces:
                             await asyncio.to_thread(out.write, piece)
                 beside.replace(place)
