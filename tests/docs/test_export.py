@@ -29,7 +29,7 @@ def test_every_control_is_told() -> None:
 
     assert len(written) == 9
     assert written == set(re.findall(r"`([A-Z]\w+)`", TEXT.split("| prop | control |", 1)[1].split("\n\n", 1)[0]))
-    assert "{} × {} pixels".format(*framer.SIZE) in TEXT
+    assert "{} by {} pixels".format(*framer.SIZE) in TEXT
 
 
 def test_the_packages_that_framer_gives_are_told() -> None:

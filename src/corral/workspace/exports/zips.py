@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
 import zlib
 from typing import IO, TYPE_CHECKING
@@ -18,6 +19,17 @@ PIECE = 1 << 18
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 0x1
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""What the library raises of zips that nobody wrote so."""
 _WAYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -76,7 +88,7 @@ class Suspect:
     def __init__(self, file: IO[bytes], known: Callable[[str], bool], largest: int) -> None:
         try:
             self._zip = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise InvalidRequest(f"This is no zip, or not all of one: {error}.", "Export the project again.") from error
         self.members: dict[str, zipfile.ZipInfo] = {}
         for about in self._zip.infolist():
@@ -101,7 +113,7 @@ class Suspect:
                     if (seen := seen + len(piece)) > about.file_size:
                         break
                     yield piece
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        except _DAMAGED as error:
             raise InvalidRequest(f"{name} in it is damaged: {error}.", "Export the project again.") from error
         if seen != about.file_size:
             raise InvalidRequest(f"{name} in it is not as long as it says.", "Export the project again.")
