@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ def clusters(kind: str) -> Iterator[Cluster | None]:
         yield running
 
 
+class Wall(HandClock):
+    """Time by hand, but for who waits for another's lock: that one really waits."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
 @dataclass
 class Place:
     """A store, its folder, and how another process or task opens the same."""
@@ -36,7 +44,7 @@ class Place:
     database: Database
     home: Path
     url: str | None
-    clock: HandClock
+    clock: Wall
 
     @asynccontextmanager
     async def another(self, home: Path | None = None) -> AsyncIterator[Store]:
@@ -51,7 +59,7 @@ class Place:
 @asynccontextmanager
 async def opened(running: Cluster | None, home: Path) -> AsyncIterator[Place]:
     """A store on a database of its own."""
-    url, clock = None if running is None else running.new(), HandClock()
+    url, clock = None if running is None else running.new(), Wall()
     database = Database(url, home)
     try:
         yield Place(Store(database, home, clock, max_artifact=LARGEST), database, home, url, clock)
