@@ -59,3 +59,11 @@ def test_help_leaves_the_heavy_libraries_alone(tmp_path: Path) -> None:
 
     assert not modules & (HEAVY - {"pydantic", "rich"})  # Typer's own completion options and its help take these
     assert "corral.app" not in modules
+
+
+@pytest.mark.parametrize("group", ["projects", "pipeline", "artifacts"])
+def test_help_of_the_workspace_builds_nothing(tmp_path: Path, group: str) -> None:
+    modules = imported(tmp_path, group, "--help")
+
+    assert not modules & (HEAVY - {"pydantic", "rich"})
+    assert not {name for name in modules if name.startswith(("corral.app", "corral.workspace", "corral.studio"))}
