@@ -15,7 +15,11 @@ from tests.support.servers import corral_server
 from tests.support.studio import ONE_STEP, Studio
 
 BOSS = "the-servers-own-key"
-CONFIG = "models:\n  robot: {runtime: fake, options: {reply: hi}}\n"
+CONFIG = """
+models:
+  robot: {runtime: fake, options: {reply: hi}}
+  giant: {runtime: fake}
+"""
 
 
 @dataclass
@@ -167,6 +171,23 @@ def test_pipelines_for_all_are_run_and_not_changed(house: House) -> None:
     assert house.red.do("POST", "/pipelines", {"source": ONE_STEP, "name": "mine"}).code == "forbidden"
     copied = house.red.do("POST", f"/pipelines/{house.shared}/duplicate", {"project": "red", "name": "own"})
     assert copied.status == 201, copied.body
+
+
+def test_models_that_it_may_not_use(house: House) -> None:
+    secret = house.boss.post("/keys", {"name": "small", "models": ["rob*"], "projects": ["red"]})["secret"]
+    small = Studio(house.boss.server, secret)
+    other = ONE_STEP.replace("robot", "giant")
+
+    checked = small.post("/pipelines/validate", {"source": other})
+    assert checked["valid"] is False
+    assert "may not be used" in checked["issues"][0]["message"]
+    assert house.boss.post("/pipelines/validate", {"source": other})["valid"] is True
+    begun = {"project": "red", "inputs": {"topic": "x"}}
+    assert small.do("POST", "/runs", {**begun, "source": other}).code == "pipeline_invalid"
+    assert small.do("POST", "/runs", {**begun, "source": ONE_STEP, "models": {"*": "giant"}}).code == "invalid_request"
+    run = small.post("/runs", {**begun, "source": other, "models": {"hello": "robot"}})["run"]
+    ended = small.finished(run["id"])
+    assert (ended["status"], ended["caller"][:4]) == ("completed", "key-")
 
 
 def test_what_takes_a_key_that_manages(house: House) -> None:

@@ -253,6 +253,8 @@ def test_all_that_is_wrong_with_a_pipeline(studio: Studio) -> None:
         {"source": ONE_STEP, "inputs": {"topic": 7}},
         {"source": ONE_STEP, "inputs": {"topic": "x", "colour": "red"}},
         {"source": ONE_STEP, "inputs": {"topic": "x"}, "models": {"nobody": "robot"}},
+        {"source": ONE_STEP, "inputs": {"topic": "x"}, "models": {"*": "nobody"}},
+        {"source": ONE_STEP.replace("robot", "nobody"), "inputs": {"topic": "x"}},
         {"source": ONE_STEP, "inputs": {"topic": "x"}, "budget_usd": -1},
         {"source": ONE_STEP, "inputs": {"topic": "x"}, "seed": -1},
         {"source": "", "inputs": {}},

@@ -19,6 +19,7 @@ from corral.domain.operations import Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
 from corral.errors import Conflict, CorralError, InvalidRequest, OperationNotFound
+from corral.routing.keys import may_use
 from corral.routing.plan import Plan
 from corral.workspace.pipelines.order import RunOrder
 
@@ -93,11 +94,11 @@ class Workspace:
 
         return await import_project(self.store, file, name=name, largest=self._corral.settings.workspace.max_import)
 
-    async def validate(self, source: str) -> Checked:
-        """What is wrong with a pipeline, all of it; nothing is run."""
+    async def validate(self, source: str, caller: Caller = LOCAL) -> Checked:
+        """What is wrong with a pipeline, all of it; nothing is run. `caller` would run it."""
         from corral.workspace.pipelines.definition import inspect
 
-        return await asyncio.to_thread(inspect, source, known=self._known)
+        return await asyncio.to_thread(inspect, source, known=lambda model: self._known(model, caller))
 
     async def start(self, order: RunOrder) -> Run:
         """Have a pipeline run: the run as it stands, which is not begun yet. It goes on without whoever started it.
@@ -117,6 +118,7 @@ class Workspace:
             kept = await self.store.pipelines.get(order.pipeline)
             source, pipeline, name = kept.source, kept.id, kept.name
         definition = await self._read(source)
+        await self._check_models(source, order.models, order.caller)
         material = await self.store.contexts.material(project.id)
         return await self._begin(
             definition,
@@ -154,6 +156,7 @@ class Workspace:
         """
         before = await self.store.runs.get(run_id)
         definition = await self._read(before.source)
+        await self._check_models(before.source, {**before.models, **(models or {})}, caller)
         return await self._begin(
             definition,
             Run(
@@ -336,11 +339,28 @@ class Workspace:
             async for _ in self._corral.catalog.operations.watch(run.operation):
                 pass
 
-    def _known(self, model: str) -> str | None:
-        """Why a model cannot be asked; None where it can, as far as that is known."""
+    async def _check_models(self, source: str, models: Mapping[str, str], caller: Caller) -> None:
+        """Refuse a pipeline of whose models one cannot be asked; those of `models` are asked in place of its own."""
+        from corral.workspace.pipelines.definition import invalid
+
+        for step, model in models.items():
+            why = self._known(model, caller)
+            if why is not None:
+                raise InvalidRequest(why, f"Another model for {step!r}: see GET /v1/models.", param="models")
+        if "*" in models:
+            return
+        replaced = tuple(f"steps.{step}." for step in models)
+        issues = [each for each in (await self.validate(source, caller)).issues if not each.place.startswith(replaced)]
+        if issues:
+            raise invalid(tuple(issues))
+
+    def _known(self, model: str, caller: Caller) -> str | None:
+        """Why a model cannot be asked by that caller; None where it can, as far as that is known."""
         corral = self._corral
         try:
             if isinstance(corral.routes.find(model), Plan):  # it is one model, and no route
+                if not may_use(caller, corral.canonical(model)):
+                    return f"The key {caller.name!r} may not be used for {model[:100]!r}."
                 corral.definition(model)
         except CorralError as error:
             return str(error)
