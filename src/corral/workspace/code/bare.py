@@ -26,6 +26,8 @@ _ENDS = {
     "css": re.compile(r".*\}\s*$|.*;\s*$|.*\*/\s*$"),
 }
 _TRIES = 4
+_BEGINNINGS = 1_000
+"""Mistaken beginnings, at most: for each the decoder counts the lines before it."""
 
 
 def find(text: str, kind: str) -> tuple[int, str, bool] | None:
@@ -72,12 +74,13 @@ def _json(text: str) -> tuple[int, str, bool] | None:
     decoder = json.JSONDecoder(parse_int=float)
     best: tuple[int, str, bool] | None = None
     left = 4 * len(text) + 10_000
-    at = 0
-    while left > 0:
+    at = tries = 0
+    while left > 0 and tries < _BEGINNINGS:
         match = _BEGINS.search(text, at)
         if match is None:
             break
         start = match.start()
+        tries += 1
         try:
             _, end = decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
@@ -91,7 +94,7 @@ def _json(text: str) -> tuple[int, str, bool] | None:
             left -= end - start
             if best is None or end - start > len(best[1]):
                 best = (start, text[start:end], True)
-            at = end
+            at, tries = end, tries - 1
     if best is not None and (len(best[1]) > 2 or text.strip() == best[1]):
         return best
     start = text.find("{")

@@ -284,7 +284,7 @@ def _markdown(content: str) -> Iterator[Problem]:
         first, after = token.map
         last = lines[after - 1].strip() if 0 < after <= len(lines) else ""
         if after - first < 2 or not last.startswith(token.markup) or last.strip(token.markup[0]):
-            yield Problem(first + 1, 1, f"`{token.markup}` is never closed")
+            yield Problem(first + 1, 1, f"the fence {token.markup} is never closed")
 
 
 def _diff(content: str) -> Iterator[Problem]:

@@ -35,7 +35,7 @@ _FLAG = re.compile(
 )
 _EVENT = re.compile(r"on[A-Z]|(?:set|handle|render)[A-Z]|(?:callback|handler)$")
 _PARAM = re.compile(
-    r"@param[ \t]+(?:\{(?P<type>[^}\n]*)\}[ \t]+)?\[?\w+\.(?P<name>\w+)(?:=[^\]\n]*)?\]?"
+    r"@param[ \t]+(?:\{(?P<type>[^}\n]*)\}[ \t]+)?\[?\w+\.(?P<name>\w+)(?:=(?:\[[^\]\n]*\]|[^\[\]\n])*)?\]?"
     r"[ \t]*(?:-[ \t]*)?(?P<doc>[^\n]*)"
 )
 _PROP_TYPES = {

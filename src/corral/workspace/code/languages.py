@@ -102,16 +102,16 @@ def is_label(word: str) -> bool:
 # No pattern here may run over the same characters from each of many lines: hence blanks, and never any white space.
 _STYLE = re.compile(
     r"(?m)^[ \t]*(?:@(?:import|media|keyframes|font-face|tailwind|layer|charset)\b"
-    r"|[.#:*]?[\w\-.#:*>+~ \[\]=\"',()]+\{[ \t]*$)"
+    r"|[.#:*]?[\w\-.#:*>+~ \[\]=\"',()]+\{)"
 )
-_PROPERTY = re.compile(r"(?m)^[ \t]*(?:--)?[a-z][a-z-]*[ \t]*:[ \t]*[^;{}\n]+;[ \t]*$")
+_PROPERTY = re.compile(r"(?m)(?:^|[{;])[ \t]*(?:--)?[a-z][a-z-]*[ \t]*:[ \t]*[^;{}\n]+(?:[;}]|$)")
 _PYTHON = re.compile(
     r"(?m)^(?:from[ \t]+[\w.]+[ \t]+import[ \t]|import[ \t]+[\w.]+(?:[ \t]+as[ \t]+\w+)?[ \t]*$"
     r"|(?:async[ \t]+)?def[ \t]+\w+\(|class[ \t]+\w+[^{\n]*:[ \t]*$|if __name__ ==|@\w[\w.]*(?:\(.*\))?[ \t]*$)"
 )
 _SCRIPT = re.compile(
     r"(?m)^(?:import[ \t]+(?:type[ \t]+)?[\w{*\"'].*[\"'];?[ \t]*$"
-    r"|export[ \t]+(?:default|const|function|class|interface|type|async|let|var|\{|\*)"
+    r"|export[ \t]+(?:default|const|function|class|abstract|interface|type|async|let|var|\{|\*)"
     r"|(?:async[ \t]+)?function[ \t]*\*?[ \t]*\w+[ \t]*[(<]|(?:const|let|var)[ \t]+[\w{\[].*[=,]"
     r"|class[ \t]+\w+[^:\n]*\{|[\"']use (?:client|strict)[\"'])"
 )
@@ -120,11 +120,12 @@ _TYPES = re.compile(
     r"|\bimport[ \t]+type\b|[\w\])}]\??:[ \t]*(?:string|number|boolean|void|unknown|any|never|React\.\w+)\b"
     r"|\buse(?:State|Ref|Memo|Callback|Reducer)<|\bReact\.FC\b|\)[ \t]*:[ \t]*JSX\."
     r"|\bas[ \t]+(?:const|string|number|any|unknown)\b"
+    r"|\b(?:abstract[ \t]+class|(?:private|protected|readonly)[ \t]+\w+|class[ \t]+\w+<|function[ \t]+\w+<)"
 )
 _ELEMENTS = re.compile(r"(?m)(?:[(,?:&=>{\[;]\s*|\breturn\b\s*|^[ \t]*)<(?:[A-Za-z][\w.]*(?:\s|/?>|$)|>)")
 _CLOSED = re.compile(r"</[A-Za-z][\w.]*[ \t]*>|/>|</>")
 _HEADING = re.compile(r"(?m)^(?:#{1,6} \S|[-*] \S|\d+\. \S|\|.*\|[ \t]*$)")
-_ENDED = re.compile(r"(?m)[;{][ \t]*$")
+_ENDED = re.compile(r"(?m)[;{}][ \t]*$")
 _HEAD = 200_000
 
 
