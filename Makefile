@@ -16,7 +16,7 @@ CODE := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev web engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate bench-containers bench-pipelines bench-preview model lock clean
+.PHONY: help install dev web engines run test lint types fmt bench bench-gateway bench-engine bench-load bench-switch bench-threads bench-startup bench-install bench-catalog bench-capabilities bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate bench-containers bench-pipelines bench-preview bench-workspace model lock clean
 
 help:  ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2> /dev/null \
@@ -59,7 +59,7 @@ fmt: dev  ## Put formatting and imports right
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate bench-containers bench-pipelines bench-preview  ## Every benchmark, one after the other
+bench: bench-startup bench-install bench-catalog bench-capabilities bench-gateway bench-engine bench-load bench-switch bench-footprint bench-scheduler bench-ledger bench-resident bench-usage bench-alternate bench-stream bench-memory bench-translate bench-containers bench-pipelines bench-preview bench-workspace  ## Every benchmark, one after the other
 
 bench-gateway: dev  ## Requests a second and latency through Corral, beside nginx, vllm-router, LiteLLM and Portkey
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
@@ -123,6 +123,9 @@ bench-pipelines: dev  ## What a pipeline takes beside the same calls made by han
 
 bench-preview: dev  ## From an edit to its picture in the preview: of a prop, and of code
 	@$(BIN)/python -m benchmarks.preview $(ARGS)
+
+bench-workspace: dev  ## Pages of a project of 10,000 runs and 50,000 artifacts, over those of a small one
+	@$(BIN)/python -m benchmarks.workspace $(ARGS)
 
 lock:  ## Resolve pyproject.toml anew into requirements/ (needs uv)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
