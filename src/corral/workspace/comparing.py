@@ -39,9 +39,9 @@ def compare(a: RunView, b: RunView) -> dict[str, Any]:
         artifacts     [{name, equal, a, b, diff}], likewise
         equal         whether all outputs and artifacts are the same
 
-    A step is {status, model, output, error, attempt, cost_usd, …}, an artifact {id, kind, size, digest}, None where a
-    run has it not. `diff` is that of `diffs.compare`; None for equal texts, for texts of one side, and for such as are no
-    text or too large, where `reason` says so.
+    A step is {status, model, output, error, attempt, cost_usd, …}, an artifact {id, kind, size, digest}; None where
+    a run has it not. `diff` is that of `diffs.compare`; None for equal texts, for texts of one side, and for such as
+    are no text or too large, where `reason` says so.
     """
     steps = _steps(a, b)
     artifacts = _artifacts(a, b)

@@ -244,9 +244,12 @@ def apply(content: str, change: Change) -> str:
         done.extend(lines[at:place])
         done.extend(_kept(lines[place : place + len(old)], old, new))
         at = place + len(old)
-    text = "\n".join([*done, *lines[at:]])
+    done.extend(lines[at:])
+    text = "\n".join(done)
     closed = change.hunks[-1].closed if change.hunks else None
-    return text if closed is None else text.removesuffix("\n") + "\n" * (closed and bool(text))
+    if closed is None:
+        return text
+    return text + "\n" * bool(done) if closed else text.removesuffix("\n")
 
 
 def apply_all(diff: str, files: Mapping[str, str]) -> dict[str, str | None]:
