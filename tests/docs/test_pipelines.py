@@ -104,8 +104,7 @@ def test_examples_can_run(name: str) -> None:
     asked: list[str] = []
     assert [str(issue) for issue in checked(source, known=asked.append).issues] == []  # type: ignore[arg-type]
     assert read(source).name == name.removesuffix(".yaml")
-    assert set(asked) <= {"smollm2", "gemma3:270m", "auto"}
-    assert asked
+    assert set(asked) == {"smollm2"}
 
 
 def test_there_are_examples() -> None:

@@ -77,6 +77,11 @@ def test_json_that_is_none_or_another(text: str, said: str) -> None:
     assert not met.complete
 
 
+def test_a_text_of_several_lines_is_one() -> None:
+    assert meet(ANY, '{"a": "one\n\ttwo"}').value == {"a": "one\n\ttwo"}
+    assert meet(ANY, '{"a": "one\0"}').problems == (f"{UNREAD}a text has a character that cannot be kept.",)
+
+
 def test_without_a_schema_any_json_will_do() -> None:
     assert meet(ANY, "[1, 2]").value == [1, 2]
     assert meet(ANY, "true").value is True

@@ -126,7 +126,9 @@ def _read(text: str) -> Any:
         ValueError: it is none, or one that cannot be kept; says why.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(
+            text, strict=False, parse_constant=_refuse, parse_float=_finite
+        )  # models break lines in texts
         depth = _depth(value)
         orjson.dumps(value)
     except json.JSONDecodeError as error:
@@ -137,7 +139,7 @@ def _read(text: str) -> Any:
         raise ValueError("a number is too large, or a text is broken") from error
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
-    if "\\u0000" in text and _has_null(value):
+    if ("\0" in text or "\\u0000" in text) and _has_null(value):
         raise ValueError("a text has a character that cannot be kept")
     return value
 
