@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TARGETS = {"sequence": 1.1, "fan-out": 1.3}
 STEPS = 40
 """Calls of a run, one after the other."""
-WAVES = 10
+WAVES = 20
 """Fan-outs of a run, one after the other."""
 WIDTH = 8
 CALL = 0.020

@@ -12,8 +12,10 @@ import pytest
 from corral.domain.generation import GenerationConfig
 from corral.domain.money import Price, Tier
 from corral.domain.ports import Endpoint, SessionFacts
+from corral.errors import BudgetExceeded, CorralError, StoreError
 from corral.kit.upstream import Timeouts
 from corral.observability.record import Record
+from corral.routing.book import Amounts
 from corral.routing.breakers import Breakers
 from corral.routing.carrying import Carrier
 from corral.routing.composing import Composer
@@ -81,6 +83,7 @@ class Yard:
         self.response = response
         self.hold = Held()
         self.noted: list[Record] = []
+        self.kept: list[Record] = []
         clock = HandClock()
         self.generator = Generator(
             Carrier(
@@ -89,8 +92,10 @@ class Yard:
                     composer=Composer(),
                     planner=SimpleNamespace(plan=lambda _: direct("m")),  # type: ignore[arg-type]
                     breakers=Breakers(clock),
-                    money=SimpleNamespace(price=lambda _: PRICE, hold=lambda *_: (self.hold, None)),  # type: ignore[arg-type]
-                    notes=SimpleNamespace(record=self.noted.append),
+                    money=SimpleNamespace(  # type: ignore[arg-type]
+                        price=lambda _: PRICE, hold=lambda *_: (self.hold, None), limit=lambda _: 100
+                    ),
+                    notes=SimpleNamespace(record=self.noted.append, kept=self.kept.append),
                     clock=clock,
                     timeouts=Timeouts(),
                 )
@@ -170,3 +175,93 @@ async def test_a_stream_that_is_closed_early_was_left() -> None:
 
     (record,) = yard.noted
     assert (record.gone, record.error, yard.hold.spent) == (True, None, [record.cost])
+
+
+class Keeping:
+    """Keeps an answer, and knows what had been paid by then."""
+
+    def __init__(self, yard: Yard, error: CorralError | None = None) -> None:
+        self.yard = yard
+        self.error = error
+        self.kept: list[tuple[Record, list[int | None]]] = []
+        self.worst: list[int | None] = []
+
+    def allow(self, worst: Amounts, model: str) -> None:
+        assert model == "m"
+        self.worst.append(worst.nano)
+        if isinstance(self.error, BudgetExceeded):
+            raise self.error
+
+    def keep(self, record: Record) -> None:
+        self.kept.append((record, list(self.yard.hold.spent)))
+        if isinstance(self.error, StoreError):
+            raise self.error
+
+
+class Answering(Silent):
+    """Says one word, and that this is all."""
+
+    def __init__(self, kind: bytes) -> None:
+        super().__init__(kind)
+        last = b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}'
+        self.pieces = [
+            b'data: {"choices": [{"index": 0, "delta": {"content": "on"}, "finish_reason": null}]}\n\n',
+            b"data: " + last + b"\n\n",
+            b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}\n\n',
+            b"data: [DONE]\n\n",
+        ]
+
+    async def __anext__(self) -> bytes:
+        if not self.pieces:
+            raise StopAsyncIteration
+        return self.pieces.pop(0)
+
+
+async def kept(yard: Yard, keeper: Keeping) -> None:
+    stream = await yard.generator.open({"model": "m", "messages": MESSAGES}, keeper=keeper)
+    try:
+        assert [text async for text in stream.texts()] == ["on"]
+    finally:
+        await stream.close()
+
+
+async def test_who_keeps_an_answer_has_it_before_it_is_paid_and_the_books_do_not() -> None:
+    yard = Yard(Answering(b"text/event-stream"))
+    keeper = Keeping(yard)
+    await kept(yard, keeper)
+    ((record, paid_by_then),) = keeper.kept
+    assert paid_by_then == []
+    assert yard.hold.spent == [record.cost] == [5 * 2000 + 8000]
+    assert (yard.noted, yard.kept) == ([], [record])
+    assert keeper.worst[0] is not None
+    assert keeper.worst[0] >= (record.cost or 0)
+
+
+async def test_what_cannot_be_kept_is_paid_all_the_same_and_told_once() -> None:
+    yard = Yard(Answering(b"text/event-stream"))
+    keeper = Keeping(yard, StoreError("no room"))
+    with pytest.raises(StoreError):
+        await kept(yard, keeper)
+    assert len(keeper.kept) == len(yard.hold.spent) == 1
+
+
+async def test_a_call_that_is_not_allowed_is_not_made() -> None:
+    yard = Yard(Answering(b"text/event-stream"))
+    keeper = Keeping(yard, BudgetExceeded("too dear"))
+    with pytest.raises(BudgetExceeded):
+        await kept(yard, keeper)
+    ((record, _),) = keeper.kept
+    assert (record.error, yard.uses, yard.hold.spent) == ("budget_exceeded", 0, [])
+    assert len(yard.response.pieces) == 4  # type: ignore[attr-defined]
+
+
+async def test_who_leaves_an_answer_that_is_kept_is_told_so() -> None:
+    yard = Yard(Silent(b"text/event-stream"))
+    keeper = Keeping(yard)
+    asking = asyncio.create_task(kept(yard, keeper))
+    await yard.response.waited_for.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    ((record, paid_by_then),) = keeper.kept
+    assert (record.gone, paid_by_then, yard.hold.spent) == (True, [], [record.cost])

@@ -77,3 +77,11 @@ def test_the_limits_hold_and_nothing_waits_without_a_reason(waiting, running, pa
                 assert not one.lane or one.lane != other.lane
         for place in started:
             assert not place.host or sum(p.host == place.host for p in [*running, *started]) <= per_host
+
+
+def test_what_counts_for_itself_neither_waits_for_others_nor_holds_them_up():
+    limits = Limits(parallel=1, per_host=1, apart={"runs": 2})
+    waiting = places("r1@runs", "r2@runs", "r3@runs", "i1@hub")
+    assert startable(waiting, [], limits) == ["r1", "r2", "i1"]
+    assert startable(waiting, places("x@hub"), limits) == ["r1", "r2"]
+    assert startable(waiting, places("r0@runs", "r9@runs"), limits) == ["i1"]
