@@ -169,6 +169,22 @@ def _foreign(members: dict[str, bytes]) -> dict[str, bytes]:
     return members | {f"contents/{hashlib.sha256(b'more').hexdigest()}": b"more"}
 
 
+def _turned(members: dict[str, bytes]) -> dict[str, bytes]:
+    """A content as long as it was, with one other byte."""
+    name = _content(members)
+    return members | {name: members[name][:-1] + bytes([members[name][-1] ^ 1])}
+
+
+def _swapped(members: dict[str, bytes]) -> dict[str, bytes]:
+    """An artifact that says the content of another."""
+
+    def change(artifacts: list[dict[str, Any]]) -> None:
+        other = next(each for each in artifacts if each["digest"] != artifacts[0]["digest"])
+        artifacts[0] |= {name: other[name] for name in ("digest", "size")}
+
+    return _lines(members, "artifacts", change)
+
+
 def _spare(members: dict[str, bytes]) -> dict[str, bytes]:
     sizes = json.loads(members["manifest.json"])["contents"]
     return _manifest(contents={**sizes, hashlib.sha256(b"more").hexdigest(): 4})(_foreign(members))
@@ -191,6 +207,8 @@ HOSTILE: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
     "a content too few": lambda members: {n: d for n, d in members.items() if n != _content(members)},
     "a content too many": _foreign,
     "a content of nothing": _spare,
+    "a content that is nearly the same": _turned,
+    "an artifact with the content of another": _swapped,
     "a content that is another": lambda members: members | {_content(members): b"other"},
     "no runs": lambda members: {name: data for name, data in members.items() if name != "entries/runs.jsonl"},
     "two projects": lambda members: _lines(members, "project", lambda entries: entries * 2),
