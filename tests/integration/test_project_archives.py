@@ -129,6 +129,25 @@ async def test_a_name_that_is_taken_is_refused_and_nothing_is_left(opener: Opene
     await _nothing(there, besides=1)
 
 
+async def test_imports_beside_each_other_and_beside_a_sweep(opener: Opener) -> None:
+    here, there = opener(), opener()
+    project = await furnish(here)
+    archive = await packed(here, "garden")
+    before = (await contents(here, project.id))["bytes"]
+
+    async def sweep() -> None:
+        for _ in range(5):
+            await there.sweep(SystemClock().wall(), 0.0)
+
+    imports = (_taken(there, archive, name=name) for name in ("one", "two", "one"))
+    done = await asyncio.gather(*imports, sweep(), return_exceptions=True)
+
+    assert [type(each) for each in done].count(Conflict) == 1, done
+    assert [type(each) for each in done].count(Project) == 2, done
+    for name in ("one", "two"):
+        assert (await contents(there, name))["bytes"] == before
+
+
 async def _nothing(store: Store, besides: int = 0) -> None:
     """Nothing of an import is there: no entry, no step, no word, no content."""
     for entries in (store.contexts, store.pipelines, store.runs, store.artifacts):
