@@ -166,7 +166,8 @@ def paged(kind: str, **more: Any) -> Question:
     """A question for a page of a kind."""
 
     async def ask(side: Side) -> Page[Any]:
-        return await getattr(side.store, kind).page(Query(project=side.project, limit=FULL, **more))
+        page: Page[Any] = await getattr(side.store, kind).page(Query(project=side.project, limit=FULL, **more))
+        return page
 
     return ask
 
@@ -184,9 +185,9 @@ def second(kind: str, **more: Any) -> Question:
                 some = Query(project=side.project, limit=min(left, 500), cursor=cursor, **more)
                 cursor, left = (await entries.page(some)).next, left - 500
             cursors[side.letter] = cursor
-        return await getattr(side.store, kind).page(
-            Query(project=side.project, limit=FULL, cursor=cursors[side.letter], **more)
-        )
+        after = Query(project=side.project, limit=FULL, cursor=cursors[side.letter], **more)
+        page: Page[Any] = await getattr(side.store, kind).page(after)
+        return page
 
     return ask
 

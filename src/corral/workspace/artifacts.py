@@ -12,7 +12,8 @@ from corral.db.workspace_tables import artifacts, editions
 from corral.domain.workspace import Artifact, Edition, check_path
 from corral.errors import EntryNotFound
 from corral.workspace import search
-from corral.workspace.rows import Entries, Kind
+from corral.workspace.kinds import Kind
+from corral.workspace.rows import Entries
 from corral.workspace.soundness import check_json, check_line, check_text, check_whole
 from corral.workspace.words import TEXT
 

@@ -12,7 +12,8 @@ from corral.db.workspace_tables import contexts
 from corral.domain.workspace import Context, ContextKind
 from corral.errors import EntryNotFound, InvalidRequest
 from corral.workspace import listing
-from corral.workspace.rows import Entries, Kind
+from corral.workspace.kinds import Kind
+from corral.workspace.rows import Entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +61,12 @@ class Contexts(Entries[Context]):
                 old = self._read(await self._held(connection, identifier, version))
                 if old.kind not in {ContextKind.FILE, ContextKind.DOCUMENT}:
                     raise InvalidRequest(f"{old.kind.value.capitalize()} have no file.", "Change their text instead.")
-                values = {"digest": digest, "size": len(content), "media_type": media_type, "text": text}
+                values: dict[str, Any] = {
+                    "digest": digest,
+                    "size": len(content),
+                    "media_type": media_type,
+                    "text": text,
+                }
                 new = self._checked(replace(old, **values))
                 return old if new == old else await self._write(connection, old, new)
 
@@ -136,7 +142,7 @@ class Contexts(Entries[Context]):
             raise InvalidRequest("Only a context of kind 'variables' has variables.", param="variables")
         return checked
 
-    def _read(self, row: Mapping[str, Any]) -> Context:
+    def _read(self, row: Mapping[Any, Any]) -> Context:
         return replace(super()._read(row), kind=ContextKind(row["kind"]))
 
     def _texts(self, entry: Context) -> tuple[str, str, tuple[str, ...]]:

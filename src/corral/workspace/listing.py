@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from corral.domain.workspace import Query
-    from corral.workspace.rows import Kind
+    from corral.workspace.kinds import Kind
 
 MOST = 500
 """Entries of a page, at most."""
@@ -167,7 +167,9 @@ async def _project(connection: AsyncConnection, query: Query) -> str | None:
 
 def _conditions(kind: Kind[Any], query: Query, source: FromClause, project: str | None) -> list[ColumnElement[bool]]:
     """What the query asks of the columns of an entry."""
-    found = [source.c.deleted_at.is_not(None) if query.deleted else source.c.deleted_at.is_(None)]
+    found: list[ColumnElement[bool]] = [
+        source.c.deleted_at.is_not(None) if query.deleted else source.c.deleted_at.is_(None)
+    ]
     if query.archived is not None:
         found.append(source.c.archived_at.is_not(None) if query.archived else source.c.archived_at.is_(None))
     home = source.c.project if "project" in source.c else source.c.id
@@ -183,18 +185,19 @@ def _filter(kind: Kind[Any], source: FromClause, name: str, value: Any) -> Colum
     if name in _SPANS:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
             raise InvalidRequest(f"{name} has to be Unix seconds.", param=name)
-        column = source.c[_SPANS[name]]
-        return column > float(value) if name.endswith("after") else column < float(value)
+        span: ColumnElement[Any] = source.c[_SPANS[name]]
+        return span > float(value) if name.endswith("after") else span < float(value)
     if name not in known:
         raise UnknownOption.among(name, [*known, *_SPANS], f"a list of {kind.name}s")
-    column = source.c[name]
+    column: ColumnElement[Any] = source.c[name]
     if value is None:
         return column.is_(None)
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) > _MANY:
             raise InvalidRequest(f"{name} has more than {_MANY} values.", param=name)
         return column.in_([_asked(known[name], name, each) for each in value])
-    return column == _asked(known[name], name, value)
+    asked: ColumnElement[bool] = column == _asked(known[name], name, value)
+    return asked
 
 
 def _asked(form: type, name: str, value: Any) -> Any:

@@ -9,8 +9,9 @@ from sqlalchemy import select
 
 from corral.db.workspace_tables import pipelines
 from corral.domain.workspace import Pipeline
+from corral.workspace.kinds import Kind
 from corral.workspace.projects import free_name
-from corral.workspace.rows import Entries, Kind
+from corral.workspace.rows import Entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ class Pipelines(Entries[Pipeline]):
     def _texts(self, entry: Pipeline) -> tuple[str, str, tuple[str, ...]]:
         return entry.name, entry.source, (entry.description,)
 
-    def _read(self, row: Mapping[str, Any]) -> Pipeline:
+    def _read(self, row: Mapping[Any, Any]) -> Pipeline:
         return super()._read({**row, "project": row["project"] or None})
 
     def _values(self, entry: Pipeline) -> dict[str, Any]:
@@ -85,5 +86,5 @@ class Pipelines(Entries[Pipeline]):
         old = self._read(row)
         return old if old.project is None else await self._write(connection, old, replace(old, project=None))
 
-    def _name(self, row: Mapping[str, Any]) -> str:
+    def _name(self, row: Mapping[Any, Any]) -> str:
         return f"pipeline {row['name']}"

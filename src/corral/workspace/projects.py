@@ -11,7 +11,8 @@ from corral.db.workspace_tables import artifacts, contexts, editions, entry_tags
 from corral.domain.workspace import Project, RunStatus, check_project
 from corral.errors import Conflict, InvalidName, NotSupported
 from corral.workspace import search
-from corral.workspace.rows import Entries, Kind
+from corral.workspace.kinds import Kind
+from corral.workspace.rows import Entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +134,7 @@ class Projects(Entries[Project]):
             await connection.execute(delete(table).where(table.c.project.in_(identifiers)))
         await super()._erase(connection, identifiers)
 
-    def _name(self, row: Mapping[str, Any]) -> str:
+    def _name(self, row: Mapping[Any, Any]) -> str:
         return f"project {row['name']}"
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from corral.db.workspace_tables import entry_tags as tags
@@ -22,10 +21,11 @@ from corral.domain.workspace import Entry, Page, Query
 from corral.errors import Conflict, CorralError, EntryNotFound, InvalidRequest, NotSupported, Stale
 from corral.kit.disk import in_thread
 from corral.workspace import listing, search
+from corral.workspace.kinds import E, Kind
 from corral.workspace.soundness import check_json, check_line, check_tags, check_text, check_whole, sound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from sqlalchemy import RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,36 +33,11 @@ if TYPE_CHECKING:
     from corral.db.engine import Database
     from corral.domain.ports import Clock
 
-E = TypeVar("E", bound=Entry)
-
 ACTIONS = ("archive", "restore", "delete", "purge", "tag", "move")
 """What can be done to many entries at once."""
 _TOGETHER = 100  # of a bulk, in one transaction
 _ID = re.compile(r"(prj|ctx|pip|run|art)-[0-9a-f]{12}")
 _FIXED = frozenset({"id", "version", "created_at", "updated_at", "archived_at", "deleted_at"})
-
-
-@dataclass(frozen=True, slots=True)
-class Kind(Generic[E]):
-    """A kind of entry: what it is called, where it is kept, and of which form the fields are.
-
-    `lines` are texts of one line, `texts` longer ones, `documents` are JSON; `fixed` are never changed by a caller.
-    `filters` are the columns that a list can be asked for, with the type of what is asked; `sorts` those it can be
-    sorted by. `named`: one that is not deleted has a name that is its own, and can be had by it.
-    """
-
-    name: str
-    prefix: str
-    table: Table
-    entry: type[E]
-    lines: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    documents: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-    fixed: frozenset[str] = frozenset()
-    filters: Mapping[str, type] | None = None
-    sorts: tuple[str, ...] = ()
-    named: bool = False
 
 
 class Entries(Generic[E]):
@@ -217,7 +192,8 @@ class Entries(Generic[E]):
 
     def _checked(self, entry: E) -> E:
         """The entry with values that can be kept."""
-        kind, values = self.kind, {}
+        kind = self.kind
+        values: dict[str, Any] = {}
         for name in kind.lines:
             values[name] = check_line(getattr(entry, name), name, empty=name != "name")
         for name in kind.texts:
@@ -234,7 +210,7 @@ class Entries(Generic[E]):
         """The entries that rows are."""
         return [self._read(row) for row in rows]
 
-    def _read(self, row: Mapping[str, Any]) -> E:
+    def _read(self, row: Mapping[Any, Any]) -> E:
         values = {each.name: row[each.name] for each in fields(self.kind.entry)}
         return self.kind.entry(**{**values, "tags": tuple(values["tags"])})
 
@@ -252,7 +228,7 @@ class Entries(Generic[E]):
         """By what it is found: its title, its body, and more words. The body None is what it was."""
         raise NotImplementedError
 
-    def _name(self, row: Mapping[str, Any]) -> str:
+    def _name(self, row: Mapping[Any, Any]) -> str:
         return f"{self.kind.name} {row['id']}"
 
     async def _allow(self, connection: AsyncConnection, row: RowMapping, action: str) -> None:
@@ -263,7 +239,7 @@ class Entries(Generic[E]):
         if not hasattr(entry, "project"):
             return entry
         found = await listing.project_of(connection, entry.project, locked=True)
-        return replace(entry, project=found)
+        return replace(entry, project=found)  # type: ignore[call-arg]  # those that have one
 
     async def _create(self, connection: AsyncConnection, entry: E, body: str | None = None) -> E:
         """Write down a new entry. `body` is by what it is found, where the entry itself does not have that."""
@@ -339,7 +315,7 @@ class Entries(Generic[E]):
         return await self._create(connection, await self._copied(connection, entry, name, project))
 
     async def _copied(self, connection: AsyncConnection, entry: E, name: str | None, project: str | None) -> E:
-        more = {} if name is None else {"name": name}
+        more: dict[str, Any] = {} if name is None else {"name": name}
         if project is not None:
             more["project"] = project
         return replace(entry, id="", created_at=0.0, updated_at=0.0, archived_at=None, deleted_at=None, **more)
@@ -442,7 +418,8 @@ class Entries(Generic[E]):
                 return await self._move(connection, row, str(more.get("project", "")))
             if action == "purge":
                 await self._allow(connection, row, "purge")
-                return await self._erase(connection, [row["id"]])
+                await self._erase(connection, [row["id"]])
+                return None
             acts = {"archive": self._archive, "restore": self._restore, "delete": self._delete}
             return await acts[action](connection, row)
 

@@ -20,8 +20,9 @@ from corral.domain.workspace import Artifact, Made, Run, RunStatus, Step, StepSt
 from corral.errors import Conflict, InvalidRequest, NotSupported
 from corral.workspace.artifacts import Origin
 from corral.workspace.contexts import strings_in
+from corral.workspace.kinds import Kind
 from corral.workspace.projects import UNDER_WAY
-from corral.workspace.rows import Entries, Kind
+from corral.workspace.rows import Entries
 from corral.workspace.soundness import mended
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class Runs(Entries[Run]):
         found = {row.digest: json.loads(row.body) for row in await connection.execute(wanted)}
         return [self._read({**row, **{name: found[row[name]] for name in _SNAPSHOTS}}) for row in rows]
 
-    def _read(self, row: Mapping[str, Any]) -> Run:
+    def _read(self, row: Mapping[Any, Any]) -> Run:
         return replace(super()._read(row), status=RunStatus(row["status"]), material=tuple(row["material"]))
 
     async def _born(self, connection: AsyncConnection, entry: Run) -> dict[str, Any]:
