@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import warnings
 
@@ -108,6 +109,18 @@ def test_a_wrong_escape_warns_nobody() -> None:
 def test_python_is_read_and_not_run() -> None:
     assert check("python", "import sys\nsys.modules['ran'] = sys\n") == ()
     assert "ran" not in sys.modules
+
+
+def test_no_parser_is_loaded_before_a_file_is_read() -> None:
+    code = """
+import sys
+from corral.workspace import comparing
+from corral.workspace.code import components, diffs, extraction, languages
+extraction.extract("words")
+heavy = {"tree_sitter", "markdown_it", "defusedxml", "jsonschema_rs"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 NESTED = [

@@ -100,6 +100,53 @@ export default function A() {
     assert choose([], "tsx") is None
 
 
+@pytest.mark.parametrize(
+    "above",
+    [
+        "**File: `src/App.tsx`**",
+        "#### App Component (`src/App.tsx`)",
+        "src/App.tsx",
+        "`src/App.tsx`:",
+        "**src/App.tsx** - the main component",
+        "1. **Create `src/App.tsx`**:",
+        "## 2. src/App.tsx (new)",
+        "<!-- file: src/App.tsx -->",
+        "// src/App.tsx",
+        'Save this as "src/App.tsx":',
+        "filename: ./src/App.tsx",
+        "Path: src\\App.tsx\n",
+    ],
+)
+def test_names_above_a_fence(above: str) -> None:
+    (found,) = extract(f"Text.\n\n{above}\n```tsx\nexport const a = <p/>;\n```\n")
+    assert (found.name, found.named) == ("src/App.tsx", True)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        "tsx src/App.tsx",
+        "tsx // src/App.tsx",
+        "tsx:src/App.tsx",
+        "src/App.tsx",
+        "tsx {file=src/App.tsx}",
+        "typescript jsx title='src/App.tsx' {1,3}",
+        '{.tsx filename="src/App.tsx"}',
+        "TSX path: src/App.tsx",
+    ],
+)
+def test_names_in_a_fence(info: str) -> None:
+    (found,) = extract(f"```{info}\nexport const a = <p/>;\n```\n")
+    assert (found.name, found.kind) == ("src/App.tsx", "tsx")
+
+
+def test_what_shows_a_use_is_not_what_was_asked_for() -> None:
+    text = "```tsx\nexport const A = () => <p/>;\n```\nUse it:\n```tsx\nconst page = <main><A /><A /><A /></main>;\n```"
+    chosen = choose(extract(text), "tsx")
+    assert chosen is not None
+    assert chosen.line == 2
+
+
 def test_names_are_distinct_where_models_name_nothing() -> None:
     names = [one.name for one in extract("```css\na{}\n```\n" * 3 + "```css title=styles-2.css\nb{}\n```")]
     assert names == ["styles.css", "styles-3.css", "styles-4.css", "styles-2.css"]

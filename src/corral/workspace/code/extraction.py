@@ -31,6 +31,7 @@ _WRAPPED = re.compile(
     r"(?:path|name|file|filePath|filename|title|identifier)\s*=\s*[\"']([^\"'\n]+)[\"']", re.IGNORECASE
 )
 _TINY = 12
+_EXPORT = re.compile(r"(?m)^(?:export\b|module\.exports\b)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,22 @@ def extract(text: str, *, wanted: Sequence[str] = ()) -> list[Found]:
 
 
 def choose(found: Iterable[Found], kind: str) -> Found | None:
-    """The file of `kind` that is most likely the one asked for: whole, without mistakes, named, then the longest."""
+    """The file of `kind` that is most likely the one asked for: whole, without mistakes, named, exporting, the longest.
+
+    What only shows how a component is used exports nothing.
+    """
     mine = [one for one in found if one.kind == kind]
-    return max(
-        mine, key=lambda one: (one.complete, not check(kind, one.content), one.named, len(one.content)), default=None
-    )
+
+    def rank(one: Found) -> tuple[bool, bool, bool, bool, int]:
+        return (
+            one.complete,
+            not check(kind, one.content),
+            one.named,
+            bool(_EXPORT.search(one.content)),
+            len(one.content),
+        )
+
+    return max(mine, key=rank, default=None)
 
 
 def _answer(text: str) -> tuple[list[str], int]:

@@ -22,7 +22,7 @@ _KEYED = re.compile(_KEY, re.IGNORECASE)
 _RULE = re.compile(r"(={3,}|-{3,}|\*{3,}|#{3,})[ \t]*(?:file[ \t]*:[ \t]*)?([^\s=*#]+)[ \t]*\1", re.IGNORECASE)
 _LEAD = re.compile(r"(?:#{1,6}|[-*+>]|\d+[.)]|step \d+[.:)]?)\s+", re.IGNORECASE)
 _NAMED = re.compile(rf"{_KEY}(.+)", re.IGNORECASE)
-_SPAN = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\"([^\"]+)\"")
+_SPANS = (re.compile(r"`([^`]+)`"), re.compile(r"\*\*([^*]+)\*\*"), re.compile(r"\"([^\"]+)\""))
 _NO_FILES = frozenset(
     [
         "node.js",
@@ -145,7 +145,7 @@ def _titled(line: str) -> str | None:
 
 def _mentioned(line: str) -> str | None:
     """The only name of a file that a sentence has in marks."""
-    names = {name for match in _SPAN.finditer(line) if (name := path_in(next(part for part in match.groups() if part)))}
+    names = {name for span in _SPANS for match in span.finditer(line) if (name := path_in(match[1]))}
     return names.pop() if len(names) == 1 else None
 
 
