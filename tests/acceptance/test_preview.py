@@ -369,6 +369,15 @@ def test_a_package_that_is_not_there_is_named(browser: Any, shown: Previews) -> 
         expect(page.get_by_role("alert")).to_contain_text("C.tsx imports recharts: a preview has no network")
 
 
+def test_what_is_too_large_to_compile_is_text_that_can_be_read(browser: Any, shown: Previews) -> None:
+    source = COUNTER + "// " + "x" * 2_000_000
+    with opened(browser) as page:
+        page.goto(shown.page(shown.put("Counter.tsx", source)))
+        expect(page.get_by_role("alert")).to_contain_text("larger than two million characters")
+        page.get_by_role("tab", name="Code").click()
+        expect(page.locator(".cm-line").first).to_contain_text("import")
+
+
 def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Any, tmp_path: Path) -> None:
     with previews(tmp_path, key="sesame-1234") as shown, opened(browser) as page:
         address = shown.page(shown.put("Counter.tsx", COUNTER))

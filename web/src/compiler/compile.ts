@@ -9,6 +9,8 @@ import { shareTop } from "./share";
 
 const SCRIPTS = new Set(["tsx", "jsx", "ts", "js"]);
 const REMEMBERED = 64;
+/** Characters of a file beyond which compiling it takes longer than anybody waits. */
+const LARGEST = 2_000_000;
 const known = new Map<string, Module>();
 
 export function compileAll(files: SourceFile[]): { modules: Module[]; problems: Problem[] } {
@@ -27,6 +29,7 @@ export function compileAll(files: SourceFile[]): { modules: Module[]; problems: 
 function compile(file: SourceFile): Module {
   const { name, kind, content } = file;
   if (kind !== "classic" && !SCRIPTS.has(kind)) return { name, kind: otherKind(kind), code: content };
+  if (content.length > LARGEST) throw new Error("It is larger than two million characters, and is not compiled.");
   const key = `${kind}\n${name}\n${content}`;
   let found = known.get(key);
   if (found === undefined) {

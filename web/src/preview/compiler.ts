@@ -3,6 +3,8 @@ import type { Compiled, CompileRequest, SourceFile } from "../shared/protocol";
 
 let worker: Worker | null = null;
 let ids = 0;
+/** Milliseconds after which a compiler that has not answered is given up. */
+const PATIENCE = 20_000;
 const waiting = new Map<number, { by: object; resolve: (compiled: Compiled | null) => void }>();
 
 function begin(): Worker {
@@ -30,6 +32,17 @@ export function compile(files: SourceFile[], by: object): Promise<Compiled | nul
     }
   }
   const request: CompileRequest = { id, files };
+  window.setTimeout(() => giveUp(id), PATIENCE);
   worker.postMessage(request);
   return new Promise((resolve) => waiting.set(id, { by, resolve }));
+}
+
+/** What no compiler gets through is told; the next file gets another compiler. */
+function giveUp(id: number): void {
+  const entry = waiting.get(id);
+  if (!entry) return;
+  waiting.delete(id);
+  worker?.terminate();
+  worker = null;
+  entry.resolve({ id, modules: [], problems: [{ message: "It could not be compiled within twenty seconds." }], ms: PATIENCE });
 }

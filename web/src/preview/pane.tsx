@@ -91,7 +91,7 @@ export function Pane({ id, theme, shared, share, refused }: PaneProps): ReactNod
     <section className="pane" aria-label={artifact.name} data-artifact={id}>
       <header>
         <h2>{artifact.title || artifact.name}</h2>
-        <span className="quiet">{artifact.title ? `${artifact.name} · ` : ""}{shown.kind} · edition {artifact.number}</span>
+        <span className="quiet">{artifact.title ? `${artifact.name} · ` : ""}{shown.kind} · edition {artifact.number}{artifact.step ? ` · ${artifact.step}` : ""}</span>
         <span className="grow" />
         <span role="status">{said}</span>
         {dirty && <button type="button" className="plain" onClick={() => setCode(shown.source)}>Discard</button>}
