@@ -304,7 +304,10 @@ def test_inputs_are_bound_with_their_defaults() -> None:
         ({"topic": "x", "parts": True}, "The input 'parts' is True, and must be a whole number.", "parts"),
         ({"topic": "x", "tone": "loud"}, "The input 'tone' is 'loud'. It may be: dry, warm.", "tone"),
         ({"topik": "x"}, "The pipeline 'page' has no input 'topik'. Did you mean 'topic'?", "inputs"),
-        ({"topic": "\ud800"}, "The inputs hold what is no JSON", "inputs"),
+        ({"topic": "\ud800"}, "topic has the character U+D800, which no text may have.", "topic"),
+        ({"topic": "a\0"}, "topic has the character U+0000, which no text may have.", "topic"),
+        ({"topic": "x", "parts": 1 << 64}, "parts has to be a whole number of at most 64 bits.", "parts"),
+        ({"topic": "x" * (9 << 20)}, "topic has 9,437,184 characters, and at most 4,000,000 may be.", "topic"),
     ],
 )
 def test_inputs_that_cannot_be_taken(given: dict[str, Any], said: str, param: str) -> None:

@@ -22,6 +22,7 @@ from corral.workspace.pipelines.plan import (
 )
 from corral.workspace.pipelines.reading import Reader
 from corral.workspace.pipelines.shapes import fits
+from corral.workspace.soundness import check_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,7 +95,8 @@ def bind(definition: Definition, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a run: every one that the pipeline has, what is not given being its default or None.
 
     Raises:
-        InvalidRequest: one is missing, unknown, of another type, not among those it may be, or all are too much.
+        InvalidRequest: one is missing, unknown, of another type, not among those it may be, or holds what cannot be
+            kept; or all are too much.
     """
     for name in inputs:
         if name not in definition.inputs:
@@ -103,10 +105,7 @@ def bind(definition: Definition, inputs: Mapping[str, Any]) -> dict[str, Any]:
             hint = f"Did you mean {close[0]!r}?" if close else f"There are: {there}."
             raise InvalidRequest(f"The pipeline {definition.name!r} has no input {name!r:.80}.", hint, param="inputs")
     bound = {name: _bound(one, inputs.get(name)) for name, one in definition.inputs.items()}
-    try:
-        size = len(orjson.dumps(bound))
-    except (TypeError, orjson.JSONEncodeError) as error:
-        raise InvalidRequest(f"The inputs hold what is no JSON: {error}.", param="inputs") from error
+    size = len(orjson.dumps(bound))
     if size > _MOST_INPUT:
         raise InvalidRequest(
             f"The inputs are over {_MOST_INPUT >> 20} MiB.", "Put files into contexts.", param="inputs"
@@ -120,8 +119,7 @@ def _bound(one: Input, value: Any) -> Any:
             hint = f"It is {_ARTICLES[one.type]}. {one.description}".strip()
             raise InvalidRequest(f"The input {one.name!r} is not given.", hint, param=one.name)
         return one.default
-    if isinstance(value, tuple):
-        value = list(value)
+    value = check_json(value, one.name)
     if not fits(value, one.type):
         raise InvalidRequest(
             f"The input {one.name!r} is {value!r:.80}, and must be {_ARTICLES[one.type]}.", param=one.name

@@ -5,6 +5,7 @@ Nothing is compiled here: Jinja reckons with constants while it compiles, and a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ _PLAIN_NODES: Final = 300
 _KEPT: Final = {"steps": 3, "inputs": 2, "context": 2, "run": 2}
 """How much of a path by each root cuts what a template is given down to what it names; of others the root."""
 _ENVIRONMENT: Final = Sandbox()
+_UNCLOSED: Final = re.compile(r"needs to be closed is '(\w+)'")
 _LONE: Final = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block)
 
 
@@ -101,7 +103,7 @@ def expression_of(text: str) -> str:
     return inner
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def parse(source: str, *, is_expression: bool = False) -> Syntax:
     """What a template, or an expression without braces, names and does; with every problem that can be seen."""
     if len(source) > LONGEST_TEMPLATE:
@@ -127,13 +129,15 @@ def _expression_tree(source: str) -> nodes.Template:
 
 
 def _misspelt(error: TemplateSyntaxError, source: str) -> Problem:
-    line = error.lineno
+    """What Jinja says; of a block that nothing closes where it is opened last, as far as that can be told."""
+    line, said_so = error.lineno, str(error.message or "it is no template").rstrip(".")
     lines = source.splitlines()
+    if (tag := _UNCLOSED.search(said_so)) is not None:
+        opening = re.compile(r"\{%[-+]?\s*" + re.escape(tag[1]) + r"\b")
+        line = max((number for number, text in enumerate(lines, 1) if opening.search(text)), default=line)
     at = lines[line - 1] if line <= len(lines) else ""
     word = next((sign for sign in ("{%", "{{", "{#") if sign in at), at.strip())
-    if error.message and "end of template" in error.message.lower() and not at.strip():
-        word = ""
-    return Problem(str(error.message or "it is no template").rstrip("."), line, word)
+    return Problem(said_so, line, word)
 
 
 def _studied(tree: nodes.Template) -> Syntax:

@@ -168,7 +168,7 @@ def names(template: str) -> frozenset[str]:
     return frozenset(".".join(map(str, reference.path)) for reference in _prepared(template, False).references)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _prepared(source: str, is_expression: bool) -> Syntax:
     syntax = parse(source, is_expression=is_expression)
     if syntax.problems:
@@ -197,12 +197,12 @@ async def _exchange(child: asyncio.subprocess.Process, data: bytes) -> dict[str,
     return cast("dict[str, Any]", orjson.loads(await child.stdout.readexactly(length)))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _template(source: str) -> Template:
     return _ENVIRONMENT.from_string(source)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _expression(source: str) -> TemplateExpression:
     return _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
 
