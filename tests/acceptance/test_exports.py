@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from corral.workspace.code.components import analyse
 from corral.workspace.exports.exported import Material
 from corral.workspace.exports.framer import code_component
 from corral.workspace.exports.page import ASSETS, SCRIPT, page
@@ -141,6 +142,16 @@ def test_vite_projects_are_built_and_work(node: str, browser: Any, name: str, tm
         shown.route("**/*", serve)
         shown.goto("http://built.test/x/index.html")
         _works(shown, name)
+
+
+@pytest.mark.parametrize("lead", ["", "src/"])
+def test_what_is_imported_from_the_projects_home_is_found(node: str, lead: str, tmp_path: Path) -> None:
+    source = 'import { said } from "@/lib/words"\nexport default function A() { return <p>{said}</p> }'
+    files = {f"{lead}A.tsx": source, "src/lib/words.ts": "export const said: string = 'found it'"}
+    component = analyse(source, "tsx")
+    dist = _built(node, project(Material(f"{lead}A.tsx", "tsx", "", files), component).content, tmp_path)
+
+    assert any("found it" in path.read_text() for path in (dist / "assets").iterdir())
 
 
 def test_a_page_is_built(node: str, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_imports_of_every_kind() -> None:
         ("/x/y?raw#z", "src/a.tsx", "x/y"),
         ("./b/../c", "a.tsx", "c"),
         (".", "src/a.tsx", "src"),
+        ("@/b/c", "x/a.tsx", "src/b/c"),
+        ("@scope/b", "x/a.tsx", "x/@scope/b"),
     ],
 )
 def test_where_an_address_leads(address: str, importer: str, found: str) -> None:

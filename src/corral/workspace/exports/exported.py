@@ -53,8 +53,11 @@ class Material:
 
 
 def reached(address: str, importer: str) -> str:
-    """The path that a relative address in the file `importer` leads to; empty where it leads out of its folder."""
-    path = re.split(r"[?#]", address, maxsplit=1)[0]
+    """The path that a relative address in the file `importer` leads to; empty where it leads out of its folder.
+
+    `@/` is the folder `src`, as projects of many templates have it.
+    """
+    path = re.sub(r"\A@/", "/src/", re.split(r"[?#]", address, maxsplit=1)[0])
     parts = [] if path.startswith("/") else importer.split("/")[:-1]
     for part in path.split("/"):
         if part == ".." and not parts:

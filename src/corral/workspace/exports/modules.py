@@ -56,7 +56,7 @@ class Import:
     @property
     def relative(self) -> bool:
         """Whether it names a file beside the module and not a package."""
-        return self.specifier.startswith((".", "/"))
+        return self.specifier.startswith((".", "/", "@/"))
 
 
 @dataclass(frozen=True, slots=True)

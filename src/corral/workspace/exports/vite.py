@@ -74,12 +74,12 @@ _INDEX = """<!doctype html>
 """
 _CONFIG = """import { defineConfig } from "vite"
 
-export default defineConfig({ base: "./" })
+export default defineConfig({ base: "./", resolve: { alias: { "@": "HOME" } } })
 """
 _CONFIG_REACT = """import react from "@vitejs/plugin-react"
 import { defineConfig } from "vite"
 
-export default defineConfig({ base: "./", plugins: [react()] })
+export default defineConfig({ base: "./", resolve: { alias: { "@": "HOME" } }, plugins: [react()] })
 """
 _README = """# {title}
 
@@ -139,7 +139,7 @@ def tree(material: Material, component: Component | None) -> tuple[dict[str, str
     notes = tuple(f"The version of {name} is left open: Corral knows none." for name in unknown)
     headline = material.title or (component.name if component is not None else material.stem)
     files["index.html"] = _INDEX.format(title=html.escape(headline), main=main)
-    files |= _around(folder(material), headline, needed, strict=material.kind in ("tsx", "ts"))
+    files |= _around(folder(material), headline, needed, strict=material.kind in ("tsx", "ts"), home=f"{lead}src")
     return files, notes
 
 
@@ -223,8 +223,8 @@ def _page(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:
     return files | _around(folder(material), material.title or material.stem, needed, strict=False), tuple(notes)
 
 
-def _around(name: str, headline: str, needed: set[str], *, strict: bool) -> dict[str, str]:
-    """The files that every project has; `needed` are the packages that its sources import."""
+def _around(name: str, headline: str, needed: set[str], *, strict: bool, home: str = "src") -> dict[str, str]:
+    """The files that every project has; `needed` are the packages that its sources import, `home` their `@`."""
     react = "react" in needed
     tools = ["typescript", "vite", *(["@types/react", "@types/react-dom", "@vitejs/plugin-react"] if react else [])]
     described = {
@@ -236,11 +236,12 @@ def _around(name: str, headline: str, needed: set[str], *, strict: bool) -> dict
         "dependencies": {name: VERSIONS.get(name, "*") for name in sorted(needed)},
         "devDependencies": {name: VERSIONS[name] for name in sorted(tools)},
     }
-    compiler = {"compilerOptions": _OPTIONS | {"strict": strict}, "include": ["."], "exclude": ["dist", "public"]}
+    options = _OPTIONS | {"strict": strict, "paths": {"@/*": [f"./{home}/*"]}}
+    compiler = {"compilerOptions": options, "include": ["."], "exclude": ["dist", "public"]}
     return {
         "package.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n",
         "tsconfig.json": json.dumps(compiler, indent=2) + "\n",
-        "vite.config.ts": _CONFIG_REACT if react else _CONFIG,
+        "vite.config.ts": (_CONFIG_REACT if react else _CONFIG).replace("HOME", f"/{home}"),
         ".gitignore": "node_modules\ndist\n",
         "README.md": _README.format(title=headline.replace("\n", " ")),
     }
