@@ -67,6 +67,12 @@ async def test_an_id_that_somebody_made_up_is_refused(store: Store) -> None:
     for identifier in ("", "nobody", "\0", "\ud800", "art-" + "0" * 12, "x" * 100_000):
         with pytest.raises(EntryNotFound):
             await store.artifacts.get(identifier)
+        with pytest.raises(EntryNotFound):
+            await store.pipelines.get(identifier, project="prj-0123456789ab")
+        with pytest.raises(EntryNotFound):
+            await store.runs.steps(identifier)
+        assert await store.artifacts.of_run(identifier) == []
+        assert await store.artifacts.bulk("delete", [identifier]) == {identifier: "entry_missing"}
 
 
 async def test_an_id_is_taken_once(store: Store) -> None:
@@ -198,7 +204,7 @@ async def test_nothing_is_deleted_or_moved_under_a_run(store: Store) -> None:
         store.projects.delete("atlas"),
         store.projects.purge("atlas"),
     ):
-        with pytest.raises(Conflict, match="cannot be (delete|purge|move)d"):
+        with pytest.raises(Conflict, match=r"cannot be (delete|purge|move)d"):
             await act
     await store.runs.update(entry.id, status=RunStatus.PAUSED)
     await store.runs.delete(entry.id)
@@ -367,7 +373,7 @@ async def test_an_edit_makes_an_edition_and_the_old_ones_stay(store: Store) -> N
     assert await store.artifacts.content(entry.id) == "später".encode()
     assert await store.artifacts.content(entry.id, 1) == b"before"
     for number in (0, 3, -1, 1 << 62):
-        with pytest.raises(EntryNotFound, match="It has 1 to 2|no edition"):
+        with pytest.raises(EntryNotFound, match=r"has no edition"):
             await store.artifacts.content(entry.id, number)
     assert [hit.id for hit in (await store.search("spater")).items] == [entry.id]
     assert (await store.search("before")).items == ()

@@ -14,7 +14,7 @@ from corral.errors import EntryNotFound
 from corral.workspace import search
 from corral.workspace.kinds import Kind
 from corral.workspace.rows import Entries
-from corral.workspace.soundness import check_json, check_line, check_text, check_whole
+from corral.workspace.soundness import check_json, check_line, check_text, check_whole, sound
 from corral.workspace.words import TEXT
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ class Artifacts(Entries[Artifact]):
 
     async def of_run(self, run: str) -> list[Artifact]:
         """What a run made or edited and nobody deleted, in the order in which that was."""
+        if not sound(run):
+            return []
         return await self._database.read(lambda connection: self.made_by(connection, run))
 
     # Within a transaction of somebody else.

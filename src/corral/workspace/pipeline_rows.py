@@ -12,6 +12,7 @@ from corral.domain.workspace import Pipeline
 from corral.workspace.kinds import Kind
 from corral.workspace.projects import free_name
 from corral.workspace.rows import Entries
+from corral.workspace.soundness import sound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ class Pipelines(Entries[Pipeline]):
         """The pipeline with that id or name; of several with a name that of the `project` (its id), or that of all."""
 
         async def work(connection: AsyncConnection) -> Pipeline:
-            if project is not None:
+            if project is not None and sound(identifier):
                 conditions = [] if deleted else [pipelines.c.deleted_at.is_(None)]
                 named = (pipelines.c.name == identifier[:200]) & pipelines.c.project.in_([project, ""])
                 found = (await connection.execute(select(pipelines).where(named, *conditions))).mappings().all()
