@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corral.workspace.code import trees
 from corral.workspace.code.languages import KINDS, LARGEST, MOST, check, guess, kind_of
 
 GOOD = {
@@ -68,6 +69,7 @@ BAD = [
     ("markdown", "# a\n\n```js\nx\n", 3, 1, "the fence ``` is never closed"),
     ("svg", '<svg xmlns="http://www.w3.org/2000/svg"><g></svg>', 1, 46, "mismatched tag"),
     ("svg", '<!DOCTYPE a [<!ENTITY b "c">]><svg>&b;</svg>', 1, 1, "document types and entities are refused in SVG"),
+    ("svg", "<!DOCTYPE svg><svg/>", 1, 1, "document types and entities are refused in SVG"),
     ("svg", "<svg/>", 1, 1, '`<svg>` lacks xmlns="http://www.w3.org/2000/svg"'),
     ("svg", "<html/>", 1, 1, "the outermost element is not `<svg>`"),
     ("diff", "--- a\n+++ b\n@@\n what?\n!no\n", 5, 1, "this line belongs to no diff: '!no'"),
@@ -147,6 +149,12 @@ NESTED = [
 def test_what_is_nested_as_no_code_is_refused_in_time(kind: str, piece: str) -> None:
     """Without bounds some of these take gigabytes, and minutes."""
     assert len(check(kind, piece * 4000)) <= MOST
+
+
+@pytest.mark.parametrize("piece", [b"a<b,", b"if(?*!", b"/*import ", b"[", b"<div>"])
+def test_what_is_nested_as_no_code_is_not_even_parsed(piece: bytes) -> None:
+    assert trees.parse("tsx", piece * 1000) is None
+    assert trees.parse("tsx", piece * 100) is not None
 
 
 def test_a_file_that_is_too_large_is_said_to_be() -> None:

@@ -140,6 +140,11 @@ def test_names_in_a_fence(info: str) -> None:
     assert (found.name, found.kind) == ("src/App.tsx", "tsx")
 
 
+def test_a_shorter_fence_within_a_longer_one_is_content() -> None:
+    (found,) = extract("````text\na\n```\nb\n~~~\nc\n````\nd\n")
+    assert found.content == "a\n```\nb\n~~~\nc\n"
+
+
 def test_what_shows_a_use_is_not_what_was_asked_for() -> None:
     text = "```tsx\nexport const A = () => <p/>;\n```\nUse it:\n```tsx\nconst page = <main><A /><A /><A /></main>;\n```"
     chosen = choose(extract(text), "tsx")
