@@ -217,7 +217,8 @@ class Job:
             except DatabaseError as error:
                 log.debug("operation %s: progress is not written: %s", now.id, error)
                 continue
-            written, seen = now, rows.database.stamp()
+            # Of before it was read: what somebody wrote meanwhile has not been heard yet.
+            written, seen = now, stamp
             if wish in {Wish.PAUSE, Wish.CANCEL}:
                 self.ask(wish)
 
