@@ -303,6 +303,24 @@ def _said(desk: Yard, words: list[str]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def test_a_run_that_another_terminal_pauses_ends_here(yard: Yard) -> None:
+    yard.run("projects", "create", "shop")
+    command = [CORRAL, "pipeline", "run", "held.yaml"]
+    with subprocess.Popen(command, env=yard.env, cwd=yard.home, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "second: running" not in said:
+            said += process.stderr.readline()
+        run = re.findall(r"run-\w+", said)[0]
+        assert f"corral pipeline resume {run}" in yard.run("pipeline", "pause", run).stderr
+        said = process.stderr.read()
+        assert process.wait(30) == 5
+
+    assert f"Run {run} was paused." in said
+    assert yard.json("pipeline", "show", run)["run"]["status"] == "paused"
+    assert yard.run("pipeline", "cancel", run).stdout == f"Run {run} is cancelled.\n"
+
+
 def test_a_run_of_a_killed_process_goes_on(yard: Yard) -> None:
     yard.run("projects", "create", "shop")
     command = [CORRAL, "pipeline", "run", "held.yaml"]
