@@ -262,8 +262,8 @@ def test_what_is_fenced_well_comes_back_as_it_was(files: list[tuple[str, str]]) 
         "<?xml <svg",
     ],
 )
-def test_a_megabyte_of_beginnings_takes_seconds(piece: str) -> None:
-    text = piece * (1_000_000 // len(piece))
+def test_beginnings_without_an_end_take_linear_time(piece: str) -> None:
+    text = piece * (300_000 // len(piece))
     extract(text, wanted=("tsx", "json", "svg"))
     extract(text)
 
