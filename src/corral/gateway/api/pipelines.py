@@ -50,7 +50,9 @@ def router(desk: Desk) -> APIRouter:
     async def validate(request: Request, given: PipelineText) -> Response:
         """Whether it could run here now, and all that is in the way, each with its line. Nothing is kept."""
         visit = await desk.visit(request)
-        return written(request, {"success": True, **_looked_over(await visit.workspace.validate(given.source, visit.caller))})
+        return written(
+            request, {"success": True, **_looked_over(await visit.workspace.validate(given.source, visit.caller))}
+        )
 
     @routes.patch("/{id}", response_model=OnePipeline)
     async def change_pipeline(request: Request, key: Key, given: PipelineChange) -> Response:
