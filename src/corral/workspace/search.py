@@ -164,7 +164,8 @@ def _indexed(connection: AsyncConnection, words: Words) -> ColumnElement[bool]:
 def _marked(group: tuple[Word, ...]) -> ColumnElement[bool]:
     """Whether an entry has one of the marks, by the columns that say the same: PostgreSQL walks along those."""
     said = [unmarked(word.text) for word in group]
-    return (texts.c.project if said[0].startswith("prj-") else texts.c.kind).in_(said)
+    column = texts.c.project if said[0].startswith("prj-") else texts.c.kind
+    return or_(*(column == bindparam(None, each, type_=SqlText, literal_execute=True) for each in said))
 
 
 def bounded(limit: int) -> ColumnElement[int]:
