@@ -302,7 +302,7 @@ class Runs:
                     self._tell_cost(run_id, execution)
                     done = sum(step.ended_at is not None for step in execution.steps.values())
                     work.report(Progress("steps", done, len(execution.steps)))
-            case "step":
+            case "step" if self._feeds.heard(run_id):
                 self._tell_of(run_id, "step", describe(message["step"]))
             case _ if self._feeds.heard(run_id):
                 self._feeds.tell(run_id, {**message, "at": self._corral.clock.wall()})

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TOGETHER = 0.05
+_TOGETHER = 0.15
 """Seconds that what is done waits for more, to be written with it."""
 _STANDING = 0.5
 """Seconds after which it is written that a step has begun: most have ended by then."""
