@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ SIZES = {"small": (100, 100), "large": (10_000, 50_000)}
 FULL = 40  # entries of a page
 SELDOM = 45
 """Entries with a word, tag or name that is as seldom in the large project as in the small: more than a page."""
+TURN = 20  # runs that are written before the artifacts of them are
 START = 1_790_000_000.0
 TOPICS = ("counter", "chart", "form", "table", "login", "gallery", "editor", "menu")
 
@@ -127,8 +129,11 @@ async def fill(database: Database, side: Side, counts: tuple[int, int]) -> None:
         return by_body['"'], by_body["["]
 
     source, material = await database.read(snapshot)
-    await put(database, runs, "run", side, run_rows(side, counts[0], source, material))
-    await put(database, artifacts, "artifact", side, artifact_rows(side, counts[1], counts[0]))
+    # In turns, as they come: a run, and what it made.
+    made = run_rows(side, counts[0], source, material), artifact_rows(side, counts[1], counts[0])
+    for _ in range(0, counts[0], TURN):
+        await put(database, runs, "run", side, islice(made[0], TURN))
+        await put(database, artifacts, "artifact", side, islice(made[1], TURN * counts[1] // counts[0]))
 
 
 async def put(
