@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import InvalidRequest, NotSupported, RuntimeUnavailable
+from corral.errors import InvalidRequest, NotSupported, UiMissing
 from corral.workspace.code.components import Component, analyse
 from corral.workspace.code.languages import check
 from corral.workspace.code.signatures import Prop
@@ -302,7 +302,7 @@ def test_nothing_on_a_page_of_its_own_gets_out_of_its_place(kind: str, tmp_path:
 
 def test_a_components_page_needs_what_is_built(tmp_path: Path) -> None:
     made, component = ALL["counter"]()
-    with pytest.raises(RuntimeUnavailable, match="make web"):
+    with pytest.raises(UiMissing, match="make web"):
         page(made, component, tmp_path)
     (tmp_path / SCRIPT).write_text("1")
     other = Material("a.tsx", "tsx", "", {"a.tsx": 'import "d3"\nexport default () => <p/>'})

@@ -72,7 +72,7 @@ class Showing:
         Raises:
             InvalidRequest: there is no such form, or it needs what that form cannot hold.
             NotSupported: nothing of that form can be made of it.
-            RuntimeUnavailable: the page of a component is asked for, and Corral's own pages are not built.
+            UiMissing: the page of a component is asked for, and Corral's own pages are not built.
         """
         if form not in FORMS:
             raise InvalidRequest(f"There is no form {form[:40]!r}.", f"One of: {', '.join(FORMS)}.", param="form")

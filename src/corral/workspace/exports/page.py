@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corral.errors import NotSupported, RuntimeUnavailable
+from corral.errors import NotSupported, UiMissing
 from corral.workspace.code.languages import KINDS, kind_of
 from corral.workspace.exports.exported import Exported, Material
 from corral.workspace.exports.html import Reference, references, resolve, rewritten
@@ -45,7 +45,7 @@ def page(material: Material, component: Component | None, assets: Path = ASSETS)
     """The artifact as a file that a browser opens from anywhere. Blocks, where it has to read the built script.
 
     Raises:
-        RuntimeUnavailable: it is a component, and Corral's own pages are not built.
+        UiMissing: it is a component, and Corral's own pages are not built.
         NotSupported: it imports what a single file cannot hold.
         InvalidRequest: it imports a file that is not there.
     """
@@ -71,7 +71,7 @@ def _component(material: Material, component: Component | None, assets: Path) ->
     try:
         script = (assets / SCRIPT).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise RuntimeUnavailable(
+        raise UiMissing(
             f"Corral's own pages are not built: there is no {SCRIPT}, which a component's page needs.",
             "Build them: make web",
         ) from error
