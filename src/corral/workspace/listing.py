@@ -38,7 +38,7 @@ _SPANS = {"created_after": "created_at", "created_before": "created_at"} | {
     "updated_after": "updated_at",
     "updated_before": "updated_at",
 }
-FEW = 400
+FEW = 250
 _MANY = 100  # values of one filter
 
 
