@@ -25,6 +25,7 @@ from tests.support.docker import PLAYER, Engine
 
 README = read("README.md")
 COMMANDS = README.blocks("sh")
+PIPELINE = next(block for block in README.blocks("yaml") if block.startswith("name: leaflet"))
 PYTHON = next(block for block in README.blocks("python") if "import openai" in block)
 UNREACHABLE = "http://127.0.0.1:9"
 
@@ -126,7 +127,7 @@ def stranger(tmp_path: Path) -> Stranger:
 
 @pytest.mark.timeout(900)
 def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
-    first, ask, tour, room, money, _ = COMMANDS
+    first, ask, tour, room, money, _, work = COMMANDS
     begun = time.monotonic()
     with stranger.serving(first) as said:
         took_first = time.monotonic() - begun
@@ -157,6 +158,11 @@ def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
         assert "ck-" in paid
         assert "smollm2" in paid
 
+        (stranger.clone / "leaflet.yaml").write_text(PIPELINE)
+        worked = stranger.types(f". .venv/bin/activate\n{work}")
+        assert "leaflet can run: fact, title, leaflet" in worked
+        assert "leaflet.md" in worked
+
     begun = time.monotonic()
     offline = {"UV_OFFLINE": "1", "PIP_INDEX_URL": UNREACHABLE, "https_proxy": UNREACHABLE, "HTTPS_PROXY": UNREACHABLE}
     with stranger.serving(first, **offline) as said:
@@ -167,7 +173,7 @@ def test_a_stranger_follows_the_readme(stranger: Stranger) -> None:
 
 def test_every_command_of_the_readme_is_run() -> None:
     """The test above takes the blocks apart by number: a new one has to be given its place there."""
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     assert COMMANDS[0].strip() == "make run"
 
 
