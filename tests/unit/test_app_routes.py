@@ -62,6 +62,17 @@ async def test_a_name_leads_to_one_model_or_to_a_route(tmp_path: Path) -> None:
     assert routes.find("nobody") is not unknown, "names that clients make up are not remembered"
 
 
+def test_auto_leads_to_what_runs_here_unless_it_is_something(tmp_path: Path) -> None:
+    assert models(corral(tmp_path).routes.find("auto")) == ["robot", "small"], "no vendor is asked unnamed"
+    (tmp_path / "own").mkdir()
+    own = corral(tmp_path / "own", CONFIG.replace("  wide:", "  auto: {models: [dear]}\n  wide:"))
+    assert models(own.routes.find("auto")) == ["dear"]
+    (tmp_path / "none").mkdir()
+    nothing = corral(tmp_path / "none", "models: {}").routes.find("auto")
+    assert isinstance(nothing, Plan)
+    assert models(nothing) == ["auto"], "which is missing, and told so"
+
+
 async def test_a_changed_configuration_is_in_use_at_once_and_one_with_a_circle_is_refused(tmp_path: Path) -> None:
     running = corral(tmp_path)
     before = running.routes.find("robot")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _FRESH = 2.0
 """Seconds for which it is believed what a name stands for: a model may be installed, or change, at any time."""
 _MOST = 4096
+AUTO = "auto"
+"""The name for whatever runs here, where the configuration has nothing of that name."""
+_MOST_AUTO = 50
 _GOLDEN = 0.6180339887498949
 """Steps of this around a circle fall into no rhythm, so that shares are right over short times, too."""
 _CHANGES_ABILITY = frozenset({"chat_template", "embeddings", "mmproj"})
@@ -133,13 +136,29 @@ class Routes:
         if route is None:
             found: Plan | Route = layout.direct(own, corral.settings.routing.retries)
             if self._lasting(own).missing is not None:
-                return found
+                here = self._here() if own == AUTO else ()
+                if not here:
+                    return found
+                found = layout.among(own, here, corral.settings.routing.retries)
         else:
             found = route
         if len(self._found) >= _MOST:
             self._found.clear()
         self._found[name] = found
         return found
+
+    def _here(self) -> list[str]:
+        """The models that run on this machine: those in memory first, then the largest. Vendors are asked by name only.
+
+        Whether one can do what a request needs is seen when that is planned.
+        """
+        found = []
+        for name in self._corral.names():
+            known = self.known(name)
+            if known.missing is None and known.local:
+                installed = self._corral.definition(name).installed
+                found.append((not known.ready, 0 if installed is None else -installed.revision.size, name))
+        return [name for _, _, name in sorted(found)[:_MOST_AUTO]]
 
     def _forget(self) -> None:
         self._found.clear()

@@ -52,6 +52,11 @@ def direct(name: str, retries: int = 1) -> Plan:
     return Plan(name, (Candidate(name, reason="nothing else was asked for"),), retries=retries)
 
 
+def among(name: str, models: Sequence[str], retries: int = 1) -> Route:
+    """The route `name` to `models`, in that order."""
+    return _ordered(name, [Leg(model) for model in models], retries)
+
+
 def legs_of(single: Plan) -> tuple[Leg, ...]:
     """The plan's candidates as legs."""
     return tuple(Leg(each.model, each.weight, each.limit, each.fallback) for each in single.candidates)
