@@ -225,6 +225,11 @@ def test_artifacts_are_seen_taken_away_and_put_back(kind: str, yard: Yard, tmp_p
         desk.run("artifacts", "export", "src/Counter.tsx", "--form", "html", "-o", str(tmp_path / "page.html"))
         assert "<!doctype html>" in (tmp_path / "page.html").read_text().lower()
         desk.run("artifacts", "export", "src/Counter.tsx", "--form", "pdf", code=2)
+        (yard.home / "Money.tsx").write_text("export default (p: { of: (n: number) => string }) => <b>{p.of(1)}</b>;\n")
+        desk.run("artifacts", "put", "Money.tsx", "--project", "shop")
+        money = ("artifacts", "export", "Money.tsx", "--form", "framer", "--force", "-o", str(tmp_path / "Money.tsx"))
+        assert desk.json(*money)["notes"] == ["The prop of has no control in Framer."]
+        assert "no control in Framer" in desk.run(*money).stderr
 
         desk.run("artifacts", "rm", "src/Other.tsx", "--yes")
         desk.run("artifacts", "cat", "src/Other.tsx", code=3)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
@@ -207,11 +208,27 @@ def test_seen_exported_and_compared(studio: Studio, project: str) -> None:
     framer = studio.do("GET", f"/artifacts/{one['id']}/export?form=framer")
     assert framer.status == 200, framer.body
     assert b"addPropertyControls" in framer.body
+    assert "x-corral-notes" not in framer.headers
     vite = studio.do("GET", f"/artifacts/{one['id']}/export?form=vite")
     assert vite.status == 200, vite.body
     assert vite.headers["content-type"] == "application/octet-stream"
     assert any(name.endswith("package.json") for name in zipfile.ZipFile(io.BytesIO(vite.body)).namelist())
     assert studio.do("GET", f"/artifacts/{one['id']}/export?form=poster").code == "invalid_request"
+
+
+def test_what_should_be_known_of_an_export_is_told(studio: Studio, project: str) -> None:
+    def notes(*props: str) -> list[str]:
+        given = "; ".join(f"{prop}: (n: number) => string" for prop in props)
+        source = f"export default function Money(props: {{ {given} }}) {{ return <b/> }}\n"
+        artifact = studio.artifact(project, f"Money{len(props)}.tsx", source)
+        answer = studio.do("GET", f"/artifacts/{artifact['id']}/export?form=framer")
+        assert len(answer.headers["x-corral-notes"]) <= 4_000
+        return list(json.loads(answer.headers["x-corral-notes"]))
+
+    assert notes("größe") == ["The prop größe has no control in Framer."]
+    many = notes(*(f"format{number}" for number in range(200)))
+    assert many[0] == "The prop format0 has no control in Framer."
+    assert many[-1] == f"There are {200 - len(many) + 1} more."
 
 
 def test_a_whole_project_goes_elsewhere(studio: Studio, project: str) -> None:

@@ -213,14 +213,20 @@ def export(
 
     async def take(hands: Hands) -> Found:
         entry = await found_artifact(hands, artifact)
-        name, content = await hands.exported(entry["id"], form)
-        place, size = await written(file or Path(Path(name).name), whole(content), force=force)
-        return {"id": entry["id"], "name": entry["name"], "form": form, "file": place, "size": size}
+        made = await hands.exported(entry["id"], form)
+        place, size = await written(file or Path(Path(made.name).name), whole(made.content), force=force)
+        known = {"file": place, "size": size, "notes": made.notes}
+        return {"id": entry["id"], "name": entry["name"], "form": form, **known}
 
     found = ask(given, take)
-    given.output.result(
-        found, lambda: given.output.say(f"{found['name']} is written to {found['file']}."), [found["file"]]
-    )
+    output = given.output
+
+    def say() -> None:
+        output.say(f"{found['name']} is written to {found['file']}.")
+        for note in found["notes"]:
+            output.note(note)
+
+    output.result(found, say, [found["file"]])
 
 
 @app.command(add_help_option=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
@@ -121,6 +122,15 @@ def _broken(error: UpstreamError) -> UpstreamError:
 
 def _given(**values: Any) -> dict[str, Any] | None:
     return {key: value for key, value in values.items() if value is not None} or None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that a server gives: what it calls it, and what should be known of it, a sentence each."""
+
+    name: str
+    content: bytes
+    notes: tuple[str, ...] = ()
 
 
 class Server:
@@ -280,8 +290,8 @@ class Server:
         finally:
             response.close()
 
-    async def file(self, path: str) -> tuple[str, str, bytes]:
-        """What is behind `path`: the name that the server gives it, its media type, its bytes."""
+    async def file(self, path: str) -> File:
+        """The file behind `path`."""
         response = await self._ask("GET", path)
         try:
             if response.status >= 400:
@@ -292,7 +302,7 @@ class Server:
         finally:
             response.close()
         disposition = (response.header(b"content-disposition") or b"").decode("latin-1")
-        return _named(disposition), (response.header(b"content-type") or b"").decode("latin-1"), content
+        return File(_named(disposition), content, tuple(json.loads(response.header(b"x-corral-notes") or b"[]")))
 
     async def room(self) -> dict[str, Any]:
         """What takes what in its store."""

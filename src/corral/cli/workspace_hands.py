@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from corral.cli.invocation import Invocation
-    from corral.cli.server import Server
+    from corral.cli.server import File, Server
 
 T = TypeVar("T")
 Found = dict[str, Any]
@@ -74,8 +74,8 @@ class Hands(Protocol):
         """The editions of an artifact."""
         ...
 
-    async def exported(self, which: str, form: str) -> tuple[str, bytes]:
-        """An artifact in a form, and what to call that file."""
+    async def exported(self, which: str, form: str) -> File:
+        """An artifact in a form."""
         ...
 
     async def difference(self, one: str, other: str) -> Found:
@@ -191,16 +191,15 @@ class There:
     async def content(self, kind: str, which: str, edition: int | None = None) -> bytes:
         """Its bytes."""
         query = "" if edition is None else f"?edition={edition}"
-        return (await self._server.file(f"{_path(kind, which)}/content{query}"))[2]
+        return (await self._server.file(f"{_path(kind, which)}/content{query}")).content
 
     async def editions(self, which: str) -> list[Found]:
         """Its editions."""
         return list((await self._server.question(f"{_path('artifacts', which)}/editions", "editions"))["editions"])
 
-    async def exported(self, which: str, form: str) -> tuple[str, bytes]:
+    async def exported(self, which: str, form: str) -> File:
         """In a form."""
-        name, _, content = await self._server.file(f"{_path('artifacts', which)}/export?{urlencode({'form': form})}")
-        return name, content
+        return await self._server.file(f"{_path('artifacts', which)}/export?{urlencode({'form': form})}")
 
     async def difference(self, one: str, other: str) -> Found:
         """How they differ."""

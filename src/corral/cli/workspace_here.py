@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from corral.cli.server import File
 from corral.domain.money import NANO
 from corral.studio import Workspace
 from corral.workspace.described import describe
@@ -82,10 +83,10 @@ class Here:
         """Its editions."""
         return [describe(each) for each in await self._all.artifacts.editions(which)]
 
-    async def exported(self, which: str, form: str) -> tuple[str, bytes]:
+    async def exported(self, which: str, form: str) -> File:
         """In a form."""
         exported = await self._all.artifacts.export(which, form)
-        return exported.name, exported.content
+        return File(exported.name, exported.content, exported.notes)
 
     async def difference(self, one: str, other: str) -> Found:
         """How they differ."""

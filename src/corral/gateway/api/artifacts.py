@@ -104,7 +104,7 @@ def _content(routes: APIRouter, desk: Desk) -> None:
                 )
             digest = known[edition]
         content = await visit.store.artifacts.content(artifact.id, edition)
-        return attachment(request, artifact.name, content, artifact.media_type, digest)
+        return attachment(request, artifact.name, content, artifact.media_type, tag=digest)
 
     @routes.put("/{id}/content", response_model=OneArtifact, openapi_extra=body)
     async def edit(request: Request, key: Key, note: Note = "") -> Response:
@@ -135,11 +135,14 @@ def _seen(routes: APIRouter, desk: Desk) -> None:
 
     @routes.get("/{id}/export", responses=DOWNLOAD, response_class=Response)
     async def export(request: Request, key: Key, form: Form = "plain", edition: Number = None) -> Response:
-        """The file for elsewhere: as it is, as a Framer component, as a Vite project (zip), or as one HTML page."""
+        """The file for elsewhere: as it is, as a Framer component, as a Vite project (zip), or as one HTML page.
+
+        What should be known of it is in the header `x-corral-notes`, a JSON list of sentences.
+        """
         visit = await desk.visit(request)
         artifact = await visit.entry("artifacts", key)
         exported = await visit.workspace.showing.export(artifact.id, form, edition)
-        return attachment(request, exported.name, exported.content, exported.media_type)
+        return attachment(request, exported.name, exported.content, exported.media_type, notes=exported.notes)
 
     @routes.post("/{id}/repair", response_model=OneRun, status_code=201)
     async def repair(request: Request, key: Key, given: Repair) -> Response:

@@ -80,7 +80,7 @@ def _content(routes: APIRouter, desk: Desk) -> None:
         visit = await desk.visit(request)
         context = await visit.entry("contexts", key)
         held = await visit.store.contexts.content(context.id)
-        return attachment(request, context.name, held, context.media_type, context.digest)
+        return attachment(request, context.name, held, context.media_type, tag=context.digest)
 
     @routes.put(
         "/{id}/content",

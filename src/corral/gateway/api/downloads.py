@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,8 @@ from corral.gateway.api.workspace_entries import held
 
 _PLAIN = "text/plain; charset=utf-8"
 _BYTES = "application/octet-stream"
+_NOTED = 4_000
+"""Characters of a header that clients take without asking."""
 _READABLE = frozenset({"application/json", "application/javascript", "application/xml", "image/svg+xml"})
 _SAFE = {
     "x-content-type-options": "nosniff",
@@ -45,9 +48,16 @@ def taking(kind: str, what: str) -> dict[str, Any]:
     return {"requestBody": {"description": what, "required": True, "content": content}}
 
 
-def attachment(request: Request, name: str, content: bytes, media_type: str, tag: str | None = None) -> Response:
-    """A file to be saved as `name`; 304 for a client that has what `tag` stands for."""
+def attachment(
+    request: Request, name: str, content: bytes, media_type: str, *, tag: str | None = None, notes: Sequence[str] = ()
+) -> Response:
+    """A file to be saved as `name`; 304 for a client that has what `tag` stands for.
+
+    `notes` are what should be known of it, a sentence each: `x-corral-notes` has them as a JSON list in ASCII.
+    """
     headers = {**_SAFE, "content-disposition": _disposition(name), "cache-control": "no-cache"}
+    if notes:
+        headers["x-corral-notes"] = _noted(notes)
     if tag is not None:
         headers["etag"] = f'"{tag}"'
         if held(request, headers["etag"]):
@@ -59,6 +69,15 @@ def poured(name: str, pieces: AsyncGenerator[bytes, None], media_type: str) -> R
     """A file to be saved as `name`, as its pieces come. What goes wrong before the first is an answer of its own."""
     headers = {**_SAFE, "content-disposition": _disposition(name), "cache-control": "no-store"}
     return Streaming(pieces, media_type=media_type, headers=headers)
+
+
+def _noted(notes: Sequence[str]) -> str:
+    """As many of the notes as one header holds, and how many more there are."""
+    kept, told = len(notes), list(notes)
+    while len(written := json.dumps(told)) > _NOTED:
+        kept //= 2
+        told = [*notes[:kept], f"There are {len(notes) - kept} more."]
+    return written
 
 
 def _shown_as(media_type: str) -> str:
