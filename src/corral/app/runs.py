@@ -84,8 +84,8 @@ class Runs:
             StepFailed: a step of it has failed; the run says which.
         """
         store = self._corral.workspace.store
-        run = await store.runs.get(str(operation.order.params["run"]))
-        if run.status is RunStatus.COMPLETED:
+        run = await store.runs.take(str(operation.order.params["run"]), operation.id)
+        if run.status is RunStatus.COMPLETED or run.operation != operation.id:  # ordered twice, it is done once
             return _result(run)
         caller = await self._payer(run)
         journal = self._journal(run)
@@ -173,7 +173,12 @@ class Runs:
             run = await store.runs.get(str(operation.order.params["run"]), deleted=True)
         except EntryNotFound:
             return
-        if run.status.ended or run.status is status or run.id in self._at_work:
+        if (
+            run.status.ended
+            or run.status is status
+            or run.id in self._at_work
+            or run.operation not in (None, operation.id)
+        ):
             return
         over = status in {RunStatus.CANCELLED, RunStatus.FAILED}
         left = StepStatus.CANCELLED if over else StepStatus.WAITING
@@ -199,14 +204,6 @@ class Runs:
             return
         with suppress(OperationNotFound):
             await self.settle(await self._corral.catalog.operations.get(run.operation))
-
-    async def reopen(self, run: Run) -> None:
-        """Let a run that failed or was called off wait again: what is finished in it stays so."""
-        store = self._corral.workspace.store
-        for step in await store.runs.steps(run.id):
-            if step.status in {StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING}:
-                await store.runs.save(replace(step, status=StepStatus.WAITING, error=None, reason="", ended_at=None))
-        await store.runs.update(run.id, status=RunStatus.QUEUED, error=None, ended_at=None, operation=None)
 
     async def _close_books(self, run: Run) -> None:
         """Write down what was answered for steps that will not be completed: it is paid all the same."""

@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
 from corral.app import ahead
-from corral.domain.callers import LOCAL
+from corral.domain.callers import LOCAL, Scope
 from corral.domain.operations import Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
-from corral.errors import Conflict, CorralError, InvalidRequest, OperationNotFound
+from corral.errors import Conflict, CorralError, Forbidden, InvalidRequest, OperationNotFound
 from corral.routing.keys import may_use
 from corral.routing.plan import Plan
 from corral.workspace.pipelines.order import RunOrder
@@ -224,17 +224,22 @@ class Workspace:
         """
         return await self._ask(run_id, "pause")
 
-    async def resume(self, run_id: str) -> Run:
+    async def resume(self, run_id: str, *, caller: Caller = LOCAL) -> Run:
         """Go on with a run that is paused, or that failed or was called off: finished steps are not done again.
 
         Raises:
             Conflict: it is at work, or is completed.
+            Forbidden: somebody else would pay for what is left of it.
         """
         run = await self.store.runs.get(run_id)
+        if caller.id != run.caller and not caller.may(Scope.ADMIN):
+            raise Forbidden(
+                f"The run {run.id} is paid by whoever started it, which was not the key {caller.name!r}.",
+                "Run it again, and pay for it: corral pipeline rerun",
+            )
         if run.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
             await self._over(run)
-            await self.runs.reopen(run)
-            return await self._submit(await self.store.runs.get(run_id))
+            return await self._submit(await self.store.runs.reopen(run.id))
         return await self._ask(run_id, "resume")
 
     def watch(self, run_id: str) -> AsyncGenerator[dict[str, Any], None]:
@@ -318,7 +323,7 @@ class Workspace:
         await ahead.operations()
         order = Order(KIND, run.name, {"run": run.id}, host=KIND)
         operation = await self._corral.catalog.operations.submit(order)
-        return await self.store.runs.update(run.id, operation=operation.id)
+        return await self.store.runs.take(run.id, operation.id)
 
     async def _ask(self, run_id: str, what: str) -> Run:
         run = await self.store.runs.get(run_id)

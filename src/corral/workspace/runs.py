@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _DONE = (StepStatus.COMPLETED.value, StepStatus.SKIPPED.value)
 _ENDED = (*_DONE, StepStatus.FAILED.value, StepStatus.CANCELLED.value)
+_REOPENED = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
 _SUMMED = ("cost", "input_tokens", "output_tokens")
 _SNAPSHOTS = ("source", "material")
 _UNUSED = 3600.0  # seconds that a snapshot stays though no run names it: one may be about to
@@ -84,6 +85,36 @@ class Runs(Entries[Run]):
             old = (await self._entries(connection, [row]))[0]
             new = replace(old, **{name: mended(value) if name in _SAID else value for name, value in columns.items()})
             return old if new == old else await self._write(connection, old, new)
+
+        return await self._database.write(work)
+
+    async def take(self, identifier: str, operation: str) -> Run:
+        """The run, which that operation does from now on unless another does already: see its `operation`."""
+
+        async def work(connection: AsyncConnection) -> Run:
+            row = await self._row(connection, identifier, deleted=True, locked=True)
+            old = (await self._entries(connection, [row]))[0]
+            return await self._write(connection, old, replace(old, operation=operation)) if not old.operation else old
+
+        return await self._database.write(work)
+
+    async def reopen(self, identifier: str) -> Run:
+        """Let a run that failed or was called off wait again, once: what is finished in it stays so.
+
+        Raises:
+            Conflict: it has not ended so, or somebody else was faster.
+        """
+
+        async def work(connection: AsyncConnection) -> Run:
+            row = await self._row(connection, identifier, locked=True)
+            if row["status"] not in (RunStatus.FAILED.value, RunStatus.CANCELLED.value):
+                raise Conflict(f"The run {row['id']} is {row['status']}: it goes on already, or is done.")
+            left = steps.c.status.in_([each.value for each in _REOPENED])
+            again = {"status": StepStatus.WAITING.value, "error": None, "reason": "", "ended_at": None}
+            await connection.execute(update(steps).where(steps.c.run == row["id"], left).values(**again))
+            old = (await self._entries(connection, [row]))[0]
+            new = replace(old, status=RunStatus.QUEUED, error=None, ended_at=None, operation=None)
+            return await self._write(connection, old, new)
 
         return await self._database.write(work)
 

@@ -92,10 +92,10 @@ def _governed(routes: APIRouter, desk: Desk) -> None:
 
     @routes.post("/{id}/resume", response_model=OneRun)
     async def resume(request: Request, key: Key) -> Response:
-        """Go on with one that is paused or has failed, after its last finished step."""
+        """Go on with one that is paused or has failed, after its last finished step. For the key that pays for it."""
         visit = await desk.visit(request)
         run = await visit.changeable("runs", key)
-        return single(request, RUNS, await visit.workspace.resume(run.id))
+        return single(request, RUNS, await visit.workspace.resume(run.id, caller=visit.caller))
 
     @routes.post("/{id}/rerun", response_model=OneRun, status_code=201)
     async def rerun(request: Request, key: Key, given: Again = None) -> Response:
