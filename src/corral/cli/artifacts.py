@@ -94,6 +94,7 @@ def show(given: Invocation, artifact: names.Artifact) -> None:
                 ("artifact", found["name"]),
                 *about(found, "kind", "title", "project", "run", "step"),
                 ("size", size_text(found["size"])),
+                ("preview", preview_url(given, found["id"])),
             ]
         )
         output.say()
@@ -109,6 +110,14 @@ def show(given: Invocation, artifact: names.Artifact) -> None:
             output.say(f"{found['name']}:{problem['line']}:{problem['column']}: {problem['message']}", "yellow")
 
     output.result(found, say, [found["id"]])
+
+
+def preview_url(given: Invocation, identifier: str) -> str:
+    """Where a browser shows an artifact."""
+    server = given.running()
+    if server is None:
+        return f"/ui/preview.html?artifact={identifier}, in a browser, once it runs: corral serve"
+    return f"{server.url.rstrip('/')}/ui/preview.html?artifact={identifier}"
 
 
 @app.command(add_help_option=False)
