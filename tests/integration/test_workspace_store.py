@@ -357,7 +357,7 @@ async def test_a_file_of_a_context_is_kept_by_its_bytes(store: Store) -> None:
     with pytest.raises(Stale):
         await store.contexts.put(entry.id, b"other", "text/plain", "", version=1)
     told = await store.contexts.create(context())
-    with pytest.raises(InvalidRequest, match="have no file"):
+    with pytest.raises(InvalidRequest, match="has no file"):
         await store.contexts.put(told.id, b"", "text/plain", "")
 
 

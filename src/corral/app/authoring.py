@@ -1,4 +1,4 @@
-"""Artifacts and pipelines that a person writes: each is looked at by the parser of its language before it is kept."""
+"""Artifacts, pipelines and files that a person writes: each is looked at by its parser before it is kept."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from corral.domain.workspace import Artifact, Pipeline, check_path
-from corral.errors import InvalidRequest, NotSupported
+from corral.domain.workspace import Artifact, Context, Pipeline, check_path, text_in
+from corral.errors import InvalidRequest
 from corral.workspace.code.languages import KINDS, check, kind_of
 
 if TYPE_CHECKING:
@@ -54,6 +54,20 @@ async def edit_artifact(
     return await store.artifacts.edit(artifact.id, content, version=version, problems=problems, note=note)
 
 
+async def put_file(
+    store: Store, context: Context, content: bytes, media_type: str, *, version: int | None = None
+) -> Context:
+    """Give a file or document its bytes, which must be text: models are given nothing else.
+
+    Raises:
+        Stale: it is no longer at `version`.
+        InvalidRequest: it is of a kind that has no file, or too large.
+        NotSupported: it is no text.
+    """
+    text = text_in(content, context.name, "Give a text, or what was read of it.")
+    return await store.contexts.put(context.id, content, media_type, text, version=version)
+
+
 def new_pipeline(source: str, *, name: str | None = None, **more: Any) -> Pipeline:
     """A pipeline that may be kept, called as its source says unless it is given a name. Blocks for a parser.
 
@@ -84,10 +98,5 @@ def _read(source: str) -> Definition:
 
 
 async def _problems(kind: str, name: str, content: bytes) -> tuple[Mapping[str, Any], ...]:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = "\x00"
-    if "\x00" in text:
-        raise NotSupported(f"{name!r} is not text in UTF-8.", "Artifacts are files of text.")
+    text = text_in(content, name, "Artifacts are files of text.")
     return tuple(asdict(problem) for problem in await asyncio.to_thread(check, kind, text))

@@ -11,20 +11,12 @@ from corral.cli.output import FAILED, size_text
 from corral.cli.workspace_files import STDIN, content_of
 from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, spelled, told
+from corral.domain.workspace import text_type
 from corral.errors import EntryNotFound, InvalidRequest
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _KIND = "contexts"
-_TEXTS = {
-    ".md": "text/markdown",
-    ".html": "text/html",
-    ".css": "text/css",
-    ".csv": "text/csv",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-}
-"""Media types of files of text, by how they end; all else is plain."""
 
 Context = Annotated[str, typer.Argument(metavar="CONTEXT", help="The context, by its name in the project or its id.")]
 Text = Annotated[str | None, typer.Option("--text", metavar="TEXT", help="Instructions, as they are.")]
@@ -102,7 +94,7 @@ def add(
         entry = await hands.get("projects", project)
         made = await hands.create(_KIND, {"project": entry["id"], **fields})
         if content is not None and file is not None:
-            made = await hands.put(_KIND, made["id"], content, _media_type(file))
+            made = await hands.put(_KIND, made["id"], content, text_type(file))
         return made
 
     told(given.output, _KIND, ask(given, make), "added")
@@ -143,7 +135,7 @@ def change(  # noqa: PLR0913, PLR0917  # the options are the signature
         if fields:
             found = await hands.change(_KIND, found["id"], fields)
         if content is not None and file is not None:
-            found = await hands.put(_KIND, found["id"], content, _media_type(file))
+            found = await hands.put(_KIND, found["id"], content, text_type(file))
         return found
 
     told(given.output, _KIND, ask(given, alter), "changed")
@@ -255,7 +247,3 @@ def _pairs(given: list[str]) -> dict[str, Any]:
     from corral.cli.pipelines_inputs import pairs, value_of
 
     return {name: value_of(text) for name, text in pairs(given, "--set").items()}
-
-
-def _media_type(file: str) -> str:
-    return _TEXTS.get(Path(file).suffix, "text/plain")

@@ -18,11 +18,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from corral.errors import InvalidName
+from corral.errors import InvalidName, NotSupported
 
 T = TypeVar("T")
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,79}")
+_TEXTS = {
+    ".md": "text/markdown",
+    ".html": "text/html",
+    ".css": "text/css",
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 _PATH = re.compile(r"[^\x00-\x1f\x7f\\:*?\"<>|]{1,200}")
 
 
@@ -307,3 +315,24 @@ def check_path(name: str) -> str:
             param="name",
         )
     return name
+
+
+def text_type(name: str) -> str:
+    """The media type of a file of text, by how its name ends; plain where that says nothing."""
+    return next((kind for end, kind in _TEXTS.items() if name.endswith(end)), "text/plain")
+
+
+def text_in(content: bytes, name: str, hint: str) -> str:
+    """`content` as text. `name` is what it is called where it is none, `hint` what to do then.
+
+    Raises:
+        NotSupported: it is no text in UTF-8.
+    """
+    refused = NotSupported(f"{name!r} is not text in UTF-8.", hint)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise refused from error
+    if "\0" in text:
+        raise refused
+    return text

@@ -20,8 +20,10 @@ from corral.domain.workspace import (
     Query,
     Run,
     check_project,
+    text_in,
+    text_type,
 )
-from corral.errors import Conflict, InvalidRequest, NotSupported
+from corral.errors import Conflict, InvalidRequest
 from corral.kit.disk import translated
 
 if TYPE_CHECKING:
@@ -35,15 +37,6 @@ E = TypeVar("E", bound=Entry)
 
 _FIELDS = frozenset({"project", "tags", "search", "archived", "deleted", "sort", "limit", "cursor"})
 """What `page` takes beside filters."""
-_TEXTS = {
-    ".md": "text/markdown",
-    ".html": "text/html",
-    ".css": "text/css",
-    ".csv": "text/csv",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-}
-"""Media types of files of text; all else is plain."""
 
 
 class Kept(Generic[E]):
@@ -231,9 +224,9 @@ class Contexts(Kept[Context]):
             content, called = file, name
         else:
             content, called = await asyncio.to_thread(_place(file).read_bytes), name or Path(file).name
-        text_in(content, called)
+        text_in(content, called, "Give a text, or what was read of it.")
         made = await self.create(project, ContextKind.FILE, called)
-        return await self.put(made, content, media_type=_TEXTS.get(Path(called).suffix, "text/plain"))
+        return await self.put(made, content, media_type=text_type(called))
 
     async def create(self, project: str | Project, kind: ContextKind | str, name: str, **fields: Any) -> Context:
         """Add a piece of material; the last, unless `position` says where."""
@@ -251,13 +244,8 @@ class Contexts(Kept[Context]):
             InvalidRequest: it is of a kind that has no file, or too large.
             NotSupported: it is no text.
         """
-        entry = await self.get(which)
-        if entry.kind not in (ContextKind.FILE, ContextKind.DOCUMENT):
-            raise InvalidRequest(f"{entry.name!r} is {entry.kind}, which has no file.", "Change its text.")
-        found: Context = await self._kept.put(
-            entry.id, content, media_type, text_in(content, entry.name), version=version
-        )
-        return found
+        store = self._parts.store
+        return await authoring.put_file(store, await self.get(which), content, media_type, version=version)
 
     async def content(self, which: str | Context) -> bytes:
         """The bytes of a file."""
@@ -396,18 +384,3 @@ def source_of(pipeline: str | Path | Pipeline) -> str | None:
 def given_models(models: str | Mapping[str, str] | None) -> dict[str, str]:
     """Who is asked in which step; one name alone is for all."""
     return {"*": models} if isinstance(models, str) else dict(models or {})
-
-
-def text_in(content: bytes, name: str) -> str:
-    """`content` as text.
-
-    Raises:
-        NotSupported: it is none in UTF-8.
-    """
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = "\x00"
-    if "\x00" in text:
-        raise NotSupported(f"{name!r} is not text in UTF-8.", "Give a text, or what was read of it.")
-    return text

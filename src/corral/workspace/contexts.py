@@ -60,7 +60,7 @@ class Contexts(Entries[Context]):
             async def work(connection: AsyncConnection) -> Context:
                 old = self._read(await self._held(connection, identifier, version))
                 if old.kind not in {ContextKind.FILE, ContextKind.DOCUMENT}:
-                    raise InvalidRequest(f"{old.kind.value.capitalize()} have no file.", "Change their text instead.")
+                    raise InvalidRequest(f"{old.name!r} is {old.kind}, which has no file.", "Change its text.")
                 values: dict[str, Any] = {
                     "digest": digest,
                     "size": len(content),

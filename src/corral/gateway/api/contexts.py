@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as Asked
 
+from corral.app import authoring
 from corral.domain.workspace import Context, ContextKind
-from corral.errors import InvalidRequest, NotSupported
+from corral.errors import InvalidRequest
 from corral.gateway.api.downloads import DOWNLOAD, attachment, taking
 from corral.gateway.api.workspace_entries import (
     BASE,
@@ -25,8 +26,6 @@ from corral.gateway.api.workspace_entries import (
 from corral.gateway.api.workspace_requests import ContextChange, NewContext, Reorder
 from corral.gateway.api.workspace_shapes import InOrder, ManyContexts, OneContext
 from corral.workspace.described import describe
-
-_FILES = frozenset({ContextKind.FILE, ContextKind.DOCUMENT})
 
 
 def router(desk: Desk) -> APIRouter:
@@ -91,17 +90,9 @@ def _content(routes: APIRouter, desk: Desk) -> None:
         """Give a file or document its bytes, which must be text in UTF-8: models are given nothing else."""
         visit = await desk.visit(request)
         context = await visit.changeable("contexts", key)
-        if context.kind not in _FILES:
-            raise InvalidRequest(f"{context.name!r} is {context.kind}, which has no file.", "Change its text.")
         body = await request.body()
         kind = request.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
-        try:
-            text = body.decode()
-        except UnicodeDecodeError:
-            text = "\x00"
-        if "\x00" in text:
-            raise NotSupported(f"{context.name!r} is not text in UTF-8.", "Give a text, or what was read of it.")
-        stored = await visit.store.contexts.put(context.id, body, kind[:100], text, version=version(request))
+        stored = await authoring.put_file(visit.store, context, body, kind[:100], version=version(request))
         return single(request, CONTEXTS, stored)
 
 
