@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import shutil
-import subprocess
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,41 +16,9 @@ from corral.workspace.exports.page import ASSETS, SCRIPT, page
 from corral.workspace.exports.vite import VERSIONS, project
 from tests.support.browser import chromium, opened
 from tests.support.components import ALL
+from tests.support.node import MODULES, built, checked, node
 
-WEB = Path(__file__).parents[2] / "web"
-MODULES = WEB / "node_modules"
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    found = os.environ.get("NODE") or shutil.which("node")
-    if found is None or not (MODULES / "vite").is_dir():
-        pytest.skip("the packages of web/ are not installed: make web")
-    return found
-
-
-def _run(node: str, folder: Path, script: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [node, str(MODULES / script), *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def _checked(node: str, folder: Path, *, strict: bool) -> None:
-    options = {
-        "target": "ES2022", "module": "ESNext", "moduleResolution": "bundler", "jsx": "react-jsx", "strict": strict,
-        "noEmit": True, "skipLibCheck": True, "types": [], "lib": ["ES2023", "DOM", "DOM.Iterable"],
-    }  # fmt: skip
-    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["*.tsx"]}))
-    _run(node, folder, "typescript/bin/tsc", "-p", ".")
+__all__ = ["node"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -65,9 +28,7 @@ def test_framer_files_are_of_framers_published_types(node: str, name: str, tmp_p
     (tmp_path / exported.name).write_bytes(exported.content)
     (tmp_path / "node_modules").symlink_to(MODULES)
 
-    _checked(
-        node, tmp_path, strict=made.kind == "tsx"
-    )  # JavaScript says no types; Framer's editor does not ask for any
+    checked(node, tmp_path, strict=made.kind == "tsx")  # JavaScript says no types; Framer's editor does not ask for any
 
 
 def test_a_control_of_another_type_is_refused_by_them(node: str, tmp_path: Path) -> None:
@@ -79,7 +40,7 @@ def test_a_control_of_another_type_is_refused_by_them(node: str, tmp_path: Path)
         (tmp_path / "node_modules").unlink(missing_ok=True)
         (tmp_path / "node_modules").symlink_to(MODULES)
         with pytest.raises(AssertionError, match=r"Counter\.tsx"):
-            _checked(node, tmp_path, strict=True)
+            checked(node, tmp_path, strict=True)
 
 
 def test_projects_are_built_with_what_corrals_own_pages_are_built_with() -> None:
@@ -94,17 +55,6 @@ def test_projects_are_built_with_what_corrals_own_pages_are_built_with() -> None
 def browser() -> Iterator[Any]:
     with chromium() as started:
         yield started
-
-
-def _built(node: str, files: bytes, folder: Path) -> Path:
-    """The project in the zip, built; the folder of what came of it."""
-    with zipfile.ZipFile(io.BytesIO(files)) as archive:
-        archive.extractall(folder)
-    (root,) = folder.iterdir()
-    (root / "node_modules").symlink_to(MODULES)
-    _run(node, root, "vite/bin/vite.js", "build")
-    _run(node, root, "typescript/bin/tsc", "--noEmit")
-    return root / "dist"
 
 
 def _works(page: Any, name: str) -> None:
@@ -131,7 +81,7 @@ def _works(page: Any, name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_vite_projects_are_built_and_work(node: str, browser: Any, name: str, tmp_path: Path) -> None:
     made, component = ALL[name]()
-    dist = _built(node, project(made, component).content, tmp_path)
+    dist = built(node, project(made, component).content, tmp_path)
 
     # Modules are not read from files by browsers: what was built is put where a server would have it.
     def serve(route: Any) -> None:
@@ -149,12 +99,12 @@ def test_what_is_imported_from_the_projects_home_is_found(node: str, lead: str, 
     source = 'import { said } from "@/lib/words"\nexport default function A() { return <p>{said}</p> }'
     files = {f"{lead}A.tsx": source, "src/lib/words.ts": "export const said: string = 'found it'"}
     component = analyse(source, "tsx")
-    dist = _built(node, project(Material(f"{lead}A.tsx", "tsx", "", files), component).content, tmp_path)
+    dist = built(node, project(Material(f"{lead}A.tsx", "tsx", "", files), component).content, tmp_path)
 
     assert any("found it" in path.read_text() for path in (dist / "assets").iterdir())
 
 
-def test_a_page_is_built(node: str, tmp_path: Path) -> None:
+def test_a_page_isbuilt(node: str, tmp_path: Path) -> None:
     files = {
         "index.html": '<html><head><link rel="stylesheet" href="a.css"><script src="b.js"></script>'
         '<script type="module" src="c.ts"></script></head><body><p>Hi</p></body></html>',
@@ -162,7 +112,7 @@ def test_a_page_is_built(node: str, tmp_path: Path) -> None:
         "b.js": "var classic = 1",
         "c.ts": "const said: string = 'module'\nconsole.log(said)",
     }
-    dist = _built(node, project(Material("index.html", "html", "", files), None).content, tmp_path)
+    dist = built(node, project(Material("index.html", "html", "", files), None).content, tmp_path)
 
     assert (dist / "b.js").read_text() == "var classic = 1"
     bundled = "".join(path.read_text() for path in (dist / "assets").iterdir())
