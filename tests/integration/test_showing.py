@@ -109,6 +109,15 @@ async def test_style_sheets_that_nothing_imports_belong_to_the_step_or_the_name(
     assert (await showing.preview(alone["C.tsx"].id))["sheets"] == ["x.css"]
 
 
+async def test_of_very_many_siblings_the_newest_are_looked_at(store: Store, project: Project) -> None:
+    old = {f"old{number}.txt": "old" for number in range(500)}
+    made = await _ran(store, project, old=old, code={"Counter.tsx": COUNTER, "Counter.css": COUNTER_CSS})
+
+    shown = await Showing(store).preview(made["Counter.tsx"].id)
+
+    assert [each["name"] for each in shown["files"]] == ["Counter.css"]
+
+
 async def test_an_edition_is_shown_as_it_was(store: Store, project: Project) -> None:
     made = await _ran(store, project, one={"A.jsx": PLAIN})
     await store.artifacts.edit(made["A.jsx"].id, b"export default function A( { return }")

@@ -12,7 +12,7 @@ from corral.workspace.code.components import Component, analyse
 from corral.workspace.code.languages import check
 from corral.workspace.described import describe
 from corral.workspace.exports import framer, page, vite
-from corral.workspace.exports.beside import gather
+from corral.workspace.exports.beside import gather, text_of
 from corral.workspace.exports.exported import Exported, Material
 
 if TYPE_CHECKING:
@@ -103,13 +103,7 @@ class Showing:
         return page.page(material, component, self._assets)
 
     async def _text(self, artifact: Artifact) -> str:
-        content = await self._store.artifacts.content(artifact.id)
-        try:
-            return content.decode()
-        except UnicodeDecodeError as error:
-            raise NotSupported(
-                f"{artifact.name} is no text in UTF-8.", "Compare it with a program for that."
-            ) from error
+        return text_of(artifact, await self._store.artifacts.content(artifact.id))
 
 
 def _some(component: Component | None, material: Material) -> Component:

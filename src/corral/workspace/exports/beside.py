@@ -39,7 +39,7 @@ async def gather(store: Store, artifact: Artifact, number: int | None = None) ->
         StoreError: a content cannot be read.
     """
     siblings = await _siblings(store, artifact)
-    files = {artifact.name: _text(artifact, await store.artifacts.content(artifact.id, number))}
+    files = {artifact.name: text_of(artifact, await store.artifacts.content(artifact.id, number))}
     kinds = {artifact.name: artifact.kind}
     waiting = [artifact.name]
     while waiting and len(files) < MOST:
@@ -61,8 +61,8 @@ async def gather(store: Store, artifact: Artifact, number: int | None = None) ->
 
 async def _siblings(store: Store, artifact: Artifact) -> dict[str, Artifact]:
     """The artifacts that may be meant beside it, by their names: the newest of each."""
-    query = Query(project=artifact.project, filters={"run": artifact.run}, sort="created_at", limit=_LOOKED)
-    found = {each.name: each for each in (await store.artifacts.page(query)).items}
+    query = Query(project=artifact.project, filters={"run": artifact.run}, sort="-created_at", limit=_LOOKED)
+    found = {each.name: each for each in reversed((await store.artifacts.page(query)).items)}
     return found | {artifact.name: artifact}
 
 
@@ -129,11 +129,18 @@ def _stem(artifact: Artifact) -> str:
 
 
 async def _content(store: Store, artifact: Artifact) -> str:
-    return _text(artifact, await store.artifacts.content(artifact.id))
+    return text_of(artifact, await store.artifacts.content(artifact.id))
 
 
-def _text(artifact: Artifact, content: bytes) -> str:
+def text_of(artifact: Artifact, content: bytes) -> str:
+    """The content of an artifact as text.
+
+    Raises:
+        NotSupported: it is none.
+    """
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise NotSupported(f"{artifact.name} is no text in UTF-8.", "Export it as a plain file.") from error
+        raise NotSupported(
+            f"{artifact.name} is no text in UTF-8.", "Export it as a plain file, for a program that knows it."
+        ) from error
