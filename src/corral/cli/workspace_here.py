@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from corral.cli.server import File
 from corral.domain.money import NANO
 from corral.studio import Workspace
-from corral.workspace.described import describe
+from corral.workspace.described import describe, findings
 from corral.workspace.pipelines.order import RunOrder
 
 if TYPE_CHECKING:
@@ -110,15 +109,7 @@ class Here:
 
     async def validate(self, source: str) -> Found:
         """Whether it can run."""
-        checked = await self._parts.validate(source)
-        definition = checked.definition
-        return {
-            "valid": not checked.issues,
-            "name": None if definition is None else definition.name,
-            "steps": [] if definition is None else [step.name for step in definition.steps],
-            "inputs": {} if definition is None else {name: asdict(each) for name, each in definition.inputs.items()},
-            "issues": [asdict(issue) for issue in checked.issues],
-        }
+        return findings(await self._parts.validate(source))
 
     async def start(self, wish: Mapping[str, Any]) -> Found:
         """Queue it."""

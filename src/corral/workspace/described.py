@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from corral.domain.money import NANO
 
 if TYPE_CHECKING:
     from corral.domain.workspace import Edition, Entry, Hit, Step
+    from corral.workspace.pipelines.plan import Checked
 
 _MONEY = {"cost": "cost_usd", "budget": "budget_usd"}
 
@@ -25,6 +26,18 @@ def describe(entry: Entry | Step | Edition | Hit) -> dict[str, Any]:
         else:
             found[each.name] = _plain(value)
     return found
+
+
+def findings(checked: Checked) -> dict[str, Any]:
+    """What was found in a pipeline's source: whether it can run, what it is, and every issue."""
+    definition = checked.definition
+    return {
+        "valid": not checked.issues,
+        "name": None if definition is None else definition.name,
+        "steps": [] if definition is None else [step.name for step in definition.steps],
+        "inputs": {} if definition is None else {name: asdict(each) for name, each in definition.inputs.items()},
+        "issues": [asdict(issue) for issue in checked.issues],
+    }
 
 
 def _plain(value: Any) -> Any:

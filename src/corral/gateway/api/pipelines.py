@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -25,7 +23,7 @@ from corral.gateway.api.workspace_entries import (
 from corral.gateway.api.workspace_requests import NewPipeline, PipelineChange, PipelineRun, PipelineText
 from corral.gateway.api.workspace_shapes import ManyPipelines, OnePipeline, OneRun
 from corral.gateway.api.workspace_views import PipelineChecked
-from corral.workspace.pipelines.plan import Checked
+from corral.workspace.described import findings
 
 
 def router(desk: Desk) -> APIRouter:
@@ -51,7 +49,7 @@ def router(desk: Desk) -> APIRouter:
         """Whether it could run here now, and all that is in the way, each with its line. Nothing is kept."""
         visit = await desk.visit(request)
         return written(
-            request, {"success": True, **_looked_over(await visit.workspace.validate(given.source, visit.caller))}
+            request, {"success": True, **findings(await visit.workspace.validate(given.source, visit.caller))}
         )
 
     @routes.patch("/{id}", response_model=OnePipeline)
@@ -69,14 +67,3 @@ def router(desk: Desk) -> APIRouter:
         return await begin(request, visit, given, pipeline=pipeline.id)
 
     return routes
-
-
-def _looked_over(checked: Checked) -> dict[str, Any]:
-    definition = checked.definition
-    return {
-        "valid": not checked.issues,
-        "name": None if definition is None else definition.name,
-        "steps": [] if definition is None else [step.name for step in definition.steps],
-        "inputs": {} if definition is None else {name: asdict(each) for name, each in definition.inputs.items()},
-        "issues": [asdict(issue) for issue in checked.issues],
-    }
