@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from corral.domain.workspace import Artifact, Query, RunStatus, StepStatus
-from corral.errors import Conflict, CorralError, EntryNotFound, InvalidName, Stale
+from corral.errors import Conflict, CorralError, InvalidName, Stale
 from tests.support import workspaces
 from tests.support.database import Cluster
 from tests.support.workspaces import Place, artifact, completed, context, made, project, run
@@ -169,9 +169,8 @@ async def test_what_a_repair_made_is_an_edition(place: Place) -> None:
     assert [each.id for each in await store.artifacts.of_run(repair.id)] == [broken.id]
     one, two = await store.artifacts.editions(broken.id)
     assert (one.problems, two.run, two.step, two.model) == (({"line": 1},), repair.id, "repair", "m")
-    with pytest.raises(EntryNotFound):
-        await store.runs.commit(completed(repair.id, "other"), [made(edition_of="art-000000000000")])
-    assert len(await store.runs.steps(repair.id)) == 1
+    (alone,) = await store.runs.commit(completed(repair.id, "other"), [made(edition_of="art-000000000000")])
+    assert (alone.number, alone.run) == (1, repair.id)  # of what is gone it is no edition, and is kept all the same
 
 
 async def test_files_that_a_model_calls_the_same_have_names_of_their_own(place: Place) -> None:
@@ -180,6 +179,14 @@ async def test_files_that_a_model_calls_the_same_have_names_of_their_own(place: 
     found = await place.store.runs.commit(completed(entry.id), [*several, made("README", b"5")])
 
     assert [each.name for each in found] == ["src/App.tsx", "src/App-2.tsx", "src/App-3.tsx", "README", "README-2"]
+    long = [f"src/{'x' * 192}{suffix}" for suffix in (".tsx", ".tsx", ".tsx")]
+    assert len(long[0]) <= 200
+    found = await place.store.runs.commit(completed(entry.id, "long"), [made(each) for each in long])
+    assert [(each.name[-6:], len(each.name) <= 200) for each in found] == [
+        ("xx.tsx", True),
+        ("-2.tsx", True),
+        ("-3.tsx", True),
+    ]
     for name in ("../up", "/root", "a//b", "", ".", "a\0b", "x" * 201):
         with pytest.raises(InvalidName):
             await place.store.runs.commit(completed(entry.id, "bad"), [made(name)])

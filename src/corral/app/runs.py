@@ -322,13 +322,16 @@ class Runs:
         self._feeds.tell(run.id, {**message, "at": self._corral.clock.wall()})
 
     async def view(self, run_id: str) -> RunView:
-        """A run with all that came of it, to be compared."""
+        """A run with all that came of it, to be compared: its own editions, whatever was made of them afterwards."""
         from corral.workspace.comparing import RunView
 
         store = self._corral.workspace.store
         run, steps = await store.runs.get(run_id), await store.runs.steps(run_id)
-        artifacts = await store.artifacts.of_run(run_id)
-        contents = [(each, await store.artifacts.content(each.id)) for each in artifacts]
+        contents = []
+        for artifact in await store.artifacts.of_run(run_id):
+            own = [each for each in await store.artifacts.editions(artifact.id) if each.run == run_id][-1:]
+            shown = replace(artifact, digest=own[0].digest, size=own[0].size, number=own[0].number) if own else artifact
+            contents.append((shown, await store.artifacts.content(artifact.id, shown.number)))
         return RunView(run, tuple(steps), tuple(contents))
 
     async def close(self) -> None:

@@ -259,7 +259,7 @@ class Workspace:
         """Two runs side by side: outputs, artifacts, costs and times."""
         from corral.workspace.comparing import compare
 
-        return compare(await self.runs.view(a), await self.runs.view(b))
+        return await asyncio.to_thread(compare, await self.runs.view(a), await self.runs.view(b))
 
     async def keep(self) -> None:
         """Remove what was deleted long ago, and have runs begun that nobody begins, until cancelled.

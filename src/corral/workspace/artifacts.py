@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, or_, select
+from sqlalchemy import delete, exists, insert, or_, select
 
-from corral.db.workspace_tables import artifacts, editions
+from corral.db.workspace_tables import artifacts, editions, runs
 from corral.domain.workspace import Artifact, Edition, check_path
 from corral.errors import EntryNotFound
 from corral.workspace import search
@@ -126,7 +126,7 @@ class Artifacts(Entries[Artifact]):
         return await self._contents.read(await self._database.read(work))
 
     async def of_run(self, run: str) -> list[Artifact]:
-        """What a run made or edited and nobody deleted, in the order in which that was."""
+        """What a run made or edited and nobody deleted or moved away from it, in the order in which that was."""
         if not sound(run):
             return []
         return await self._database.read(lambda connection: self.made_by(connection, run))
@@ -169,9 +169,13 @@ class Artifacts(Entries[Artifact]):
         if rows:
             await connection.execute(insert(editions), rows)
 
-    async def held(self, connection: AsyncConnection, identifier: str) -> RowMapping:
-        """The row of an artifact that is not deleted, locked."""
-        return await self._held(connection, identifier, None)
+    async def held(self, connection: AsyncConnection, identifier: str, project: str) -> RowMapping | None:
+        """The row of an artifact of that project, locked; None where it is deleted by now, or moved to another."""
+        try:
+            row = await self._held(connection, identifier, None)
+        except EntryNotFound:
+            return None
+        return row if row["project"] == project else None
 
     async def take_along(self, connection: AsyncConnection, run: str, source: str, target: str) -> None:
         """Move what a run made, and is in one project, to another, deleted or not."""
@@ -181,14 +185,18 @@ class Artifacts(Entries[Artifact]):
             await self._write(connection, old, replace(old, project=target))
 
     async def made_by(self, connection: AsyncConnection, run: str, step: str | None = None) -> list[Artifact]:
-        """What a run, or one step of it, made or edited and nobody deleted."""
+        """What a run, or one step of it, made or edited and nobody deleted.
+
+        What is in another project than the run is left out: whoever may see the one need not be one to see the other.
+        """
         of_step = [] if step is None else [editions.c.step == step]
         own = editions.c.made_as.not_like(f"{_COPY}%")
         edited = select(editions.c.artifact).where(editions.c.run == run, own, *of_step)
         mine = [artifacts.c.run == run] if step is None else []
+        elsewhere = exists().where(runs.c.id == run, runs.c.project != artifacts.c.project)
         wanted = (
             select(artifacts)
-            .where(or_(*mine, artifacts.c.id.in_(edited)), artifacts.c.deleted_at.is_(None))
+            .where(or_(*mine, artifacts.c.id.in_(edited)), artifacts.c.deleted_at.is_(None), ~elsewhere)
             .order_by(artifacts.c.created_at, artifacts.c.name, artifacts.c.id)
         )
         return [self._read(row) for row in (await connection.execute(wanted)).mappings()]

@@ -23,7 +23,7 @@ from corral.workspace.contexts import strings_in
 from corral.workspace.kinds import Kind
 from corral.workspace.projects import UNDER_WAY
 from corral.workspace.rows import Entries
-from corral.workspace.soundness import mended
+from corral.workspace.soundness import LONGEST_NAME, mended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -243,8 +243,9 @@ class Runs(Entries[Run]):
             made_as=name,
         )
         if made.edition_of is not None:
-            held = await self._artifacts.held(connection, made.edition_of)
-            return await self._artifacts.renew(connection, held, digest, made.content, origin)
+            held = await self._artifacts.held(connection, made.edition_of, run["project"])
+            if held is not None:  # or else what was paid for becomes an artifact of its own
+                return await self._artifacts.renew(connection, held, digest, made.content, origin)
         title = mended(made.title)[:200]
         entry = Artifact(
             id="",
@@ -363,7 +364,9 @@ def _apart(made: Sequence[Made]) -> list[str]:
         path, number, name = PurePosixPath(check_path(each.name)), 1, each.name
         while name in found:
             number += 1
-            name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+            tail = f"-{number}{path.suffix[:20]}"
+            room = max(LONGEST_NAME - len(each.name) + len(path.name) - len(tail), 1)
+            name = str(path.with_name(f"{path.stem[:room]}{tail}"))
         found[name] = None
     return list(found)
 
