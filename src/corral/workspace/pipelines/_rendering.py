@@ -14,33 +14,18 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from corral.kit.child import die_with_parent
-from corral.workspace.pipelines.sandbox import Sandbox, line_of, plain, said
-
-if TYPE_CHECKING:
-    from jinja2.environment import Template, TemplateExpression
+from corral.workspace.pipelines.sandbox import compiled, compiled_expression, line_of, plain, said
 
 _MEMORY: Final = 640 << 20
 _GRACE: Final = 2
 """Seconds of processor time after which the kernel ends what does not hear its signal."""
-_ENVIRONMENT: Final = Sandbox()
 
 
 class OutOfTime(BaseException):
     """A template takes longer than it may; nothing on the way shall take it for an error of its own."""
-
-
-@lru_cache(maxsize=128)
-def _template(source: str) -> Template:
-    return _ENVIRONMENT.from_string(source)
-
-
-@lru_cache(maxsize=128)
-def _expression(source: str) -> TemplateExpression:
-    return _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
 
 
 class TooLong(Exception):
@@ -51,7 +36,7 @@ def render(source: str, scope: dict[str, Any], most: int) -> str:
     """What the template writes."""
     written: list[str] = []
     length = 0
-    for piece in _template(source).generate(scope):
+    for piece in compiled(source).generate(scope):
         length += len(piece)
         if length > most:
             raise TooLong(f"it writes more than {most:,} characters")
@@ -61,7 +46,7 @@ def render(source: str, scope: dict[str, Any], most: int) -> str:
 
 def evaluate(source: str, scope: dict[str, Any], most: int) -> Any:
     """What the expression comes to, as JSON has it."""
-    value = plain(_expression(source)(scope))
+    value = plain(compiled_expression(source)(scope))
     if len(json.dumps(value)) > most:
         raise TooLong(f"it comes to more than {most:,} characters")
     return value

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, pass_context
 from jinja2.runtime import Context, Undefined
@@ -16,6 +17,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
 from corral.errors import CorralError
+
+if TYPE_CHECKING:
+    from jinja2.environment import Template, TemplateExpression
 
 LONGEST_TEMPLATE: Final = 1 << 16
 """Characters."""
@@ -157,3 +161,18 @@ def said(error: BaseException) -> str:
         MemoryError: "it needs too much memory",
     }
     return named.get(type(error), text or type(error).__name__)
+
+
+_ENVIRONMENT: Final = Sandbox()
+
+
+@lru_cache(maxsize=128)
+def compiled(source: str) -> Template:
+    """The template, compiled once."""
+    return _ENVIRONMENT.from_string(source)
+
+
+@lru_cache(maxsize=128)
+def compiled_expression(source: str) -> TemplateExpression:
+    """The expression, compiled once; what is not there comes out of it as it is."""
+    return _ENVIRONMENT.compile_expression(source, undefined_to_none=False)

@@ -18,7 +18,7 @@ import orjson
 
 from corral.errors import InvalidRequest
 from corral.kit.process import child_environment, module_argv
-from corral.workspace.pipelines.sandbox import Sandbox, line_of, said
+from corral.workspace.pipelines.sandbox import compiled, compiled_expression, line_of, said
 from corral.workspace.pipelines.sandbox import plain as plain_value
 from corral.workspace.pipelines.syntax import Syntax, expression_of, parse
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from jinja2.environment import Template, TemplateExpression
 
 _CHILD: Final = "corral.workspace.pipelines._rendering"
 _LIGHT: Final = 1 << 18
@@ -35,7 +34,6 @@ _MOST_SCOPE: Final = 64 << 20
 _STUCK: Final = 30.0
 """Seconds: nothing of a child that may use so little of a processor is worth waiting for longer."""
 _IDLE: Final = 60.0
-_ENVIRONMENT: Final = Sandbox()
 
 
 class Templates:
@@ -197,26 +195,16 @@ async def _exchange(child: asyncio.subprocess.Process, data: bytes) -> dict[str,
     return cast("dict[str, Any]", orjson.loads(await child.stdout.readexactly(length)))
 
 
-@lru_cache(maxsize=128)
-def _template(source: str) -> Template:
-    return _ENVIRONMENT.from_string(source)
-
-
-@lru_cache(maxsize=128)
-def _expression(source: str) -> TemplateExpression:
-    return _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
-
-
 def _here(source: str, scope: Mapping[str, Any]) -> str:
     try:
-        return _template(source).render(scope)
+        return compiled(source).render(scope)
     except Exception as error:
         raise _failed(source, said(error), line_of(error)) from error
 
 
 def _value_here(source: str, scope: Mapping[str, Any]) -> Any:
     try:
-        return plain_value(_expression(source)(scope))
+        return plain_value(compiled_expression(source)(scope))
     except Exception as error:
         raise _failed(source, said(error), line_of(error)) from error
 
