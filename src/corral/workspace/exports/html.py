@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tree_sitter import Node
 
+    from corral.workspace.exports.exported import Material
+
 _ADDRESSES = {"script": "src", "link": "href", "img": "src", "source": "src", "audio": "src", "video": "src"}
 
 
@@ -60,6 +62,23 @@ def resolve(reference: Reference, page: str, names: Sequence[str] | Mapping[str,
     """The one of `names` that a reference in the file `page` means; None when it is not among them."""
     found = reached(reference.address, page)
     return found if found in names else None
+
+
+def sorted_out(material: Material) -> tuple[dict[Reference, str], tuple[str, ...]]:
+    """The references of a page with the files that they mean, and a note on each other that needs something.
+
+    Raises:
+        InvalidRequest: the page cannot be read.
+    """
+    known, notes = dict[Reference, str](), list[str]()
+    for reference in references(material.source):
+        there = resolve(reference, material.path, material.files) if reference.local else None
+        if there is not None:
+            known[reference] = there
+        elif not reference.address.startswith("data:"):
+            why = "needs the network" if reference.remote else "is not among the run's artifacts"
+            notes.append(f"{reference.address} {why}.")
+    return known, tuple(notes)
 
 
 def rewritten(page: str, addresses: Mapping[Reference, str]) -> str:

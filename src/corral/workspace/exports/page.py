@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from corral.errors import NotSupported, UiMissing
 from corral.workspace.code.languages import KINDS, kind_of
 from corral.workspace.exports.exported import Exported, Material
-from corral.workspace.exports.html import Reference, references, resolve, rewritten
+from corral.workspace.exports.html import Reference, rewritten, sorted_out
 from corral.workspace.exports.modules import OURS, SCRIPTS, check_whole, completed, imports, package
 from corral.workspace.exports.vite import given
 
@@ -109,20 +109,16 @@ def _component(material: Material, component: Component | None, assets: Path) ->
 
 def _whole(material: Material) -> tuple[str, tuple[str, ...]]:
     """The page with each local file in the place of its address."""
-    addresses, notes = dict[Reference, str](), list[str]()
-    for reference in references(material.source):
-        there = resolve(reference, material.path, material.files) if reference.local else None
-        if there is None:
-            why = "needs the network" if reference.remote else "is not among the run's artifacts"
-            notes += [] if reference.address.startswith("data:") else [f"{reference.address} {why}."]
-            continue
+    addresses = dict[Reference, str]()
+    known, notes = sorted_out(material)
+    for reference, there in known.items():
         text = material.files[there]
         if reference.module and any(item.relative for item in imports(text, kind_of(there))):
             raise NotSupported(
                 f"{there} imports other files, which one page cannot hold.", "Export it as a Vite project."
             )
         addresses[reference] = _data(KINDS[kind_of(there)].media_type, text)
-    return rewritten(material.source, addresses), tuple(notes)
+    return rewritten(material.source, addresses), notes
 
 
 def _coloured(material: Material) -> str:

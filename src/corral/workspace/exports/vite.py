@@ -27,7 +27,7 @@ from corral.errors import NotSupported
 from corral.workspace.code.languages import kind_of
 from corral.workspace.exports.exported import Exported, Material
 from corral.workspace.exports.framer import control_of, title
-from corral.workspace.exports.html import Reference, references, resolve, rewritten
+from corral.workspace.exports.html import Reference, rewritten, sorted_out
 from corral.workspace.exports.modules import SCRIPTS, check_whole, completed, exports, imports, package
 from corral.workspace.exports.modules import resolve as within
 
@@ -135,12 +135,10 @@ def tree(material: Material, component: Component | None) -> tuple[dict[str, str
     files[main] = _main(there, component, material, files)
     needed = {package(item.specifier) for path, text in files.items() for item in _bare(path, text)}
     needed |= {"react", "react-dom"} if component is not None else set()
-    unknown = sorted(needed - VERSIONS.keys())
-    notes = tuple(f"The version of {name} is left open: Corral knows none." for name in unknown)
     headline = material.title or (component.name if component is not None else material.stem)
     files["index.html"] = _INDEX.format(title=html.escape(headline), main=main)
     files |= _around(folder(material), headline, needed, strict=material.kind in ("tsx", "ts"), home=f"{lead}src")
-    return files, notes
+    return files, _left_open(needed)
 
 
 def given(component: Component | None) -> tuple[dict[str, Any], list[str]]:
@@ -200,27 +198,28 @@ def _main(there: str, component: Component | None, material: Material, files: di
 
 def _page(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:
     """A page's project: Vite bundles style sheets and modules; other scripts it leaves as they are."""
-    files, addresses, notes = dict[str, str](), dict[Reference, str](), list[str]()
-    for reference in references(material.source):
-        there = resolve(reference, material.path, material.files) if reference.local else None
-        if there is None:
-            why = "needs the network" if reference.remote else "is not among the run's artifacts"
-            notes += [] if reference.address.startswith("data:") else [f"{reference.address} {why}."]
-            continue
+    files, addresses = dict[str, str](), dict[Reference, str]()
+    known, notes = sorted_out(material)
+    for reference, there in known.items():
         public = reference.tag == "script" and not reference.module
         addresses[reference] = f"./{there}"
         files[f"public/{there}" if public else there] = material.files[there]
     modules = [path for path in files if not path.startswith("public/")]
     for path in modules:
         for item in imports(files[path], kind_of(path)):
-            there = within(item.specifier, path, material.files) if item.relative else None
-            if there is not None and there not in files:
-                files[there] = material.files[there]
-                modules.append(there)
+            brought = within(item.specifier, path, material.files) if item.relative else None
+            if brought is not None and brought not in files:
+                files[brought] = material.files[brought]
+                modules.append(brought)
     files["index.html"] = rewritten(material.source, addresses)
     needed = {package(item.specifier) for path in modules for item in _bare(path, files[path])}
-    notes += [f"The version of {name} is left open: Corral knows none." for name in sorted(needed - VERSIONS.keys())]
-    return files | _around(folder(material), material.title or material.stem, needed, strict=False), tuple(notes)
+    files |= _around(folder(material), material.title or material.stem, needed, strict=False)
+    return files, (*notes, *_left_open(needed))
+
+
+def _left_open(needed: set[str]) -> tuple[str, ...]:
+    """A note on each package whose version is not known here."""
+    return tuple(f"The version of {name} is left open: Corral knows none." for name in sorted(needed - VERSIONS.keys()))
 
 
 def _around(name: str, headline: str, needed: set[str], *, strict: bool, home: str = "src") -> dict[str, str]:
