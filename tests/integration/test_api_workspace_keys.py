@@ -226,3 +226,35 @@ def test_without_a_key_nothing(house: House) -> None:
 
     for path in ("/projects", "/runs", "/workspace/search?q=x", f"/artifacts/{house.mine['artifacts']}/content"):
         assert nobody.do("GET", path).status == 401
+
+
+SHAKY = """
+name: shaky
+steps:
+  hello: {model: robot, prompt: hi, timeout: 1ms, retries: 0}
+"""
+
+
+def test_nobody_goes_on_with_a_run_that_another_pays_for(house: House) -> None:
+    run = house.boss.post("/runs", {"project": "red", "source": SHAKY})["run"]["id"]
+    assert house.boss.finished(run)["status"] == "failed"
+
+    for key in (house.red, house.free):
+        refused = key.do("POST", f"/runs/{run}/resume")
+        assert (refused.status, refused.code) == (403, "forbidden"), refused.body
+        again = key.post(f"/runs/{run}/rerun")["run"]
+        assert again["caller"] not in ("local", "server")
+        assert key.finished(again["id"])["caller"] == again["caller"]
+        assert key.do("POST", f"/runs/{again['id']}/resume").status == 200  # its own
+    assert house.boss.do("POST", f"/runs/{run}/resume").status == 200
+
+
+def test_a_name_leads_no_bulk_to_another_project(house: House) -> None:
+    mine = house.boss.post("/pipelines", {"project": "red", "source": ONE_STEP, "name": "twice"})["pipeline"]["id"]
+    theirs = house.boss.post("/pipelines", {"project": "blue", "source": ONE_STEP, "name": "twice"})["pipeline"]["id"]
+    assert house.red.do("DELETE", f"/pipelines/{mine}").status == 200
+
+    done = house.red.post("/pipelines/bulk", {"action": "delete", "ids": ["twice"]})
+
+    assert house.boss.do("GET", f"/pipelines/{theirs}").status == 200, done
+    assert done["failed"] == 1, done

@@ -297,29 +297,38 @@ async def _bulk(visit: Visit, resource: Resource, given: Bulk) -> dict[str, Any]
     results: dict[str, str | None] = {}
     ids: Sequence[str] = ()
     left = False
+    asked: dict[str, str] = {}
     if given.ids is not None:
-        results = await _beyond(visit, resource, given.ids)
-        ids = [each for each in given.ids if each not in results]
+        asked, results = await _reached(visit, resource, given.ids)
+        ids = list(asked)
     elif given.filter is not None:
         found = await visit.ids(resource.many, _fitting(given.filter), MOST + 1)
         ids, left = found[:MOST], len(found) > MOST
     if ids:
         kept = visit.kept(resource.many)
-        results |= await kept.bulk(given.action, ids, add=tuple(given.add), remove=tuple(given.remove))
+        done = await kept.bulk(given.action, ids, add=tuple(given.add), remove=tuple(given.remove))
+        results |= {asked.get(each, each): code for each, code in done.items()}
     failed = sum(1 for code in results.values() if code is not None)
     return {"results": results, "done": len(results) - failed, "failed": failed, "more": left}
 
 
-async def _beyond(visit: Visit, resource: Resource, ids: Sequence[str]) -> dict[str, str | None]:
-    """Those of the ids that the caller's key does not reach, each with the code that says so."""
-    found: dict[str, str | None] = {}
-    if visit.caller.projects:
-        for each in ids:
-            try:
-                await visit.changeable(resource.many, each, deleted=True)
-            except CorralError as error:
-                found[each] = error.code
-    return found
+async def _reached(
+    visit: Visit, resource: Resource, ids: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str | None]]:
+    """What the caller's key reaches, by its id as it was asked for, and of the others the codes that say why not.
+
+    A name is of what the key reaches by it, and nothing is looked for by that name again.
+    """
+    if not visit.caller.projects:
+        return {each: each for each in ids}, {}
+    found: dict[str, str] = {}
+    beyond: dict[str, str | None] = {}
+    for each in ids:
+        try:
+            found[(await visit.changeable(resource.many, each, deleted=True)).id] = each
+        except CorralError as error:
+            beyond[each] = error.code
+    return found, beyond
 
 
 def _fitting(given: BulkFilter) -> Query:
