@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from corral.app import Corral
 from corral.db.tables import usage
-from corral.domain.workspace import Context, ContextKind, RunStatus, StepStatus
+from corral.domain.workspace import Artifact, Context, ContextKind, Project, Query, RunStatus, StepStatus
 from corral.errors import InvalidRequest, PipelineInvalid
 from support.pipelines import PROJECT, at_work, done, ended, started, until
 
@@ -255,6 +255,23 @@ async def test_an_artifact_is_mended_by_a_new_edition(corral: Corral) -> None:
     assert b"</p>" in await corral.workspace.store.artifacts.content(artifact.id)
     assert "Unterminated" in (steps["repair"].request or {})["messages"][0]["content"]
     assert [each.id for each in await corral.workspace.store.artifacts.of_run(run.id)] == [artifact.id]
+
+    await corral.workspace.store.artifacts.edit(artifact.id, b"export default () => <p>")  # by hand
+    _, steps = await ended(corral, await corral.workspace.repair(artifact.id, "Unterminated"))
+    assert steps["repair"].model == "coder"
+
+
+async def test_no_model_that_need_not_be_there_is_asked_to_mend(corral: Corral) -> None:
+    project = await corral.workspace.store.projects.create(Project(id="", name="mended"))
+    entry = Artifact(id="", project=project.id, name="a.css", kind="css")
+    artifact = await corral.workspace.store.artifacts.create(entry, b"main { color: }}")
+
+    with pytest.raises(InvalidRequest, match=r"No model wrote a\.css") as told:
+        await corral.workspace.repair(artifact.id, "It has a } too many")
+    assert "model" in told.value.hint
+    with pytest.raises(InvalidRequest, match="nobody"):
+        await corral.workspace.repair(artifact.id, "It has a } too many", model="nobody")
+    assert await corral.workspace.store.runs.count(Query(project=project.id)) == 0
 
 
 async def test_what_cannot_run_is_refused_before_anything_does(corral: Corral) -> None:

@@ -43,6 +43,7 @@ _SWEEP = 3600.0
 """Seconds between two times that what was deleted long ago is removed."""
 _LOOK = 5.0
 """Seconds between two looks whether there is a database, and whether a run was left without an operation."""
+_NAME_MODEL = "Name the one that is to mend it (`model`, or --model): see GET /v1/models, or corral list."
 _SEEDS = 2**31 - 1
 
 _log = logging.getLogger(__name__)
@@ -181,10 +182,10 @@ class Workspace:
     async def repair(self, artifact_id: str, error: str, *, model: str | None = None, caller: Caller = LOCAL) -> Run:
         """Have a model mend an artifact that does not work: a run of one step, whose answer becomes a new edition.
 
-        `model` None is the one that wrote its newest edition, or `auto`.
+        `model` None is the one that wrote its newest edition of those that a model wrote.
 
         Raises:
-            InvalidRequest: the artifact is no code, or there is no `error`.
+            InvalidRequest: the artifact is no code, there is no `error`, or no model that could be asked.
         """
         from corral.workspace.pipelines.repairing import repair_run
 
@@ -192,8 +193,14 @@ class Workspace:
         artifact = await store.artifacts.get(artifact_id)
         editions = await store.artifacts.editions(artifact_id)
         content = await store.artifacts.content(artifact_id)
-        newest = max(editions, key=lambda each: each.number)
-        source, inputs = repair_run(artifact, content, error, model or newest.model or "auto")
+        wrote = {each.number: each.model for each in editions if each.model is not None}
+        if model is None and not wrote:
+            raise InvalidRequest(f"No model wrote {artifact.name}.", _NAME_MODEL, param="model")
+        mender = wrote[max(wrote)] if model is None else model
+        source, inputs = repair_run(artifact, content, error, mender)
+        why = self._known(mender, caller)
+        if why is not None:
+            raise InvalidRequest(why, _NAME_MODEL, param="model")
         definition = await self._read(source)
         run = Run(
             id="",
