@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from corral.app.showing import FORMS
+from corral.domain.workspace import FORMS
 from corral.workspace.exports import framer, survey
 from tests.docs.pages import ROOT
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from corral.app.showing import FORMS, Showing
+from corral.app.showing import Showing
 from corral.db.engine import Database
-from corral.domain.workspace import Artifact, Made, Project, Run, Step, StepStatus
+from corral.domain.workspace import FORMS, Artifact, Made, Project, Run, Step, StepStatus
 from corral.errors import EntryNotFound, InvalidRequest, NotSupported, UiMissing
 from corral.kit.clock import SystemClock
 from corral.workspace.code.languages import KINDS, kind_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from corral.domain.workspace import FORMS
 from corral.errors import InvalidRequest, NotSupported
 from corral.kit.disk import in_thread
 from corral.workspace.code import diffs
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from corral.domain.workspace import Artifact
     from corral.workspace.store import Store
-
-FORMS = ("plain", "framer", "vite", "html")
-"""In which artifacts can be taken away."""
 
 
 class Showing:

@@ -24,12 +24,12 @@ from corral.cli.table import Column
 from corral.cli.workspace_files import STDIN, below, content_of, whole, written
 from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, moment, told
+from corral.domain.workspace import FORMS
 from corral.errors import EntryNotFound, InvalidRequest
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _KIND = "artifacts"
-_FORMS = ("plain", "framer", "vite", "html")
 _LOOKED_AT = 200
 _WHOLE = len("art-") + 12
 
@@ -204,7 +204,7 @@ def export(
         str,
         typer.Option(
             metavar="FORM",
-            autocompletion=names.chosen(*_FORMS),
+            autocompletion=names.chosen(*FORMS),
             help="plain, framer (a code component), vite (a project, zipped) or html (one page).",
         ),
     ] = "html",
@@ -217,8 +217,8 @@ def export(
 
     For example: corral artifacts export src/Counter.tsx --form framer
     """
-    if form not in _FORMS:
-        raise InvalidRequest(f"There is no form {form[:40]!r}.", f"One of: {', '.join(_FORMS)}.")
+    if form not in FORMS:
+        raise InvalidRequest(f"There is no form {form[:40]!r}.", f"One of: {', '.join(FORMS)}.")
 
     async def take(hands: Hands) -> Found:
         entry = await found_artifact(hands, artifact)

@@ -98,10 +98,6 @@ def pipelines_and_runs() -> list[str]:
     return [*pipelines(), *runs()]
 
 
-STATUSES = ("queued", "running", "paused", "completed", "failed", "cancelled")
-"""Where a run can stand."""
-
-
 def _configured(part: Callable[[Settings], Iterable[str]]) -> Iterable[str]:
     try:
         return part(load())

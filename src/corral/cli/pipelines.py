@@ -21,11 +21,13 @@ from corral.cli.projects import Limit, Purge, Removed, Yes, done, dropped, query
 from corral.cli.workspace_files import text_of
 from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, told
+from corral.domain.workspace import RunStatus
 from corral.errors import EntryNotFound, InvalidRequest, PipelineInvalid
 
 app = typer.Typer(invoke_without_command=True, add_help_option=False, cls=Verbs)
 
 _KIND = "pipelines"
+_STATUSES = tuple(status.value for status in RunStatus)
 
 OfProject = Annotated[
     str | None,
@@ -199,7 +201,7 @@ def runs(
         str | None,
         typer.Option(
             metavar="STATUS",
-            autocompletion=names.chosen(*names.STATUSES),
+            autocompletion=names.chosen(*_STATUSES),
             help="Only those that are queued, running, paused, completed, failed or cancelled.",
         ),
     ] = None,
@@ -209,8 +211,8 @@ def runs(
 
     For example: corral pipeline runs --project shop --status failed
     """
-    if status is not None and status not in names.STATUSES:
-        raise InvalidRequest(f"No run is {status[:40]!r}.", f"It is one of: {', '.join(names.STATUSES)}.")
+    if status is not None and status not in _STATUSES:
+        raise InvalidRequest(f"No run is {status[:40]!r}.", f"It is one of: {', '.join(_STATUSES)}.")
 
     async def look(hands: Hands) -> Found:
         of = None if pipeline is None else (await hands.get(_KIND, pipeline))["id"]

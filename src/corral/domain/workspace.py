@@ -16,11 +16,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from corral.errors import InvalidName, NotSupported
 
 T = TypeVar("T")
+
+Form = Literal["plain", "framer", "vite", "html"]
+FORMS: tuple[Form, ...] = get_args(Form)
+"""In which artifacts can be taken away."""
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,79}")
 _TEXTS = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from corral.app import authoring
+from corral.domain.workspace import Form
 from corral.errors import EntryNotFound
 from corral.gateway.api.downloads import DOWNLOAD, attachment, taking
 from corral.gateway.api.workspace_entries import (
@@ -29,7 +30,6 @@ from corral.gateway.api.workspace_shapes import ManyArtifacts, ManyEditions, One
 from corral.gateway.api.workspace_views import ArtifactPreview, ArtifactsDiff
 from corral.workspace.described import describe
 
-Form = Literal["plain", "framer", "vite", "html"]
 Number = Annotated[int | None, Query(ge=1, lt=2**31, description="Of this edition; the newest by default")]
 Note = Annotated[str, Query(max_length=200, description="What is said of the edition")]
 
