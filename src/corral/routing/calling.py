@@ -113,6 +113,7 @@ class Calling:
             carrying.wait_ms += self.wait_ms
             if response is None:
                 self._release()
+                self.over(self.cost)
         passage = Passage(carrying, self, engine, response)
         if response.status < 400:
             return passage
@@ -121,6 +122,7 @@ class Calling:
         finally:
             passage.close()
             passage.release()
+        self.over(self.cost)
         attempt = attempted(self.model, verdict, engine, response.status, perf_counter() - self.called)
         raise Missed(error, verdict, attempt, remote=engine.remote)
 
@@ -157,7 +159,10 @@ class Calling:
         self.sent, self.engine = None, engine
         self.price = price = parts.money.price(engine)
         if order.keeper is not None:
-            order.keeper.allow(worst(order, price, parts.money.limit(order)), self.model)
+            risk = worst(order, price, parts.money.limit(order))
+            self._carrying.risks[self] = risk.nano or 0
+            whole = None if risk.nano is None else sum(self._carrying.risks.values())
+            order.keeper.allow(risk._replace(nano=whole), self.model)
         self.held, limit = parts.money.hold(order, price)
         if self.held is None:
             return None
@@ -182,6 +187,11 @@ class Calling:
             self.degraded = await measure(engine, call, order, limit)
         self.sent = call
         return call
+
+    def over(self, cost: int) -> None:
+        """It has cost that much, and will cost no more."""
+        if self in self._carrying.risks:
+            self._carrying.risks[self] = cost
 
     def _release(self) -> None:
         held, self.held = self.held, None
@@ -218,6 +228,7 @@ def spoilt(passage: Passage, error: UpstreamError, failure: CorralError) -> Miss
     usage, cost = passage.missed(error)
     passage.pay(usage, cost)
     calling, engine, status = passage.calling, passage.engine, passage.response.status
+    calling.over(cost or 0)
     verdict = judge(error.status, error.fault, error.retry_after) if isinstance(error, Refused) else classify(failure)
     attempt = attempted(calling.model, verdict, engine, status, perf_counter() - calling.called, usage, cost or 0)
     return Missed(failure, verdict, attempt, remote=engine.remote)

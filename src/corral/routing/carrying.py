@@ -98,7 +98,10 @@ class Carrier:
 
 
 class Carrying:
-    """One order on its way. `calls` counts how often an engine was asked, `wait_ms` how long it waited for places."""
+    """One order on its way. `calls` counts how often an engine was asked, `wait_ms` how long it waited for places.
+
+    `risks` are, in nanodollars, what each call may cost, or has cost: kept for an order whose keeper allows calls.
+    """
 
     __slots__ = (
         "_at",
@@ -109,6 +112,7 @@ class Carrying:
         "order",
         "parts",
         "plan",
+        "risks",
         "settled",
         "tries",
         "wait_ms",
@@ -122,6 +126,7 @@ class Carrying:
         self.wait_ms = 0.0
         self.tries: tuple[Attempt, ...] = ()
         self.settled: Record | None = None
+        self.risks: dict[Calling, int] = {}
         self._carrier = carrier
         self._at = 0
         self._calls = 0
