@@ -36,7 +36,7 @@ def test_imports_of_every_kind() -> None:
     assert [item.relative for item in found] == [False, True, True, False, True, True, True, True]
     assert [modules.package(item.specifier) for item in found if not item.relative] == ["react", "@scope/pack"]
     assert modules.imports("a { color: red }", "css") == ()
-    assert modules.without(SOURCE, "tsx", [found[1]]) == SOURCE.replace('import "./a.css"\n', "")
+    assert modules.without(SOURCE, [found[1]]) == SOURCE.replace('import "./a.css"\n', "")
 
 
 @pytest.mark.parametrize(

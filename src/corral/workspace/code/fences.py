@@ -61,7 +61,7 @@ def blocks(lines: list[str]) -> list[Block]:
     for index, fence in enumerate(fences):
         top = stack[-1] if stack else None
         if top is None:
-            single = _single(lines, fence)
+            single = _single(fence)
             if single is not None:
                 found.append(single)
                 continue
@@ -120,7 +120,7 @@ def _opens(lines: list[str], at: int) -> bool:
     return (not before or before.endswith(":")) and bool(after)
 
 
-def _single(lines: list[str], fence: _Fence) -> Block | None:
+def _single(fence: _Fence) -> Block | None:
     """A block that opens and closes in the line of the fence."""
     if "`" not in fence.info:
         return None

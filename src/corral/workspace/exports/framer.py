@@ -176,7 +176,7 @@ def _one_file(material: Material) -> tuple[str, str]:
                 f"{material.path} imports {item.specifier}{why}: a code component of Framer is one file.",
                 "Put both into one file, or export it as a Vite project.",
             )
-    return without(material.source, material.kind, drop), "\n".join(sheets)
+    return without(material.source, drop), "\n".join(sheets)
 
 
 def _annotations(fills: bool) -> list[str]:

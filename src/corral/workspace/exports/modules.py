@@ -181,7 +181,7 @@ def bound(source: str, kind: str) -> frozenset[str]:
     return frozenset(_bound(_tree(source, kind)))
 
 
-def without(source: str, kind: str, drop: Sequence[Import]) -> str:
+def without(source: str, drop: Sequence[Import]) -> str:
     """The module without those imports of it."""
     data = source.encode()
     for item in sorted(drop, key=lambda item: -item.start):

@@ -96,9 +96,8 @@ def of_step(step: StepPlan) -> Shape:
 
 def follow(shape: Shape, path: Sequence[str | int], named: Callable[[int], str]) -> Shape | Fault:
     """What is found at the end of a path. `named` says in words what is meant by its first steps, by their number."""
-    root = shape
     for at, name in enumerate(path):
-        shape = _resolved(shape, root)
+        shape = _resolved(shape)
         if shape is True or shape is False or not isinstance(shape, Mapping):
             return True
         kind = shape.get("type")
@@ -108,7 +107,7 @@ def follow(shape: Shape, path: Sequence[str | int], named: Callable[[int], str])
         if isinstance(found, str):
             return Fault(at, f"{named(at)} {found}.", "" if ":" in found else _near(name, shape))
         shape = found
-    return _resolved(shape, root)
+    return _resolved(shape)
 
 
 def _one(shape: Mapping[str, Any], kind: str, name: str | int) -> Shape | str:
@@ -145,8 +144,8 @@ def _shape(value: Any) -> Shape:
     return value if isinstance(value, Mapping | bool) else True
 
 
-def _resolved(shape: Shape, root: Shape) -> Shape:
-    """A shape without a reference; anything, where it cannot be told."""
+def _resolved(shape: Shape) -> Shape:
+    """The shape; anything, where a reference or a choice would have to be followed."""
     if isinstance(shape, Mapping) and ("$ref" in shape or any(word in shape for word in ("anyOf", "oneOf", "allOf"))):
         return True
     return shape
