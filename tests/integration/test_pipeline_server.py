@@ -15,7 +15,7 @@ from corral.app import Corral
 from corral.config import load
 from corral.domain.callers import Caller
 from corral.domain.keys import KeyWish
-from corral.domain.workspace import Run, RunStatus, Step
+from corral.domain.workspace import Project, Run, RunStatus, Step
 from corral.routing.audit import Actor
 from corral.routing.book import Budget
 from corral.routing.budgets import Budgets
@@ -120,6 +120,47 @@ async def test_a_key_that_is_gone_pays_for_nothing(corral: Corral) -> None:
     assert run.status is RunStatus.FAILED
     assert (run.error or {})["code"] == "unauthorized"
     assert steps["one"].request_id is None
+
+
+async def test_a_key_that_goes_in_mid_run_pays_for_no_more(corral: Corral) -> None:
+    actor = Actor("test", "test")
+    key, _ = await corral.keys.create(KeyWish("one"), actor)
+    source = """
+name: two
+steps:
+  one: {model: late, prompt: hi}
+  two: {model: robot, prompt: "{{ steps.one.output }}", fallback: [late]}
+"""
+    run = await started(corral, source, caller=Caller(key.id, "one"))
+    await until(corral, run, "one", "running")
+    await corral.keys.revoke(key.id, actor)
+    run, steps = await ended(corral, run)
+    assert run.status is RunStatus.FAILED
+    assert (steps["one"].status, steps["two"].status) == ("completed", "failed")
+    assert (steps["two"].error or {})["code"] == "unauthorized"
+    assert run.cost == steps["one"].cost
+
+
+async def test_a_run_that_was_moved_is_paid_by_no_key_that_is_not_for_its_project(corral: Corral) -> None:
+    actor = Actor("test", "test")
+    key, _ = await corral.keys.create(KeyWish("one", projects=(PROJECT,)), actor)
+    run = await started(corral, TWO, caller=Caller(key.id, "one", projects=(PROJECT,)))
+    await until(corral, run, "two", "running")
+    await corral.workspace.pause(run.id)
+    other = await corral.workspace.store.projects.create(Project(id="", name="other"))
+    await corral.workspace.store.runs.move(run.id, other.id)
+    await corral.workspace.resume(run.id)
+    run, _ = await ended(corral, run)
+    assert (run.status, (run.error or {})["code"]) == (RunStatus.FAILED, "forbidden")
+
+
+async def test_a_run_whose_process_died_before_its_steps_were_written_down_is_done(corral: Corral) -> None:
+    store = corral.workspace.store.runs
+    project = await corral.workspace.store.projects.get(PROJECT)
+    left = await store.create(Run(id="", project=project.id, name="two", source=TWO))
+    run = await corral.workspace.perform(left.id)
+    assert run.status is RunStatus.COMPLETED, run.error
+    assert (run.steps_total, run.steps_done) == (2, 2)
 
 
 async def test_whoever_cancels_the_operation_cancels_the_run(corral: Corral) -> None:

@@ -15,7 +15,7 @@ from corral.domain.money import NANO
 from corral.domain.operations import OperationStatus
 from corral.domain.ports import Progress
 from corral.domain.workspace import Run, RunStatus, Step, StepStatus
-from corral.errors import Conflict, CorralError, EntryNotFound, OperationNotFound, StepFailed, Unauthorized
+from corral.errors import Conflict, CorralError, EntryNotFound, Forbidden, OperationNotFound, StepFailed, Unauthorized
 from corral.kit.disk import in_thread
 from corral.operations.rows import advance
 from corral.routing.generation import Generator
@@ -24,7 +24,7 @@ from corral.workspace.pipelines.asking import Asker
 from corral.workspace.pipelines.commits import book
 from corral.workspace.pipelines.definition import read
 from corral.workspace.pipelines.events import Feeds
-from corral.workspace.pipelines.executing import Execution, Tools
+from corral.workspace.pipelines.executing import Execution, Tools, waiting
 from corral.workspace.pipelines.journal import Journal
 from corral.workspace.pipelines.reproducing import reasons
 from corral.workspace.pipelines.templates import Templates
@@ -45,6 +45,7 @@ _POLL = 1.0
 """Seconds between two looks at a run that another process is at."""
 _OVER = frozenset(StepStatus) - {StepStatus.WAITING, StepStatus.RUNNING}
 _ENTERS = frozenset({"answers now", "loads"})
+_OWN: Mapping[str, Caller] = {LOCAL.id: LOCAL, SERVER.id: SERVER}
 _STANDS = {
     OperationStatus.PENDING: RunStatus.QUEUED,
     OperationStatus.PAUSED: RunStatus.PAUSED,
@@ -134,12 +135,16 @@ class Runs:
             journal,
             caller,
             corral.clock,
-            limits.enter,
+            self._enter,
             limits.leave,
             lambda: corral.settings.ledger.max_tokens,
         )
         definition = await definition_of(run.source)
         steps = {step.key: step for step in await store.runs.steps(run.id)}
+        unknown = [replace(step, run=run.id) for step in waiting(definition) if step.key not in steps]
+        if unknown:  # whoever made the run died before it wrote them down
+            await store.runs.plan(run.id, unknown)
+            steps |= {step.key: step for step in unknown}
         return Execution(tools, asker, run, definition, steps)
 
     async def _ended(self, execution: Execution) -> Run:
@@ -345,19 +350,46 @@ class Runs:
 
         Raises:
             Unauthorized: the key that started it is gone.
+            Forbidden: it is not for the run's project.
+            Conflict: the project is deleted.
         """
-        caller: Caller | None = {LOCAL.id: LOCAL, SERVER.id: SERVER}.get(run.caller)
+        caller = _OWN.get(run.caller)
         if caller is None:
             await self._corral.keys.refresh()
-            caller = self._corral.keys.holder(run.caller)
-        if caller is None:
-            raise Unauthorized(
-                f"The key {run.caller} that started the run is revoked or has expired.", "Run it again with another."
-            )
+            caller = self._holder(run.caller)
         project = await self._corral.workspace.store.projects.get(run.project, deleted=True)
         if project.deleted_at is not None:
             raise Conflict(f"The project {project.name!r} of the run is deleted.", "Restore it first.")
+        if caller.projects and project.name not in caller.projects:  # by now: one of the two was changed, or moved
+            raise Forbidden(
+                f"The key {caller.name!r} that started the run is not for the project {project.name!r}.",
+                "Run it again with another.",
+            )
         return replace(caller, project=project.name)
+
+    def _holder(self, key: str) -> Caller:
+        """Who has the key that started a run.
+
+        Raises:
+            Unauthorized: nobody any more.
+        """
+        caller = self._corral.keys.holder(key)
+        if caller is None:
+            raise Unauthorized(
+                f"The key {key} that started the run is revoked or has expired.", "Run it again with another."
+            )
+        return caller
+
+    def _enter(self, caller: Caller) -> None:
+        """Let a request of a run in, as the limits of its key allow; a key that is gone meanwhile pays for no more.
+
+        Raises:
+            Unauthorized: it is gone.
+            RateLimited: not now.
+        """
+        if caller.id not in _OWN:
+            self._holder(caller.id)
+        self._corral.traffic.limits.enter(caller)
 
     async def _places(self, models: Collection[str]) -> tuple[Collection[str], Collection[str]]:
         """Which models can be asked at once, and which could be loaded with nobody having to leave memory."""

@@ -22,6 +22,7 @@ class Listener:
 
     def __init__(self) -> None:
         self._pending: dict[tuple[str, ...], Message] = {}
+        self._texts: dict[tuple[str, ...], list[str]] = {}
         self._news = asyncio.Event()
 
     def take(self, message: Message) -> None:
@@ -30,7 +31,8 @@ class Listener:
         place = (kind, *_subject(message))
         before = self._pending.get(place)
         if kind == "text" and before is not None:
-            self._pending[place] = {**before, "at": message["at"], "text": before["text"] + message["text"]}
+            self._pending[place] = {**before, "at": message["at"]}
+            self._texts.setdefault(place, [before["text"]]).append(message["text"])  # put together when it is read
         else:
             self._pending.pop(place, None)  # so that it stands behind what came in between
             self._pending[place] = message
@@ -45,7 +47,10 @@ class Listener:
             except TimeoutError:
                 return []
         self._news.clear()
-        found, self._pending = list(self._pending.values()), {}
+        for place, texts in self._texts.items():
+            self._pending[place] = {**self._pending[place], "text": "".join(texts)}
+        found = list(self._pending.values())
+        self._pending, self._texts = {}, {}
         return found
 
 
