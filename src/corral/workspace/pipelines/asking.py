@@ -132,7 +132,7 @@ class _Keeper:
         late = self.deadline is not None and self.deadline.expired()
         error = None
         if record.gone and late:
-            error = _told(_late(self.request))
+            error = told(_late(self.request))
         elif record.error is not None:
             error = {"code": record.error, "message": record.message, "hint": ""}
         used, spent = sums.tokens(record.usage), record.spent or 0
@@ -160,8 +160,7 @@ class _Keeper:
         Raises:
             StoreError: it could not be written.
         """
-        told = _told(error)
-        answer = Answer(**self._head(), error=told, passing=told["code"] in PASSING)
+        answer = Answer(**self._head(), error=told(error), passing=error.code in PASSING)
         self._write(answer)
         return answer
 
@@ -204,5 +203,6 @@ def _late(request: Request) -> EngineTimeout:
     )
 
 
-def _told(error: CorralError) -> dict[str, str]:
+def told(error: CorralError) -> dict[str, str]:
+    """An error as steps and runs tell of it."""
     return {"code": error.code, "message": error.message, "hint": error.hint}

@@ -15,7 +15,7 @@ from corral.domain.workspace import Made, Run, Step, StepStatus, check_path
 from corral.errors import CorralError, InvalidName
 from corral.routing.policies import backoff
 from corral.workspace.code.languages import KINDS
-from corral.workspace.pipelines.asking import Asker, Request
+from corral.workspace.pipelines.asking import Asker, Request, told
 from corral.workspace.pipelines.contracts import body_of, meet
 from corral.workspace.pipelines.journal import Answer
 from corral.workspace.pipelines.plan import OutputKind, StepPlan
@@ -92,8 +92,11 @@ class Worker:
         """
         own = self.run.models.get(plan.name) or self.run.models.get("*")
         render = self.templates.render
-        # What stands in for a model is asked alone: an answer of another would be no answer to what was asked.
-        models = (own,) if own else (await render(plan.model or "auto", scope), *plan.fallback)
+        if own:  # it is asked alone: an answer of another would be no answer to what was asked
+            models: tuple[str, ...] = (own,)
+        else:
+            assert plan.model is not None  # noqa: S101 - a step that is asked names one: see `checking.py`
+            models = (await render(plan.model, scope), *plan.fallback)
         messages: list[dict[str, Any]] = []
         if plan.system is not None:
             messages.append({"role": "system", "content": await render(plan.system, scope)})
@@ -104,7 +107,7 @@ class Worker:
         return Piece(
             plan,
             step,
-            tuple(models),
+            models,
             tuple(messages),
             self._parameters(plan),
             tuple(names),
@@ -243,8 +246,7 @@ class Worker:
 
 def failed_before(step: Step, error: CorralError, at: float) -> Step:
     """A step that failed before anybody was asked."""
-    told = {"code": error.code, "message": error.message, "hint": error.hint}
-    return replace(step, status=StepStatus.FAILED, error=told, reason=error.message, started_at=at, ended_at=at)
+    return replace(step, status=StepStatus.FAILED, error=told(error), reason=error.message, started_at=at, ended_at=at)
 
 
 def assembled(plan: StepPlan, parts: Mapping[str, Result]) -> Result:
