@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,21 +77,22 @@ def test_a_damaged_line_is_told(path: Path, line: bytes) -> None:
         again(path)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may become larger than 600 bytes, as if the disk were full."""
+    """No file may become larger than 600 bytes, as if the disk were full; around one write only, or pytest's are cut."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_is_told_and_leaves_no_half_of_a_line(path: Path) -> None:
     journal = Journal(path)
     journal.write(answer(text="fits"))
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError), small_files():
         journal.write(answer(attempt=2, text="x" * 1000))
     assert journal.find("one", 2) is None
     journal.close()
