@@ -154,17 +154,17 @@ class Workspace:
             PipelineInvalid: it cannot be run; every reason, with its line.
             EntryNotFound, InvalidRequest: the project or an input is missing, or not what it should be.
         """
-        order = await self._order(
+        run = await self.start(
             pipeline,
-            project,
+            project=project,
             inputs=dict(inputs or {}),
-            models=given_models(models),
-            budget=None if budget is None else round(budget * NANO),
+            models=models,
+            budget=budget,
             seed=seed,
             title=title,
-            tags=tuple(tags),
+            tags=tags,
         )
-        return await self._through((await self._workspace.start(order)).id, heard)
+        return await self._through(run.id, heard)
 
     async def start(self, pipeline: str | Path | Pipeline, *, project: str | Project | None = None, **more: Any) -> Run:
         """Queue a run without waiting for it; `resume` sees it through, and so does a server. `more` as for `run`."""
