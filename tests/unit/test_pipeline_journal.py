@@ -79,7 +79,7 @@ def test_a_damaged_line_is_told(path: Path, line: bytes) -> None:
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """No file may become larger than 600 bytes, as if the disk were full; around one write only, or pytest's are cut."""
+    """No file may become larger than 600 bytes, as if the disk were full: for one write, as pytest has files too."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
     try:
