@@ -53,6 +53,12 @@ def test_the_model_that_others_wait_for_goes_first() -> None:
     assert keys(choose([B1, A1])) == "b1"
 
 
+def test_a_model_stays_while_what_needs_it_waits_for_one_that_asks_none() -> None:
+    ahead = [Task("a2", "A", ("join",))]
+    assert choose([B1], [JOIN], {"A"}, ahead=ahead) == []
+    assert keys(choose([B1], [JOIN], {"A"})) == "b1"
+
+
 @st.composite
 def plans(draw: st.DrawFn, most: int = 7) -> list[Task]:
     """Tasks of three models and of none, each after those it needs."""

@@ -56,7 +56,8 @@ def choose(
     free = [task for task in ready if task.model is None or task.model in at_hand]
     if beside is not None:
         free += [task for task in ready if task not in free and task.model is not None and beside(task.model)]
-    if free or any(task.model is not None for task in under_way):
+    awaited = {need for task in ahead for need in task.needs}  # what waits may ask the model that is there now
+    if free or any(task.model is not None or task.key in awaited for task in under_way):
         return free[:room]
     model = next_model(ready, ahead)
     return [task for task in ready if task.model == model][:room]
