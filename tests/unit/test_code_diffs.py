@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corral.workspace.code.diffs import DiffInvalid, Row, apply, apply_all, compare, read, rows, unified
@@ -50,6 +50,7 @@ def test_two_columns_with_what_is_equal_left_out() -> None:
 
 
 @given(TEXTS, TEXTS)
+@example("\n", "a\n\n")
 @settings(max_examples=400, deadline=None)
 def test_a_diff_applied_gives_the_other_text(a: str, b: str) -> None:
     diff = unified(a, b)

@@ -64,7 +64,7 @@ def read(text: str) -> tuple[Change, ...]:
     target: str | None = None
     hunks: list[Hunk] = []
     lines = text.split("\n")
-    while lines and not lines[-1].strip():
+    while lines and not lines[-1]:  # one with a blank in it may be an empty line of the file
         lines.pop()
     index, named = 0, False
 
