@@ -208,6 +208,11 @@ PIECES = st.sampled_from(
 )
 
 
+def test_a_line_of_a_quotation_without_its_mark_stays_as_it_is() -> None:
+    (found,) = extract("> ```ts\n> export const one = 1;\nexport const two = () => 2;\n> ```\n")
+    assert found.content == "export const one = 1;\nexport const two = () => 2;\n"
+
+
 @given(
     st.lists(PIECES, max_size=40).map("".join), st.sampled_from([(), ("tsx",), ("json", "html", "svg"), tuple(KINDS)])
 )

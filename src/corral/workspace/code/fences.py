@@ -14,7 +14,7 @@ from corral.workspace.code.hints import read_info
 from corral.workspace.code.languages import guess, is_label
 
 _MARK = re.compile(r"([ \t]*(?:>[ \t]?)*)(`{3,}|~{3,}|'''(?!'))")
-_QUOTE = re.compile(r"(?:[ \t]*>[ \t]?)+")
+_QUOTE = re.compile(r"\A(?:[ \t]*>[ \t]?)+")
 _PAPER = frozenset({"markdown", "md", "mdx"})
 
 
