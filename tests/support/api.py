@@ -76,14 +76,7 @@ class Client:
     def events(self, operation_id: str, headers: dict[str, str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each event's id and what it tells, until the server ends."""
         with self.open("GET", f"/operations/{operation_id}/events", headers=headers) as response:
-            assert response.status == 200, response.read()
-            assert response.getheader("content-type", "").startswith("text/event-stream")
-            name = ""
-            for line in response:
-                if line.startswith(b"id: "):
-                    name = line[4:].decode().strip()
-                elif line.startswith(b"data: "):
-                    yield name, json.loads(line[6:])
+            yield from told(response)
 
     def ended(self, operation_id: str) -> dict[str, Any]:
         """The operation when it has ended."""
@@ -104,3 +97,15 @@ class Client:
     @staticmethod
     def quoted(name: str) -> str:
         return quote(name, safe="")
+
+
+def told(response: http.client.HTTPResponse) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each event's id and what it tells, until the server ends."""
+    assert response.status == 200, response.read()
+    assert response.getheader("content-type", "").startswith("text/event-stream")
+    name = ""
+    for line in response:
+        if line.startswith(b"id: "):
+            name = line[4:].decode().strip()
+        elif line.startswith(b"data: "):
+            yield name, json.loads(line[6:])

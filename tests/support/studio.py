@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from support.api import Client, Reply
+from support.api import Client, Reply, told
 from support.servers import Server
 
 API = "/api/v1"
@@ -59,14 +58,7 @@ class Studio(Client):
     def messages(self, run: str, headers: dict[str, str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each event's id and what it tells, until the server ends."""
         with self.open("GET", f"/runs/{run}/events", headers=headers, base=API) as response:
-            assert response.status == 200, response.read()
-            assert response.getheader("content-type", "").startswith("text/event-stream")
-            name = ""
-            for line in response:
-                if line.startswith(b"id: "):
-                    name = line[4:].decode().strip()
-                elif line.startswith(b"data: "):
-                    yield name, json.loads(line[6:])
+            yield from told(response)
 
     def finished(self, run: str) -> dict[str, Any]:
         """The run when it has ended."""
