@@ -1,4 +1,7 @@
-"""One server, three real engines: llama.cpp, transformers and vLLM take turns in memory that holds two of them."""
+"""One server, three real engines: llama.cpp, transformers and vLLM take turns in memory that holds two of them, or one.
+
+Last, a pipeline on all of them: analysis by one, code by another, assembly by the third.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,42 @@ import psutil
 import pytest
 
 from support.servers import CORRAL, Server, corral_server, ended
+from support.studio import Studio
 
 PATIENCE = 1500  # vLLM takes 80 s to start on a machine that does nothing else, and a multiple of that on one that does
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
 NAMES = ("on-llamacpp", "on-transformers", "on-vllm")
+FLOW = """
+name: flow
+description: What a page must say, its code, and both as one document.
+inputs: {topic: {type: string, required: true}}
+steps:
+  analysis:
+    model: on-llamacpp
+    prompt: "In one sentence: what should a web page about {{ inputs.topic }} say?"
+    parameters: {max_tokens: 40, temperature: 0}
+    timeout: 20m
+  code:
+    model: on-transformers
+    prompt: "Write one line of HTML that says: {{ steps.analysis.output }}"
+    parameters: {max_tokens: 40, temperature: 0}
+    timeout: 20m
+  title:
+    model: on-llamacpp
+    prompt: "A title of three words for a page about {{ inputs.topic }}:"
+    parameters: {max_tokens: 8, temperature: 0}
+    timeout: 20m
+  page:
+    model: on-vllm
+    assemble: [title, analysis, code]
+    prompt: "Put together: {% for part in parts %}{{ part.name }}: {{ part.text }} {% endfor %}"
+    parameters: {max_tokens: 40, temperature: 0}
+    timeout: 20m
+  all:
+    assemble: [title, analysis, code, page]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +78,16 @@ def models(transformers_environment: Path, vllm_environment: Path) -> dict[str, 
     }
 
 
-def configured(models: dict[str, Any], *, budget: int | None = None, resident: tuple[str, ...] = ()) -> str:
-    """A configuration file; JSON is YAML."""
+def configured(
+    models: dict[str, Any], *, budget: int | None = None, resident: tuple[str, ...] = (), seats: int | None = None
+) -> str:
+    """A configuration file; JSON is YAML. With one of `seats`, only one is in memory, though two would find room."""
     entries = {name: {**entry, "resident": name in resident} for name, entry in models.items()}
     engines: dict[str, Any] = {"load_timeout": PATIENCE, "idle_timeout": "never", "measure_every": "2s"}
     if budget is not None:
         engines["memory"] = {"cpu": budget}
-    return json.dumps({"engines": engines, "models": entries})
+    groups = {"seat": {"members": list(NAMES)}} if seats == 1 else {}
+    return json.dumps({"engines": engines, "models": entries, "groups": groups})
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +183,41 @@ def test_three_engines_take_turns_in_memory_for_two(server: Server, models: dict
     assert min(loads.count(name) for name in NAMES) >= 2
     remembered = json.loads((server.home / "footprints.json").read_text())["footprints"]
     assert {entry["runtime"] for entry in remembered} == {"llamacpp", "transformers", "vllm"}
+
+
+def test_a_pipeline_on_all_three_in_memory_for_one(server: Server, models: dict[str, Any]) -> None:
+    ask(server, "on-vllm")  # the largest
+    for name in NAMES[:2]:
+        unload(server, name)
+    budget = held(server) * 21 // 20
+    configure(server, configured(models, budget=budget, seats=1))
+    before = {effect: len(decisions(server, effect)) for effect in ("load", "evict")}
+
+    studio = Studio(server)
+    studio.project("site")
+    run = studio.post("/runs", {"project": "site", "source": FLOW, "inputs": {"topic": "bees"}, "seed": 7})["run"]["id"]
+    run_ended = studio.finished(run)
+    assert run_ended["status"] == "completed", run_ended["error"]
+
+    steps = {step["key"]: step for step in studio.get(f"/runs/{run}/steps")["steps"]}
+    answered = {name: steps[name]["receipt"]["model"] for name in ("analysis", "title", "code", "page")}
+    assert answered == {
+        "analysis": "on-llamacpp",
+        "title": "on-llamacpp",
+        "code": "on-transformers",
+        "page": "on-vllm",
+    }
+    assert all(step["output"].strip() for step in steps.values())
+    # Each was loaded once: what one model does is done together, although another step stands between in the source.
+    assert decisions(server, "load")[before["load"] :] == ["on-llamacpp", "on-transformers", "on-vllm"]
+    assert decisions(server, "evict")[before["evict"] :] == ["on-vllm", "on-llamacpp", "on-transformers"]
+    assert resident(server) == {"on-vllm"}
+    assert held(server) <= budget
+    kept = {each["name"] for each in studio.get(f"/artifacts?project=site&run={run}")["artifacts"]}
+    assert kept == {"all.md"}
+    revisions = {steps[name]["request"]["revision"] for name in ("analysis", "code", "page")}
+    assert None not in revisions
+    assert run_ended["reproducible"] == {}, "greedy, with a seed, of known revisions"
 
 
 def test_afterwards_no_process_of_any_is_left(server: Server) -> None:

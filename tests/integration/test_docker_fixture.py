@@ -58,14 +58,22 @@ def test_a_killed_engine_leaves_nothing(docker: Engine, tiny_image: str):
     [(("exit", "3"), 3, False), (("after", "0.1", "exit", "4"), 4, False), (("eat", "200"), 137, True)],
 )
 def test_the_tiny_image_ends_as_told(docker: Engine, tiny_image: str, words: tuple[str, ...], code: int, oom: bool):
-    docker.cli("run", "-d", "--name", "one", "--network", "none", "--memory", "64m", "--init", tiny_image, *words)
-    assert docker.cli("wait", "one") == str(code)
-    assert docker.seen()["one"]["State"]["OOMKilled"] is oom
+    for _ in range(
+        5
+    ):  # the engine takes note of a kill beside the end of the process, and may be too late on a busy machine
+        docker.cli("run", "-d", "--name", "one", "--network", "none", "--memory", "64m", "--init", tiny_image, *words)
+        assert docker.cli("wait", "one") == str(code)
+        noted = docker.seen()["one"]["State"]["OOMKilled"]
+        if noted is oom:
+            return
+        docker.cli("rm", "one")
+    pytest.fail(f"OOMKilled is {noted}")
 
 
 def test_the_tiny_image_prints_and_may_be_deaf(docker: Engine, tiny_image: str):
     docker.cli("run", "--name", "one", "--network", "none", tiny_image, "lines", "20000", "warn", "end", "exit", "0")
-    assert docker.cli("logs", "--tail", "1", "one") == "line 20000"
+    # Two pipes have no order: what was said on the other may stand before the last line or behind it.
+    assert docker.cli("logs", "--tail", "2", "one").splitlines()[-1] == "line 20000"
     docker.cli("run", "-d", "--name", "deaf1", "--init", "--network", "none", tiny_image, "deaf", "say", "up", "wait")
     until(lambda: docker.cli("logs", "deaf1") == "up")
     docker.cli("stop", "--time", "1", "deaf1")

@@ -18,6 +18,8 @@ from corral.config import load
 from corral.domain.workspace import Query, Run, RunStatus
 
 PROJECT = "yard"
+LIMITS = "operations: {attempts: 1000}\n"
+"""On a busy machine several in a row may be killed before any of them gets on, which is a matter of luck here."""
 SLOW = (
     *("aiohttp", "aiosqlite", "jinja2", "corral.db.engine", "corral.operations.durable", "corral.app.runs"),
     *("corral.runtimes.openai", "corral.workspace.store", "corral.workspace.pipelines.definition"),
@@ -65,7 +67,7 @@ def corral_of(home: Path, vendor: str) -> Corral:
     )
     file = home / "corral.yaml"
     prices = "\n".join(f"  {name}: {{input: 2, output: 8}}" for name in ("alpha", "beta"))
-    file.write_text(f"models:\n{models}\nprices:\n{prices}\nrouting: {{breaker_failures: 1000}}\n")
+    file.write_text(f"models:\n{models}\nprices:\n{prices}\nrouting: {{breaker_failures: 1000}}\n{LIMITS}")
     env = {"HOME": str(home), "NO_PROXY": "*"}
     return Corral(load(env, file=file, cwd=home), env=env)
 
