@@ -255,6 +255,14 @@ HOSTILE: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
     "a text with a zero byte": _set("runs", title="a\0b"),
     "tags that are no list": _set("project", tags="x"),
     "a tag of two lines": _set("project", tags=["a\nb"]),
+    "a number that is below nothing": _set("steps", cost=-1),
+    "a version before the first": _set("artifacts", version=0),
+    "a time that never was": _set("runs", created_at=-1.0),
+    "a time that never comes": _set("runs", started_at=1e300),
+    "a key of a step that is too long": _set("steps", key="x" * 201),
+    "a pipeline whose id is too long": _set("runs", pipeline="x" * 41),
+    "material that is none": _set("runs", material=[{"x": 1}]),
+    "variables that are none": _set("runs", material=[{"kind": "variables", "name": "v", "variables": 3}]),
     "half a line": lambda members: members | {"entries/runs.jsonl": members["entries/runs.jsonl"][:-3]},
     "a name twice": lambda members: _lines(
         members, "pipelines", lambda entries: [*entries, {**entries[0], "id": "pip-000000000000"}]

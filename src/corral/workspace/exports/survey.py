@@ -21,7 +21,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -65,6 +65,9 @@ RECORDS: Final[Mapping[str, type[Any]]] = {
 """What each file of entries has in it."""
 
 _PREFIXES = {"project": "prj", "contexts": "ctx", "pipelines": "pip", "runs": "run", "artifacts": "art"}
+_ROOM = dict.fromkeys(("pipeline", "run", "rerun_of", "operation", "artifact"), 40) | {"key": 200, "step": 200}
+"""Characters of what is named, at most."""
+_LATEST = 1e11
 _CONTENT = re.compile(r"contents/[0-9a-f]{64}")
 _HINT = "Export the project again."
 
@@ -160,6 +163,12 @@ def _manifest(archive: Suspect) -> dict[str, Any]:
     return found
 
 
+def _is_piece(piece: Mapping[str, Any]) -> bool:
+    """Whether it is material as runs are given it."""
+    texts = (piece.get("kind"), piece.get("name"), piece.get("text") or "")
+    return all(isinstance(each, str) for each in texts) and isinstance(piece.get("variables") or {}, dict)
+
+
 def _is_size(size: Any) -> bool:
     return type(size) is int and size >= 0
 
@@ -186,8 +195,11 @@ class _Checks:
 
     def take(self, kind: str, record: Any) -> None:
         """Look at an entry."""
+        self._values(record)
         if isinstance(record, Entry):
             self._entry(kind, record)
+        if isinstance(record, Run):
+            self._need(all(map(_is_piece, record.material)), record.id, "was given material that is none")
         if isinstance(record, Step):
             self._need(record.run in self._found.ids["runs"], f"step {record.key}", "is of a run that is not there")
             self._need((record.run, record.key) not in self._steps, f"step {record.key}", "is there twice")
@@ -210,6 +222,19 @@ class _Checks:
             self._need(self._editions[artifact.id] == artifact.number, artifact.id, "has not all of its editions")
         spare = sorted(self._found.contents.keys() - self._named)
         self._need(not spare, ", ".join(digest[:12] for digest in spare[:3]), "belongs to nothing in it")
+
+    def _values(self, record: Any) -> None:
+        """Look whether a record's values are such as a Corral writes: names that have room, amounts and times."""
+        for each in fields(record):
+            value = getattr(record, each.name)
+            what = f"a {type(record).__name__.lower()}"
+            if isinstance(value, str):
+                room = _ROOM.get(each.name)
+                self._need(room is None or len(value) <= room, what, f"has a {each.name} that is too long")
+            elif isinstance(value, float):  # all that are no whole numbers are times
+                self._need(0 <= value <= _LATEST, what, f"has no time in {each.name}: {value:g}")
+            elif isinstance(value, int):
+                self._need(value >= (each.name == "version"), what, f"has no amount in {each.name}: {value}")
 
     def _entry(self, kind: str, entry: Entry) -> None:
         prefix = _PREFIXES[kind]
