@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from corral.app import Corral
+from corral.app.hosted import Hosted
 from corral.app.registration import Registrations, fallbacks
-from corral.config import Settings, load
 from corral.domain.generation import GenerationConfig, ModelConfig, ModelInfo, Reply
 from corral.domain.ports import Report, silent
 from corral.domain.states import State
-from corral.errors import Conflict, CorralError, ModelNotFound
+from corral.errors import CorralError, ModelNotFound
 from corral.routing.generation import Generator, first_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
-    from types import TracebackType
+    from pathlib import Path
 
+    from corral.config import Settings
     from corral.domain.models import Installed
     from corral.domain.receipts import Fallback
     from corral.lifecycle.supervisor import Engine
@@ -52,7 +50,7 @@ class LoadedModel:
                 yield piece
 
 
-class ModelManager:
+class ModelManager(Hosted):
     """Loads models on demand and answers from them, in this process's loop; engines are children that die with it.
 
     The configuration file and the environment apply as they do for the server. Use it as an `async with` block, or
@@ -72,31 +70,13 @@ class ModelManager:
         flags: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        if settings is None:
-            settings = load(env, flags, Path(config) if config is not None else None)
-        self.corral = Corral(settings, env=env)
+        super().__init__(config, settings=settings, flags=flags, env=env)
         self._registrations = Registrations(self.corral)
         self._generator = Generator(self.corral.carrier)
-        self._idler: asyncio.Task[None] | None = None
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._begin()
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Stop every engine; nothing is loaded after that. Idempotent."""
-        self._closed = True
-        if self._idler is not None:
-            self._idler.cancel()
-            await asyncio.wait([self._idler])
-            self._idler = None
-        await self.corral.close()
 
     def models(self) -> list[str]:
         """Every name that can be loaded."""
@@ -235,14 +215,6 @@ class ModelManager:
                     yield chunk
         finally:
             await stream.close()
-
-    def _begin(self) -> None:
-        if self._idler is not None and self._idler.get_loop() is not asyncio.get_running_loop():
-            raise Conflict(
-                "This ModelManager belongs to another event loop.", "Do all of its work within one asyncio.run(...)."
-            )
-        if self._idler is None and not self._closed:
-            self._idler = asyncio.create_task(self.corral.supervisor.run(), name="idle engines")
 
     def _info(self, engine: Engine, state: State, kind: str, reason: str = "", *, name: str | None = None) -> ModelInfo:
         facts, spec = engine.session.facts, engine.launch.spec

@@ -12,11 +12,9 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from corral.app import Corral
-from corral.config import Settings, load
+from corral.app.hosted import Hosted
 from corral.domain.money import NANO
 from corral.domain.workspace import Artifact, Hit, Pipeline, Project, Run, RunStatus, Step
 from corral.errors import Conflict
@@ -25,7 +23,9 @@ from corral.workspace.pipelines.order import RunOrder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
-    from types import TracebackType
+    from pathlib import Path
+
+    from corral.config import Settings
 
     Heard = Callable[[dict[str, Any]], None]
 
@@ -76,7 +76,7 @@ class Result:
         return found
 
 
-class Workspace:
+class Workspace(Hosted):
     """Projects, pipelines and artifacts of this machine; what models answer is done by engines of this process.
 
     Everything is written down in the same place as a server's: a run that is under way when the program ends goes on
@@ -99,34 +99,13 @@ class Workspace:
         flags: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        if settings is None:
-            settings = load(env, flags, Path(config) if config is not None else None)
-        self.corral = Corral(settings, env=env)
+        super().__init__(config, settings=settings, flags=flags, env=env)
         self._workspace = self.corral.workspace
-        self._idler: asyncio.Task[None] | None = None
-        self._closed = False
         self.projects = Projects(self._workspace)
         self.contexts = Contexts(self._workspace)
         self.pipelines = Pipelines(self._workspace)
         self.runs = Runs(self._workspace)
         self.artifacts = Artifacts(self._workspace)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Let runs under way rest, and stop every engine. Idempotent."""
-        self._closed = True
-        if self._idler is not None:
-            self._idler.cancel()
-            await asyncio.wait([self._idler])
-            self._idler = None
-        await self.corral.close()
 
     async def run(  # noqa: PLR0913  # what a run can be given
         self,
@@ -296,12 +275,7 @@ class Workspace:
     def _begin(self) -> None:
         if self._closed:
             raise Conflict("This Workspace is closed.", "Create another.")
-        if self._idler is not None and self._idler.get_loop() is not asyncio.get_running_loop():
-            raise Conflict(
-                "This Workspace belongs to another event loop.", "Do all of its work within one asyncio.run(...)."
-            )
-        if self._idler is None:
-            self._idler = asyncio.create_task(self.corral.supervisor.run(), name="idle engines")
+        super()._begin()
 
 
 def _id(run: str | Run | Result) -> str:
