@@ -198,4 +198,5 @@ def test_nobody_goes_anywhere(browser: Any, workspace: Previews, listener: Liste
         watch(page, workspace, identity)
         assert page.url == workspace.page(identity)
         assert len(page.context.pages) == 1
-    assert listener.heard == []
+    # A browser may open a connection ahead of the policy's say, and has nothing to send over it.
+    assert set(listener.heard) <= {"a connection"}

@@ -201,6 +201,7 @@ def test_if_match_is_one_entrys_etag(studio: Studio) -> None:
     refused(studio.do("PATCH", path, {"title": "x"}, {"if-match": '"7"'}), 412, "stale")
     refused(studio.do("DELETE", path, headers={"if-match": '"7"'}), 412, "stale")
     refused(studio.do("POST", f"{path}/archive", headers={"if-match": '"7"'}), 412, "stale")
+    refused(studio.do("POST", f"{path}/purge", headers={"if-match": '"7"'}), 412, "stale")
     assert studio.do("PATCH", path, {"title": "x"}, {"if-match": "*"}).status == 200
 
 

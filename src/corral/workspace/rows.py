@@ -118,11 +118,11 @@ class Entries(Generic[E]):
         """Throw it away; it can be restored until its retention ends."""
         return await self._do(identifier, version, self._delete)
 
-    async def purge(self, identifier: str) -> None:
+    async def purge(self, identifier: str, *, version: int | None = None) -> None:
         """Remove it for good, whether it was deleted before or not."""
 
         async def work(connection: AsyncConnection) -> None:
-            row = await self._row(connection, identifier, deleted=True, locked=True)
+            row = await self._held(connection, identifier, version, deleted=True)
             await self._allow(connection, row, "purge")
             await self._erase(connection, [row["id"]])
 

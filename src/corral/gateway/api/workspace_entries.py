@@ -248,7 +248,7 @@ def keeping(resource: Resource, desk: Desk) -> APIRouter:
         visit = await desk.visit(request)
         visit.managing("to destroy")
         entry = await visit.changeable(resource.many, key, deleted=True)
-        await visit.kept(resource.many).purge(entry.id)
+        await visit.kept(resource.many).purge(entry.id, version=version(request))
         return written(request, {"success": True, "id": entry.id})
 
     if "duplicate" in resource.words:

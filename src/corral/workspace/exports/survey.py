@@ -234,7 +234,8 @@ class _Checks:
             elif isinstance(value, float):  # all that are no whole numbers are times
                 self._need(0 <= value <= _LATEST, what, f"has no time in {each.name}: {value:g}")
             elif isinstance(value, int):
-                self._need(value >= (each.name == "version"), what, f"has no amount in {each.name}: {value}")
+                least = 1 if each.name == "version" else 0
+                self._need(value >= least, what, f"has no amount in {each.name}: {value}")
 
     def _entry(self, kind: str, entry: Entry) -> None:
         prefix = _PREFIXES[kind]
