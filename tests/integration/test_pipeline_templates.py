@@ -38,7 +38,7 @@ HOSTILE = {
     "recurses": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested too deeply"),
     "recurses in a loop": ("{% for x in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}", "nested too deeply"),
     "fills the memory": ("{{ 'a' * 10 ** 10 }}", "too much memory"),
-    "doubles": (OVER_AND_OVER % ("'aaaa'", "~"), "too much memory | takes more"),  # whichever comes first on this machine
+    "doubles": (OVER_AND_OVER % ("'aaaa'", "~"), "too much memory | takes more"),  # whichever comes first
     "pads": ("{{ '%0999999999d' | format(1) }}", "too much memory"),
     "reckons": ("{{ 9 ** (9 ** 9) }}", "power that large"),
     "multiplies": (OVER_AND_OVER % ("10 ** 999", "*"), "takes more"),
