@@ -97,7 +97,7 @@ class Runs:
             started_at=run.started_at or self._corral.clock.wall(),
             environment={**run.environment, "corral": __version__, "python": platform.python_version()},
         )
-        self._tell(run, {"type": "run", "run": describe(run)})
+        self._tell_of(run.id, "run", describe(run))
         execution = await self._execution(run, caller, journal, operation, work)
         self._at_work[run.id] = execution
         try:
@@ -164,8 +164,8 @@ class Runs:
             reproducible=reasons(execution.definition, steps),
         )
         await in_thread(execution.asker.journal.remove)
-        self._tell(run, {"type": "run", "run": describe(run)})
-        self._tell(run, {"type": "end", "status": run.status.value})
+        self._tell_of(run.id, "run", describe(run))
+        self._tell(run.id, {"type": "end", "status": run.status.value})
         return run
 
     async def settle(self, operation: Operation) -> None:
@@ -199,9 +199,9 @@ class Runs:
         run = await store.runs.update(run.id, **values)
         if over:
             await in_thread(self._journal(run).remove)
-        self._tell(run, {"type": "run", "run": describe(run)})
+        self._tell_of(run.id, "run", describe(run))
         if over:
-            self._tell(run, {"type": "end", "status": run.status.value})
+            self._tell(run.id, {"type": "end", "status": run.status.value})
 
     async def reconcile(self, run: Run) -> None:
         """Have a run that seems to be at work stand as its operation does."""
@@ -307,24 +307,23 @@ class Runs:
             case "step" if self._feeds.heard(run_id):
                 self._tell_of(run_id, "step", describe(message["step"]))
             case _ if self._feeds.heard(run_id):
-                self._feeds.tell(run_id, {**message, "at": self._corral.clock.wall()})
+                self._tell(run_id, message)
 
     def _tell_cost(self, run_id: str, execution: Execution) -> None:
         steps = execution.steps.values()
         message = {
             "type": "cost",
-            "at": self._corral.clock.wall(),
             "cost_usd": sum(step.cost for step in steps) / NANO,
             "input_tokens": sum(step.input_tokens for step in steps),
             "output_tokens": sum(step.output_tokens for step in steps),
         }
-        self._feeds.tell(run_id, message)
+        self._tell(run_id, message)
 
     def _tell_of(self, run_id: str, kind: str, content: dict[str, Any]) -> None:
-        self._feeds.tell(run_id, {"type": kind, "at": self._corral.clock.wall(), kind: content})
+        self._tell(run_id, {"type": kind, kind: content})
 
-    def _tell(self, run: Run, message: dict[str, Any]) -> None:
-        self._feeds.tell(run.id, {**message, "at": self._corral.clock.wall()})
+    def _tell(self, run_id: str, message: dict[str, Any]) -> None:
+        self._feeds.tell(run_id, {**message, "at": self._corral.clock.wall()})
 
     async def view(self, run_id: str) -> RunView:
         """A run with all that came of it, to be compared: its own editions, whatever was made of them afterwards."""
