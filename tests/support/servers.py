@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 CORRAL = Path(sys.executable).with_name("corral")
+RENDERER = "corral.workspace.pipelines._rendering"
 
 
 @dataclass
@@ -32,8 +33,13 @@ class Server:
         return self.url + "/v1"
 
     def engines(self) -> list[psutil.Process]:
-        """The server's children now."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """The server's children now, without the one that renders templates: it stays for a while."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if RENDERER not in process.cmdline():
+                    found.append(process)
+        return found
 
 
 def environment(home: Path, models_dir: Path | None = None, more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ _LISTEN = b"0A"
 _ANYWHERE = {b"0" * 8, b"0" * 32}
 _LOOPBACK = {b"0100007F", b"0000000000000000FFFF00000100007F", b"00000000000000000000000001000000"}
 _DEAD = b"ZX"
-_SWEEPS = 100
+_SWEEPS = 200
+_LOOKS = 3  # one that forks all the time may be between two ids while they are read
+_PAUSE = 0.01  # seconds between two looks at those that die
 
 
 def descendants(ancestor: int) -> list[int]:
@@ -75,16 +78,24 @@ def sockets(pids: Iterable[int]) -> set[int] | None:
 def sweep(session: int, mark: str) -> None:
     """Kill what a guard left that could not do it itself: all in its session, and all that carry its mark.
 
-    Blocks for some milliseconds for each hundred processes of the machine, and a little more while they die.
+    Blocks until they are gone, at most some seconds: some milliseconds for each hundred processes of the machine, and
+    as long as the memory of those that die takes to be given back.
     """
     wanted = f"{MARK}={mark}".encode()
+    killed: set[int] = set()
+    quiet = 0
     for _ in range(_SWEEPS):  # one that hangs in the kernel cannot be waited for
-        found = [pid for pid, _, own in _living() if own == session or _carries(pid, wanted)]
-        if not found:
+        # One that dies has lost its environment before it is gone: it is known by its id for this moment.
+        found = {pid for pid, _, own in _living() if own == session or pid in killed or _carries(pid, wanted)}
+        quiet = 0 if found else quiet + 1
+        if quiet == _LOOKS:
             return
-        for pid in found:
+        for pid in found - killed:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        if found and found <= killed:
+            time.sleep(_PAUSE)
+        killed |= found
 
 
 def _carries(pid: int, wanted: bytes) -> bool:
