@@ -107,11 +107,9 @@ class Workspace:
         Raises:
             PipelineInvalid: the pipeline cannot be run; every reason, with its line.
             InvalidRequest: an input is missing or not what it should be, or a model is given for a step that is none.
-            Conflict: the project is put away.
+            Conflict: the project is archived.
         """
         project = await self.store.projects.get(order.project)
-        if project.archived_at is not None:
-            raise Conflict(f"The project {project.name!r} is archived.", "Restore it first, or choose another.")
         source, pipeline, name = order.source, None, ""
         if source is None:
             if order.pipeline is None:
@@ -153,7 +151,7 @@ class Workspace:
         """Run again what a run was, with what it was given, but for what is given here. `inputs` replace single ones.
 
         Raises:
-            InvalidRequest: as `start`.
+            InvalidRequest, Conflict: as `start`.
         """
         before = await self.store.runs.get(run_id)
         definition = await self._read(before.source)
@@ -186,6 +184,7 @@ class Workspace:
 
         Raises:
             InvalidRequest: the artifact is no code, there is no `error`, or no model that could be asked.
+            Conflict: its project is archived.
         """
         from corral.workspace.pipelines.repairing import repair_run
 
@@ -233,6 +232,8 @@ class Workspace:
 
     async def resume(self, run_id: str, *, caller: Caller = LOCAL) -> Run:
         """Go on with a run that is paused, or that failed or was called off: finished steps are not done again.
+
+        Also in a project that is archived: it is no new run, and what has been paid in it is not lost.
 
         Raises:
             Conflict: it is at work, or is completed.
@@ -311,7 +312,7 @@ class Workspace:
         return await definition_of(source)
 
     async def _begin(self, definition: Definition, run: Run) -> Run:
-        """Write a run and its waiting steps down, and have it done."""
+        """Write a run and its waiting steps down, and have it done: the one way in which a run begins."""
         from corral.workspace.pipelines.executing import waiting
 
         unknown = [name for name in run.models if name != "*" and name not in {s.name for s in definition.steps}]

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from corral.db.workspace_tables import runs, snapshots, steps
+from corral.db.workspace_tables import projects, runs, snapshots, steps
 from corral.domain.workspace import Artifact, Made, Run, RunStatus, Step, StepStatus, check_path
 from corral.errors import Conflict, InvalidRequest, NotSupported
+from corral.workspace import listing
 from corral.workspace.artifacts import Origin
 from corral.workspace.contexts import strings_in
 from corral.workspace.kinds import Kind
@@ -45,7 +46,7 @@ _UNUSED = 3600.0  # seconds that a snapshot stays though no run names it: one ma
 
 
 class Runs(Entries[Run]):
-    """The runs. One that is under way is neither deleted nor moved."""
+    """The runs. One that is under way is neither deleted nor moved; none begins in a project that is archived."""
 
     kind = Kind(
         name="run",
@@ -256,6 +257,17 @@ class Runs(Entries[Run]):
             title=" ".join(title.split()),
         )
         return await self._artifacts.add(connection, entry, digest, made.content, origin)
+
+    async def _create(self, connection: AsyncConnection, entry: Run, body: str | None = None) -> Run:
+        project = await listing.project_of(connection, entry.project, locked=True)
+        archived = select(projects.c.name).where(projects.c.id == project, projects.c.archived_at.is_not(None))
+        name = (await connection.execute(archived)).scalar_one_or_none()
+        if name is not None:
+            raise Conflict(
+                f"The project {name!r} is archived: no run begins in it.",
+                f"Have it back: corral projects restore {name}",
+            )
+        return await super()._create(connection, entry, body)
 
     async def _sum(self, connection: AsyncConnection, run: str) -> None:
         """Let the run say what its steps say together."""
