@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corral.domain.workspace import ContextKind, Query, RunStatus, StepStatus
-from corral.errors import Conflict, EntryNotFound, InvalidName, InvalidRequest, NotSupported, Stale
+from corral.errors import Conflict, DatabaseError, EntryNotFound, InvalidName, InvalidRequest, NotSupported, Stale
 from corral.workspace.store import Store
 from tests.support import workspaces
 from tests.support.database import Cluster
@@ -408,6 +408,17 @@ async def test_a_run_goes_on(place: Place) -> None:
         await store.runs.update(entry.id, source="other")
     with pytest.raises(InvalidRequest, match="cannot be changed"):
         await store.runs.change(entry.id, {"status": "completed"})
+
+
+async def test_a_run_begins_with_all_its_steps_or_not_at_all(store: Store) -> None:
+    planned = [completed("", key, status=StepStatus.WAITING, output=None, cost=0) for key in ("b", "a")]
+    entry = await store.runs.begin(run(), planned)
+    assert (entry.steps_total, entry.version) == (2, 1)
+    assert {each.run for each in await store.runs.steps(entry.id)} == {entry.id}
+    with pytest.raises(DatabaseError):
+        await store.runs.begin(run(title="twice"), [*planned, planned[0]])
+    assert [each.id for each in (await store.runs.page(Query())).items] == [entry.id]
+    assert await store.runs.steps((await store.runs.begin(run(), [])).id) == []
 
 
 async def test_steps_are_planned_once_and_saved(store: Store) -> None:

@@ -23,6 +23,7 @@ from corral.workspace.pipelines.definition import (
     Words,
     bind,
     inspect,
+    knows_models,
     read,
     typed,
 )
@@ -199,6 +200,22 @@ def test_models_are_asked_about() -> None:
         "8:14 Model 'unheard' does not exist.",
     ]
     assert found(source) == []
+    assert not knows_models(read(dedent(source)), known)
+
+
+@pytest.mark.parametrize("unknown", ["bad", "worse", "worst", "unheard", "good"])
+def test_each_model_that_is_asked_counts_where_no_source_is_read(unknown: str) -> None:
+    source = """        name: x
+        inputs: {who: {enum: [good, worse], default: good}, all: {type: list, default: [good, unheard]}}
+        steps:
+          a: {model: good, prompt: p, fallback: [good, bad]}
+          b: {model: "{{ inputs.who }}", prompt: p}
+          c: {model: "{{ item }}", prompt: p, for_each: [good, worst]}
+          e: {model: "{{ item }}", prompt: p, for_each: "{{ inputs.all }}"}
+        """
+    definition = read(dedent(source))
+    assert knows_models(definition, lambda _: None)
+    assert not knows_models(definition, lambda name: "It is none." if name == unknown else None)
 
 
 def test_own_variables_of_a_template_are_none_of_ours() -> None:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import secrets
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
@@ -117,7 +116,7 @@ class Workspace:
             kept = await self.store.pipelines.get(order.pipeline)
             source, pipeline, name = kept.source, kept.id, kept.name
         definition = await self._read(source)
-        await self._check_models(source, order.models, order.caller)
+        await self._check_models(source, definition, order.models, order.caller)
         material = await self.store.contexts.material(project.id)
         return await self._begin(
             definition,
@@ -155,7 +154,7 @@ class Workspace:
         """
         before = await self.store.runs.get(run_id)
         definition = await self._read(before.source)
-        await self._check_models(before.source, {**before.models, **(models or {})}, caller)
+        await self._check_models(before.source, definition, {**before.models, **(models or {})}, caller)
         return await self._begin(
             definition,
             Run(
@@ -322,10 +321,7 @@ class Workspace:
                 f"Steps: {', '.join(step.name for step in definition.steps)}.",
                 param="models",
             )
-        steps = waiting(definition)
-        made = await self.store.runs.create(replace(run, steps_total=len(steps)))
-        await self.store.runs.plan(made.id, [replace(step, run=made.id) for step in steps])
-        return await self._submit(made)
+        return await self._submit(await self.store.runs.begin(run, waiting(definition)))
 
     async def _submit(self, run: Run) -> Run:
         await ahead.operations()
@@ -352,15 +348,17 @@ class Workspace:
             async for _ in self._corral.catalog.operations.watch(run.operation):
                 pass
 
-    async def _check_models(self, source: str, models: Mapping[str, str], caller: Caller) -> None:
+    async def _check_models(
+        self, source: str, definition: Definition, models: Mapping[str, str], caller: Caller
+    ) -> None:
         """Refuse a pipeline of whose models one cannot be asked; those of `models` are asked in place of its own."""
-        from corral.workspace.pipelines.definition import invalid
+        from corral.workspace.pipelines.definition import invalid, knows_models
 
         for step, model in models.items():
             why = self._known(model, caller)
             if why is not None:
                 raise InvalidRequest(why, f"Another model for {step!r}: see GET /v1/models.", param="models")
-        if "*" in models:
+        if "*" in models or knows_models(definition, lambda model: self._known(model, caller)):
             return
         replaced = tuple(f"steps.{step}." for step in models)
         issues = [each for each in (await self.validate(source, caller)).issues if not each.place.startswith(replaced)]

@@ -75,6 +75,22 @@ class Runs(Entries[Run]):
         self._artifacts = artifacts
         self._contents = contents
 
+    async def begin(self, entry: Run, planned: Sequence[Step]) -> Run:
+        """Write down a new run with the steps that it will do: all or nothing.
+
+        Raises:
+            Conflict: one with its id is there.
+        """
+
+        async def work(connection: AsyncConnection) -> Run:
+            made = await self._create(connection, replace(entry, steps_total=len(planned)))
+            if planned:
+                values = [_values(replace(step, run=made.id)) for step in planned]
+                await connection.execute(insert(steps), values)
+            return made
+
+        return await self._database.write(work)
+
     async def update(self, identifier: str, **columns: Any) -> Run:
         """Write down how the run goes on: any of its fields that says so, such as `status`, `error` or `operation`."""
         for name in columns:

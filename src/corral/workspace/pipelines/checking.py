@@ -36,6 +36,14 @@ def check(definition: Definition, located: Located, known: Callable[[str], str |
     return replace(definition, steps=tuple(_sorted(steps)))
 
 
+def knows_models(definition: Definition, known: Callable[[str], str | None]) -> bool:
+    """Whether every model can be asked that a definition is known to ask; `known` as in `check`. Reads no source."""
+    nowhere = Located("")
+    for step in definition.steps:
+        _Step(step, definition, nowhere, known).check_model()
+    return not nowhere.issues
+
+
 def _in_order(needs: set[str], definition: Definition) -> tuple[str, ...]:
     return tuple(step.name for step in definition.steps if step.name in needs)
 
@@ -64,7 +72,7 @@ class _Step:
         item = self._check_for_each()
         for place, template, roots in self._templates():
             self._check_template(place, template, roots, item)
-        self._check_model()
+        self.check_model()
         self._check_when(item)
         self._check_schema()
         return self.step, self.needs
@@ -214,8 +222,8 @@ class _Step:
         if constant and not constant[0]:
             self.located.add(place, "The step never runs.", "Leave it out, or change `when`.")
 
-    def _check_model(self) -> None:
-        """Whether each model can be asked that is known by now."""
+    def check_model(self) -> None:
+        """See whether each model can be asked that is known by now."""
         if self.known is None:
             return
         step = self.step

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from corral.errors import InvalidRequest, PipelineInvalid, nearest
-from corral.workspace.pipelines.checking import check
+from corral.workspace.pipelines.checking import check, knows_models
 from corral.workspace.pipelines.located import Broken, Located, compose
 from corral.workspace.pipelines.plan import (
     Checked,
@@ -39,6 +39,7 @@ __all__ = (
     "Words",
     "bind",
     "inspect",
+    "knows_models",
     "read",
     "typed",
 )
