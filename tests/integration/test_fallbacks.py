@@ -22,7 +22,7 @@ from tests.support.vendors.vendor import played
 
 MANAGER = "manager-key-of-the-fallbacks"
 CONFIG = """
-routing: {{retries: 1, retry_within: 2s, breaker_failures: 3, breaker_pause: 1s}}
+routing: {{retries: 1, retry_within: 20s, breaker_failures: 3, breaker_pause: 5s}}
 usage: {{write_every: 100ms}}
 models:
   gpt: {{runtime: openai, options: {{base_url: "{first}", api_key_env: KEY, upstream_model: gpt}}}}
@@ -43,9 +43,9 @@ routes:
   to-cloud: {{models: [sick, gpt]}}
   later-or: {{models: [later, robot]}}
   breaking: {{models: [shaky, robot], retries: 0}}
-  patient: {{models: [mute, robot], first_byte_timeout: 300ms}}
-  between: {{models: [stalling, robot], between_timeout: 300ms}}
-  in-all: {{models: [dripping, robot], total_timeout: 2s}}
+  patient: {{models: [mute, robot], first_byte_timeout: 3s}}
+  between: {{models: [stalling, robot], between_timeout: 3s}}
+  in-all: {{models: [dripping, robot], total_timeout: 5s}}
   few: {{models: [gpt, robot], limits: {{gpt: 1}}}}
   holding: {{models: [small, robot]}}
   hedged: {{models: [gpt, robot], hedge: 200ms}}
@@ -98,7 +98,7 @@ class Setting:
     def asked(vendor: str) -> list[dict[str, Any]]:
         """What a vendor has been asked."""
         host = "/".join(vendor.split("/")[:3])
-        with urllib.request.urlopen(f"{host}/asked", timeout=10) as answer:
+        with urllib.request.urlopen(f"{host}/asked", timeout=30) as answer:
             found: list[dict[str, Any]] = json.load(answer)
         return found
 
@@ -108,7 +108,7 @@ class Setting:
 
     def until(self, said: Callable[[], Any]) -> Any:
         """What `said` gives, once it is something."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (found := said()):
             assert time.monotonic() < deadline
         return found
@@ -264,7 +264,7 @@ def test_who_has_its_fill_is_passed_over_and_who_leaves_has_paid(setting: Settin
 
     assert [(each["model"], each["error"], each["billed"]) for each in told["tries"]] == [("gpt", "client_gone", True)]
     assert told["cost_nano"] == told["tries"][0]["usage"]["input"] * 2000 > 0
-    assert setting.manage("GET", "/api/v1/runtime/models/gpt")["model"]["in_flight"] == 0
+    setting.until(lambda: not setting.manage("GET", "/api/v1/runtime/models/gpt")["model"]["in_flight"])
 
 
 def test_who_leaves_in_mid_stream_has_paid_for_what_came(setting: Setting) -> None:
@@ -314,10 +314,11 @@ def test_a_strict_request_names_what_it_would_lack(setting: Setting) -> None:
 def test_the_books_balance_after_all_that(setting: Setting) -> None:
     setting.until(lambda: not setting.manage("GET", "/api/v1/budgets/all")["budget"]["leased"])
     spent = round(setting.manage("GET", "/api/v1/budgets/all")["budget"]["spent"] * NANO)
-    total = setting.manage("GET", "/api/v1/usage?from=1d")["total"]
+    # Rows are written a moment after the answer.
+    setting.until(lambda: setting.manage("GET", "/api/v1/usage?from=1d")["total"]["cost_nano"] == spent)
     names = {row["request_id"] for row in setting.rows()}
 
-    assert spent == total["cost_nano"] == sum(setting.receipt(name).get("cost_nano", 0) for name in names) > 0
+    assert spent == sum(setting.receipt(name).get("cost_nano", 0) for name in names) > 0
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from support.servers import CORRAL, Server, corral_server, environment
 
 CONFIG = """
 server: {request_timeout: 1s}
-upstream: {first_byte_timeout: 2s}
+upstream: {first_byte_timeout: 5s}
 models:
   robot: {runtime: fake, options: {reply: "one two three"}}
   hangs: {runtime: fake}

@@ -128,10 +128,20 @@ def test_a_child_that_never_gets_ready_is_given_up(run, command):
     run(main())
 
 
-async def test_the_last_words_of_a_slow_child_are_passed_on(command):
-    body = "import os, threading; os.write(2, b'still loading\\n'); threading.Event().wait()"
-    with pytest.raises(EngineTimeout) as caught:
-        await process.start(command(body), 3)
+async def test_the_last_words_of_a_slow_child_are_passed_on(command, tmp_path):
+    """It is given longer until it has come to speak."""
+    said = tmp_path / "said"
+    body = f"""
+        import os, threading
+        os.write(2, b'still loading\\n')
+        open({str(said)!r}, 'w').close()
+        threading.Event().wait()
+    """
+    seconds = 1.0
+    while not said.exists():
+        with pytest.raises(EngineTimeout) as caught:
+            await process.start(command(body), seconds)
+        seconds *= 2
     assert "still loading" in caught.value.hint
 
 

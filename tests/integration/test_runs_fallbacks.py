@@ -51,8 +51,8 @@ models:
   deaf: {{runtime: openai, options: {{base_url: "{silent}", upstream_model: a}}}}
   good: {{runtime: openai, options: {{base_url: "{speaking}", upstream_model: b}}}}
 routes:
-  patient: {{models: [deaf, good], first_byte_timeout: 300ms, retries: 0}}
-  hedged: {{models: [deaf, good], hedge: 100ms, first_byte_timeout: 1s, retries: 0}}
+  patient: {{models: [deaf, good], first_byte_timeout: 3s, retries: 0}}
+  hedged: {{models: [deaf, good], hedge: 100ms, first_byte_timeout: 3s, retries: 0}}
 prices:
   deaf: {{input: 100, output: 0}}
   good: {{input: 0, output: 1000}}

@@ -38,9 +38,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
     """A home; at the end nothing of its services may be left."""
     built = Place(tmp_path)
     yield built
-    until_time = time.monotonic() + 5
+    until_time = time.monotonic() + 30
     while (left := built.left()) and time.monotonic() < until_time:
-        psutil.wait_procs([psutil.Process(int(entry.split()[0])) for entry in left], timeout=0.1)
+        with suppress(psutil.NoSuchProcess):
+            psutil.wait_procs([psutil.Process(int(entry.split()[0])) for entry in left], timeout=0.1)
     for entry in left:
         with suppress(ProcessLookupError):
             os.kill(int(entry.split()[0]), signal.SIGKILL)
@@ -159,7 +160,7 @@ async def test_one_that_is_not_to_be_started_again_stays_down(place: Place, mode
 
 
 async def test_a_hung_one_is_started_again(place: Place) -> None:
-    manager, spec = place.manager(), place.spec(vigilance=replace(QUICK, timeout=0.1))
+    manager, spec = place.manager(), place.spec(vigilance=replace(QUICK, timeout=1.0))
     await manager.start(spec)
     up = await until_state(manager, spec, RUNNING)
     assert up.pid is not None
@@ -368,11 +369,14 @@ async def test_it_can_be_stopped_while_it_waits_for_its_next_start(place: Place)
 
 
 async def test_a_port_that_is_taken_between_two_starts_is_said(place: Place) -> None:
-    manager, spec = place.manager(), place.spec("crashes", vigilance=replace(QUICK, first=2.0, longest=2.0, crashes=2))
-    await manager.start(spec)
-    await until_state(manager, spec, ServiceState.WAITING)
+    manager, spec = place.manager(), place.spec("waits", cwd=place.folder)
     assert spec.port is not None
+    go = place.folder / "go"
+    os.mkfifo(go)
+    await manager.start(spec)
+    it_runs = await asyncio.to_thread(go.open, "w")
     with socket.create_server(("127.0.0.1", spec.port)):
+        it_runs.close()  # which is the end of it
         down = await until_state(manager, spec, FAILED)
 
     assert "in use by another program" in down.reason

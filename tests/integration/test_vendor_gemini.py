@@ -29,7 +29,7 @@ async def vendor():
 def client(vendor: Gemini, key: str = "") -> genai.Client:
     address, version = vendor.url.rsplit("/", 1)
     return genai.Client(
-        api_key=key or vendor.key, http_options=types.HttpOptions(base_url=address, api_version=version, timeout=5000)
+        api_key=key or vendor.key, http_options=types.HttpOptions(base_url=address, api_version=version, timeout=60_000)
     )
 
 

@@ -22,7 +22,7 @@ async def vendor():
 @pytest.fixture
 async def claude(vendor):
     async with anthropic.AsyncAnthropic(
-        api_key=vendor.key, base_url=vendor.url.removesuffix("/v1"), max_retries=0, timeout=5
+        api_key=vendor.key, base_url=vendor.url.removesuffix("/v1"), max_retries=0, timeout=60
     ) as client:
         yield client
 
@@ -122,7 +122,7 @@ async def service():
 
 @pytest.fixture
 async def gpt(service):
-    async with openai.AsyncOpenAI(api_key=service.key, base_url=service.url, max_retries=0, timeout=5) as client:
+    async with openai.AsyncOpenAI(api_key=service.key, base_url=service.url, max_retries=0, timeout=60) as client:
         yield client
 
 

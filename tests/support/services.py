@@ -16,7 +16,7 @@ from corral.domain.services import ServiceSpec, ServiceState, ServiceStatus, Vig
 from corral.kit.clock import SystemClock
 from corral.services.local import LocalServices
 
-QUICK = Vigilance(every=0.05, timeout=0.5, failures=3, first=0.05, longest=0.2, settled=60.0, crashes=4)
+QUICK = Vigilance(every=0.05, timeout=5.0, failures=3, first=0.05, longest=0.2, settled=60.0, crashes=4)
 
 SERVER = """
 import http.server, os, pathlib, signal, subprocess, sys, threading, time
@@ -34,6 +34,9 @@ if "forks" in modes:
         if os.fork() == 0:
             os.execv(rest[0], [*rest, __file__, "daemon"])
         os._exit(0)
+if "waits" in modes:
+    pathlib.Path("go").read_text()
+    sys.exit(3)
 if "crashes" in modes:
     print("no such model", flush=True)
     sys.exit(3)
