@@ -154,6 +154,8 @@ async def test_whoever_is_cancelled_leaves_a_run_that_rests(settings: Settings) 
         with pytest.raises(asyncio.CancelledError):
             await running
         (run,) = await workspace.runs.all()
+        assert not hasattr(run, "source")
+        assert (await workspace.runs.get(run)).source == source
         before = await workspace.result(run)
         assert before.status is RunStatus.PAUSED
         assert before.steps["style"].status is StepStatus.WAITING

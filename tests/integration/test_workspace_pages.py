@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text as sql
 
-from corral.domain.workspace import Artifact, Query, RunStatus
+from corral.domain.workspace import Artifact, Query, RunBrief, RunStatus
 from corral.errors import EntryNotFound, InvalidRequest, UnknownOption
 from corral.workspace import listing
 from corral.workspace.store import Store
@@ -249,3 +250,34 @@ async def test_no_words_break_a_search(store: Store, text: str) -> None:
     assert len(found.items) == (1 if any(letter.isalnum() for letter in text) else 0)
     assert await store.artifacts.count(Query(search=text)) == len(found.items)
     assert len((await store.search("plain")).items) == 1
+
+
+async def test_a_list_of_runs_reads_nothing_of_what_they_were_given(place: Place) -> None:
+    given = {"inputs": {"text": "long"}, "environment": {"corral": "1"}, "material": ({"id": "ctx"},)}
+    for number in range(3):
+        entry = run(title=f"counter {number}", tags=("x",), status=RunStatus.COMPLETED, **given)
+        await place.store.runs.create(replace(entry, source=f"steps: {number}"))
+        await place.clock.advance(1)
+    whole = (await place.store.runs.page(Query(sort="created_at"))).items
+    asked = [Query(), Query(tags=("x",)), Query(search="counter"), Query(filters={"status": "completed"})]
+    before = [(await place.store.runs.page(replace(each, sort="created_at"))).items for each in asked]
+    assert [each.source for each in whole] == ["steps: 0", "steps: 1", "steps: 2"]
+    assert before == [whole] * 4
+
+    async def lose(connection: Any) -> None:
+        """Take away what no list needs, so that whoever reads it is told by the database."""
+        await connection.execute(sql("DROP TABLE snapshots"))
+        for index in ("runs_by_source", "runs_by_material"):
+            await connection.execute(sql(f"DROP INDEX {index}"))
+        for column in ("source", "material", "inputs", "environment", "reproducible"):
+            await connection.execute(sql(f"ALTER TABLE runs DROP COLUMN {column}"))
+
+    await place.database.write(lose)
+
+    briefly = [{each.name: getattr(entry, each.name) for each in fields(RunBrief)} for entry in whole]
+    for query in asked:
+        first = await place.store.runs.listed(replace(query, sort="created_at", limit=2))
+        then = await place.store.runs.listed(replace(query, sort="created_at", cursor=first.next))
+        assert [asdict(entry) for entry in (*first.items, *then.items)] == briefly
+        assert [len(first.items), len(then.items), then.next] == [2, 1, None]
+    assert await place.store.runs.count(Query()) == 3

@@ -13,7 +13,18 @@ from pydantic import BaseModel
 
 from corral.app import Corral
 from corral.config import load
-from corral.domain.workspace import Artifact, Context, ContextKind, Edition, Hit, Pipeline, Project, Run, Step
+from corral.domain.workspace import (
+    Artifact,
+    Context,
+    ContextKind,
+    Edition,
+    Hit,
+    Pipeline,
+    Project,
+    Run,
+    RunBrief,
+    Step,
+)
 from corral.gateway.api import workspace_requests, workspace_shapes, workspace_views
 from corral.gateway.api.application import create
 from corral.workspace.described import describe
@@ -58,6 +69,7 @@ class Pair:
         Pair(workspace_shapes.ContextEntry, Context(id="c", project="p", kind=ContextKind.FILE, name="x")),
         Pair(workspace_shapes.PipelineEntry, Pipeline(id="l", name="x", source="")),
         Pair(workspace_shapes.RunEntry, Run(id="r", project="p", name="x", source="")),
+        Pair(workspace_shapes.RunBriefly, RunBrief(id="r", project="p", name="x")),
         Pair(workspace_shapes.RunStep, Step(run="r", key="a", name="a")),
         Pair(workspace_shapes.ArtifactEntry, Artifact(id="a", project="p", name="x", kind="text")),
         Pair(workspace_shapes.ArtifactEdition, Edition(artifact="a", number=1, digest="", size=0, created_at=0.0)),

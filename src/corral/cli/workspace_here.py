@@ -152,8 +152,8 @@ class Here:
         """Stop the engines of this process."""
         await asyncio.shield(self._all.close())
 
-    def _kept(self, kind: str) -> Kept[Any]:
-        found: Kept[Any] = getattr(self._all, kind)
+    def _kept(self, kind: str) -> Kept[Any, Any]:
+        found: Kept[Any, Any] = getattr(self._all, kind)
         return found
 
 

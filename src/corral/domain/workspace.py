@@ -128,22 +128,17 @@ class Pipeline(Entry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run(Entry):
-    """One execution. What it was given is kept exactly, whatever is changed or deleted afterwards.
+class RunBrief(Entry):
+    """A run as lists have it: what it is, where it stands and what it took, without all that it was given.
 
-    `source` is the pipeline's YAML as it was, `material` the contexts as they were (`{id, kind, name, text, variables,
-    digest}`), `models` what was to be asked in place of what the pipeline names (by step, or `*` for all), `caller` the
-    id of who pays. `operation` does it. `environment` says what it ran on: versions of Corral and the runtimes.
-    `reproducible` says of each step why a rerun may differ; an empty one would not.
+    `models` is what was to be asked in place of what the pipeline names (by step, or `*` for all), `caller` the id of
+    who pays. `operation` does it.
     """
 
     project: str
     name: str
-    source: str
     pipeline: str | None = None
     title: str = ""
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    material: Sequence[Mapping[str, Any]] = ()
     models: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     budget: int | None = None
@@ -151,8 +146,6 @@ class Run(Entry):
     status: RunStatus = RunStatus.QUEUED
     operation: str | None = None
     rerun_of: str | None = None
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    reproducible: Mapping[str, str] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -161,6 +154,22 @@ class Run(Entry):
     output_tokens: int = 0
     steps_total: int = 0
     steps_done: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(RunBrief):
+    """One execution. What it was given is kept exactly, whatever is changed or deleted afterwards.
+
+    `source` is the pipeline's YAML as it was, `material` the contexts as they were (`{id, kind, name, text, variables,
+    digest}`). `environment` says what it ran on: versions of Corral and the runtimes. `reproducible` says of each step
+    why a rerun may differ; an empty one would not.
+    """
+
+    source: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    material: Sequence[Mapping[str, Any]] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    reproducible: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,13 +123,13 @@ class Visit:
             )
 
     async def page(self, many: str, query: Query, *, total: bool = False) -> Page[Any]:
-        """A page of what the caller may see. `query.project` may be an id or a name.
+        """A page of what the caller may see, with what a list needs. `query.project` may be an id or a name.
 
         Raises:
             EntryNotFound: there is no such project for the caller.
         """
         bounded = await self._bounded(query)
-        found: Page[Any] = await self.kept(many).page(bounded)
+        found: Page[Any] = await self.kept(many).listed(bounded)
         return replace(found, total=await self.kept(many).count(bounded)) if total else found
 
     async def ids(self, many: str, query: Query, most: int) -> list[str]:

@@ -19,6 +19,7 @@ from corral.domain.workspace import (
     Project,
     Query,
     Run,
+    RunBrief,
     check_project,
     text_in,
     text_type,
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from corral.workspace.pipelines.plan import Checked
 
 E = TypeVar("E", bound=Entry)
+L = TypeVar("L", bound=Entry)
 
 _FIELDS = frozenset({"project", "tags", "search", "archived", "deleted", "sort", "limit", "cursor"})
 """What `page` takes beside filters."""
 
 
-class Kept(Generic[E]):
-    """The entries of one kind. An entry is meant by its id, or by itself; projects and pipelines by name, too.
+class Kept(Generic[E, L]):
+    """The entries of one kind: `E`, and `L` as lists have it. One is meant by its id, or by itself; some by name, too.
 
     Raises (every method):
         EntryNotFound: there is no such entry.
@@ -52,12 +54,12 @@ class Kept(Generic[E]):
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def get(self, which: str | E, *, deleted: bool = False) -> E:
+    async def get(self, which: str | E | L, *, deleted: bool = False) -> E:
         """The entry as it is now; with `deleted`, also one that was removed."""
         found: E = await self._kept.get(which if isinstance(which, str) else which.id, deleted=deleted)
         return found
 
-    async def page(self, *, total: bool = False, **asked: Any) -> Page[E]:
+    async def page(self, *, total: bool = False, **asked: Any) -> Page[L]:
         """Some of them, those that changed last first; `asked` are fields of `Query`, and beside them columns.
 
         `total` counts all of them, too.
@@ -69,50 +71,52 @@ class Kept(Generic[E]):
             known["project"] = project.id
         filters = {name: value for name, value in asked.items() if name not in _FIELDS and value is not None}
         query = Query(filters=filters, **known)
-        page: Page[E] = await self._kept.page(query)
+        page: Page[L] = await self._kept.listed(query)
         return Page(page.items, page.next, await self._kept.count(query)) if total else page
 
-    async def all(self, **asked: Any) -> list[E]:
+    async def all(self, **asked: Any) -> list[L]:
         """The entries of a page (see `page`)."""
         return list((await self.page(**asked)).items)
 
-    async def change(self, which: str | E, *, version: int | None = None, **fields: Any) -> E:
+    async def change(self, which: str | E | L, *, version: int | None = None, **fields: Any) -> E:
         """The entry with other fields."""
         entry = await self.get(which)
         found: E = await self._kept.change(entry.id, await self._checked(fields), version=version)
         return found
 
-    async def archive(self, which: str | E, *, version: int | None = None) -> E:
+    async def archive(self, which: str | E | L, *, version: int | None = None) -> E:
         """Put it away: it is no longer listed unless that is asked for."""
         entry = await self.get(which)
         await self._kept.archive(entry.id, version=version)
         return await self.get(entry.id)
 
-    async def restore(self, which: str | E, *, version: int | None = None) -> E:
+    async def restore(self, which: str | E | L, *, version: int | None = None) -> E:
         """Have it back, removed or archived."""
         entry = await self.get(which, deleted=True)
         await self._kept.restore(entry.id, version=version)
         return await self.get(entry.id)
 
-    async def remove(self, which: str | E, *, version: int | None = None) -> E:
+    async def remove(self, which: str | E | L, *, version: int | None = None) -> E:
         """Remove it; until `workspace.retention` has passed, `restore` has it back."""
         entry = await self.get(which)
         await self._kept.delete(entry.id, version=version)
         return await self.get(entry.id, deleted=True)
 
-    async def purge(self, which: str | E) -> E:
+    async def purge(self, which: str | E | L) -> E:
         """Remove it for good; as it was."""
         entry = await self.get(which, deleted=True)
         await self._kept.purge(entry.id)
         return entry
 
-    async def duplicate(self, which: str | E, *, name: str | None = None, project: str | Project | None = None) -> E:
+    async def duplicate(
+        self, which: str | E | L, *, name: str | None = None, project: str | Project | None = None
+    ) -> E:
         """Another one like it; a project takes its contexts and pipelines along."""
         where = None if project is None else (await self._project(project)).id
         found: E = await self._kept.duplicate((await self.get(which)).id, name=name, project=where)
         return found
 
-    async def move(self, which: str | E, project: str | Project) -> E:
+    async def move(self, which: str | E | L, project: str | Project) -> E:
         """Put it into another project."""
         entry = await self.get(which)
         await self._kept.move(entry.id, (await self._project(project)).id)
@@ -131,7 +135,7 @@ class Kept(Generic[E]):
         return getattr(self._parts.store, self.kind)
 
 
-class Projects(Kept[Project]):
+class Projects(Kept[Project, Project]):
     """What is worked on."""
 
     kind = "projects"
@@ -203,7 +207,7 @@ class Projects(Kept[Project]):
             raise InvalidRequest(f"{place} cannot be read: {error.strerror}.") from error
 
 
-class Contexts(Kept[Context]):
+class Contexts(Kept[Context, Context]):
     """The material of projects: what their runs are given, in its order."""
 
     kind = "contexts"
@@ -259,7 +263,7 @@ class Contexts(Kept[Context]):
         return await self.all(project=where, sort="position", limit=200)
 
 
-class Pipelines(Kept[Pipeline]):
+class Pipelines(Kept[Pipeline, Pipeline]):
     """Steps of several models, as YAML."""
 
     kind = "pipelines"
@@ -304,13 +308,13 @@ class Pipelines(Kept[Pipeline]):
         return await asyncio.to_thread(authoring.pipeline_changes, fields)
 
 
-class Runs(Kept[Run]):
-    """Executions, with all they were given."""
+class Runs(Kept[Run, RunBrief]):
+    """Executions. Lists have them without what they were given, which `get` has."""
 
     kind = "runs"
 
 
-class Artifacts(Kept[Artifact]):
+class Artifacts(Kept[Artifact, Artifact]):
     """What came of runs, or was put there by hand; each has editions."""
 
     kind = "artifacts"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from corral.app.hosted import Hosted
 from corral.domain.money import NANO
-from corral.domain.workspace import Artifact, Hit, Pipeline, Project, Run, RunStatus, Step
+from corral.domain.workspace import Artifact, Hit, Pipeline, Project, Run, RunBrief, RunStatus, Step
 from corral.errors import Conflict
 from corral.studio.kept import Artifacts, Contexts, Pipelines, Projects, Runs, given_models, source_of
 from corral.workspace.pipelines.order import RunOrder
@@ -155,7 +155,7 @@ class Workspace(Hosted):
 
     async def rerun(
         self,
-        run: str | Run | Result,
+        run: str | RunBrief | Result,
         *,
         models: str | Mapping[str, str] | None = None,
         inputs: Mapping[str, Any] | None = None,
@@ -169,7 +169,7 @@ class Workspace(Hosted):
         )
         return await self._through(again.id, heard)
 
-    async def resume(self, run: str | Run | Result, *, heard: Heard | None = None) -> Result:
+    async def resume(self, run: str | RunBrief | Result, *, heard: Heard | None = None) -> Result:
         """Go on with a run that was queued, paused, left or failed, where it stopped; to its end, as `run`.
 
         Raises:
@@ -180,22 +180,22 @@ class Workspace(Hosted):
             found = await self._workspace.resume(found.id)
         return await self._through(found.id, heard)
 
-    async def pause(self, run: str | Run | Result) -> Run:
+    async def pause(self, run: str | RunBrief | Result) -> Run:
         """Let a run rest. Raises Conflict when it has ended."""
         return await self._workspace.pause(_id(run))
 
-    async def cancel(self, run: str | Run | Result) -> Run:
+    async def cancel(self, run: str | RunBrief | Result) -> Run:
         """Call a run off; what it has made stays. Raises Conflict when it has ended."""
         return await self._workspace.cancel(_id(run))
 
-    async def result(self, run: str | Run | Result) -> Result:
+    async def result(self, run: str | RunBrief | Result) -> Result:
         """What a run has come to so far."""
         store, identifier = self._workspace.store, _id(run)
         found = await store.runs.get(identifier)
         steps = await store.runs.steps(identifier)
         return Result(found, {step.key: step for step in steps}, tuple(await store.artifacts.of_run(identifier)))
 
-    async def watch(self, run: str | Run | Result) -> AsyncGenerator[dict[str, Any], None]:
+    async def watch(self, run: str | RunBrief | Result) -> AsyncGenerator[dict[str, Any], None]:
         """How a run stands, and then each change, until it has ended.
 
         The messages are those of `GET /api/v1/runs/{id}/events`: `snapshot`, `run`, `step`, `text`, `artifact`, `cost`
@@ -205,7 +205,7 @@ class Workspace(Hosted):
             async for message in messages:
                 yield message
 
-    async def compare(self, one: str | Run | Result, other: str | Run | Result) -> dict[str, Any]:
+    async def compare(self, one: str | RunBrief | Result, other: str | RunBrief | Result) -> dict[str, Any]:
         """Two runs side by side: answers, costs, times, and how their artifacts differ."""
         return await self._workspace.compare(_id(one), _id(other))
 
@@ -278,5 +278,5 @@ class Workspace(Hosted):
         super()._begin()
 
 
-def _id(run: str | Run | Result) -> str:
+def _id(run: str | RunBrief | Result) -> str:
     return run if isinstance(run, str) else run.id

@@ -43,11 +43,12 @@ _MANY = 100  # values of one filter
 
 
 async def page(
-    connection: AsyncConnection, kind: Kind[Any], query: Query, *, few: int = FEW
+    connection: AsyncConnection, kind: Kind[Any], query: Query, *, few: int = FEW, names: Sequence[str] = ()
 ) -> tuple[Sequence[RowMapping], str | None]:
     """The rows of a page, and the cursor of the next.
 
     Up to `few` matches of a tag or of words are fetched and sorted; of more, the sorted entries are looked at in turn.
+    `names` are the columns that are read, those of filters and order among them; none are all.
 
     Raises:
         InvalidRequest: the query asks for what this kind has not, or its cursor is made up.
@@ -59,9 +60,10 @@ async def page(
     project = await _project(connection, query)
     found, more = await _looked_up(connection, _lookups(connection, kind, query, project), few)
     source: FromClause = kind.table
+    columns = [column for column in kind.table.c if not names or column.name in names]
     if found is not None:
         # Made first, by the ids: whatever a planner thinks of the other conditions, it does not walk an index for few.
-        source = select(kind.table).where(kind.table.c.id.in_(found)).cte("few").prefix_with("MATERIALIZED")
+        source = select(*columns).where(kind.table.c.id.in_(found)).cte("few").prefix_with("MATERIALIZED")
     conditions = [*_conditions(kind, query, source, project), *(each(source.c.id) for each in more)]
     column, own = source.c[name], source.c.id
     if query.cursor is not None:
@@ -69,7 +71,8 @@ async def page(
         pair, at = tuple_(column, own), tuple_(literal(last.value, column.type), literal(last.id, own.type))
         conditions.append(pair < at if down else pair > at)
     order = (column.desc(), own.desc()) if down else (column.asc(), own.asc())
-    wanted = select(source).where(*conditions).order_by(*order).limit(query.limit + 1)
+    read = [source.c[column.name] for column in columns]
+    wanted = select(*read).where(*conditions).order_by(*order).limit(query.limit + 1)
     rows = (await connection.execute(wanted)).mappings().all()
     if len(rows) <= query.limit:
         return rows, None

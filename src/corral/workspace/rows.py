@@ -74,6 +74,10 @@ class Entries(Generic[E]):
 
         return await self._database.read(work)
 
+    async def listed(self, query: Query) -> Page[Any]:
+        """As `page`, with what a list needs of each: the entries as they are, unless a kind says otherwise."""
+        return await self.page(query)
+
     async def count(self, query: Query) -> int:
         """How many entries the query asks for, on all pages."""
         return await self._database.read(lambda connection: listing.count(connection, self.kind, query))

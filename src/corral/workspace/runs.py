@@ -1,7 +1,7 @@
 """Runs and their steps, and the one transaction in which a step, what it made and what it cost are written down.
 
 What a run was given, the source of its pipeline and the material, is kept in `snapshots` by its digest: runs of the
-same share it, and a list of runs reads it once.
+same share it. Lists of runs read none of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from corral.db.workspace_tables import projects, runs, snapshots, steps
-from corral.domain.workspace import Artifact, Made, Run, RunStatus, Step, StepStatus, check_path
+from corral.domain.workspace import (
+    Artifact,
+    Made,
+    Page,
+    Query,
+    Run,
+    RunBrief,
+    RunStatus,
+    Step,
+    StepStatus,
+    check_path,
+)
 from corral.errors import Conflict, InvalidRequest, NotSupported
 from corral.workspace import listing
 from corral.workspace.artifacts import Origin
@@ -42,6 +53,7 @@ _ENDED = (*_DONE, StepStatus.FAILED.value, StepStatus.CANCELLED.value)
 _REOPENED = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
 _SUMMED = ("cost", "input_tokens", "output_tokens")
 _SNAPSHOTS = ("source", "material")
+_BRIEF = tuple(each.name for each in fields(RunBrief))
 _UNUSED = 3600.0  # seconds that a snapshot stays though no run names it: one may be about to
 
 
@@ -90,6 +102,15 @@ class Runs(Entries[Run]):
             return made
 
         return await self._database.write(work)
+
+    async def listed(self, query: Query) -> Page[RunBrief]:
+        """As `page`, without what the runs were given: nothing of that is read."""
+
+        async def work(connection: AsyncConnection) -> Page[RunBrief]:
+            rows, following = await listing.page(connection, self.kind, query, names=_BRIEF)
+            return Page(tuple(_brief(row) for row in rows), following)
+
+        return await self._database.read(work)
 
     async def update(self, identifier: str, **columns: Any) -> Run:
         """Write down how the run goes on: any of its fields that says so, such as `status`, `error` or `operation`."""
@@ -351,6 +372,10 @@ _GOING = frozenset(
 )
 _SAID = frozenset({"environment", "reproducible", "error", "title"})
 _JSON = ("request", "value", "receipt", "tries", "error")
+
+
+def _brief(row: RowMapping) -> RunBrief:
+    return RunBrief(**{**row, "status": RunStatus(row["status"]), "tags": tuple(row["tags"])})
 
 
 def _step(row: RowMapping) -> Step:

@@ -47,7 +47,7 @@ def router(desk: Desk, workshop: Workshop) -> APIRouter:
         pipeline: Word = None,
         name: Word = None,
     ) -> Response:
-        """Runs, those that were changed last first."""
+        """Runs, those that were changed last first, without what they were given: that comes with the run itself."""
         visit = await desk.visit(request)
         return await listed(request, visit, RUNS, lists, status=status, pipeline=pipeline, name=name)
 

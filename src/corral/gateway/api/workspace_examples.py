@@ -60,16 +60,13 @@ KEPT_PIPELINE = {
     "project": None,
     "description": "",
 }
-RUN = {
+RUN_BRIEFLY = {
     "id": "run-0a1b2c3d4e5f",
     **ENTRY,
     "project": PROJECT["id"],
     "name": "page",
-    "source": PIPELINE,
     "pipeline": KEPT_PIPELINE["id"],
     "title": "",
-    "inputs": {"topic": "bees"},
-    "material": [],
     "models": {},
     "seed": 7,
     "budget_usd": 0.05,
@@ -77,8 +74,6 @@ RUN = {
     "status": "completed",
     "operation": "op-0a1b2c3d4e5f",
     "rerun_of": None,
-    "environment": {"corral": "0.6.0"},
-    "reproducible": {},
     "error": None,
     "started_at": AT,
     "ended_at": AT + 12,
@@ -87,6 +82,14 @@ RUN = {
     "output_tokens": 480,
     "steps_total": 2,
     "steps_done": 2,
+}
+RUN = {
+    **RUN_BRIEFLY,
+    "source": PIPELINE,
+    "inputs": {"topic": "bees"},
+    "material": [],
+    "environment": {"corral": "0.6.0"},
+    "reproducible": {},
 }
 STEP = {
     "run": RUN["id"],

@@ -14,6 +14,7 @@ from corral.gateway.api.workspace_examples import (
     KEPT_PIPELINE,
     PROJECT,
     RUN,
+    RUN_BRIEFLY,
     STEP,
 )
 
@@ -82,18 +83,15 @@ class PipelineEntry(WorkspaceEntry):
     description: str
 
 
-class RunEntry(WorkspaceEntry):
-    """One execution, and all it was given. US dollars; Unix seconds."""
+class RunBriefly(WorkspaceEntry):
+    """One execution as lists have it, without what it was given. US dollars; Unix seconds."""
 
-    model_config = shown(RUN)
+    model_config = shown(RUN_BRIEFLY)
 
     project: str
     name: str
-    source: str
     pipeline: str | None
     title: str
-    inputs: dict[str, Any]
-    material: list[dict[str, Any]] = Field(description="The contexts as they were")
     models: dict[str, str] = Field(description="Asked in place of what the pipeline names, by step, or `*`")
     seed: int | None
     budget_usd: float | None
@@ -101,8 +99,6 @@ class RunEntry(WorkspaceEntry):
     status: RunStatus
     operation: str | None
     rerun_of: str | None
-    environment: dict[str, Any]
-    reproducible: dict[str, str] = Field(description="By step, why a rerun may differ")
     error: dict[str, Any] | None
     started_at: float | None
     ended_at: float | None
@@ -111,6 +107,18 @@ class RunEntry(WorkspaceEntry):
     output_tokens: int
     steps_total: int
     steps_done: int
+
+
+class RunEntry(RunBriefly):
+    """One execution, and all it was given. US dollars; Unix seconds."""
+
+    model_config = shown(RUN)
+
+    source: str
+    inputs: dict[str, Any]
+    material: list[dict[str, Any]] = Field(description="The contexts as they were")
+    environment: dict[str, Any]
+    reproducible: dict[str, str] = Field(description="By step, why a rerun may differ")
 
 
 class RunStep(BaseModel):
@@ -255,11 +263,11 @@ class ManyPipelines(EntryPage):
 
 
 class ManyRuns(EntryPage):
-    """A page of runs."""
+    """A page of runs, without what they were given: that comes with the run itself."""
 
-    model_config = _many("runs", RUN, total=None, next=None)
+    model_config = _many("runs", RUN_BRIEFLY, total=None, next=None)
 
-    runs: list[RunEntry]
+    runs: list[RunBriefly]
 
 
 class ManyArtifacts(EntryPage):
