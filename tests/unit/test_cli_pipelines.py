@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from corral.cli.invocation import Invocation
 from corral.cli.output import Mode, Output
 from corral.cli.pipelines_comparison import shown as side_by_side
 from corral.cli.pipelines_inputs import inputs, is_file, kinds_of, models, pairs, value_of
 from corral.cli.pipelines_live import follow, shown
+from corral.cli.pipelines_runs import outcome
 from corral.cli.pipelines_tree import View, lines, told
 from corral.cli.table import cells
 from corral.domain.workspace import Artifact, Run, RunStatus, Step, StepStatus
@@ -123,6 +125,21 @@ def test_a_tree_is_as_wide_as_the_terminal(width: int) -> None:
     assert "analysis"[:3] in "\n".join(tree)
 
 
+@pytest.mark.parametrize("width", [80, 90])
+def test_a_narrow_terminal_cuts_a_remark_and_leaves_none_out(width: int) -> None:
+    failed = replace(LAST, status=StepStatus.FAILED, error={"code": "engine_died", "message": "The engine died. " * 9})
+    tree = drawn(viewed(WHOLE, text("begin " * 40 + "日本 the end"), step(failed)), width)
+
+    assert tree[5].endswith("the end")
+    assert "try 2  …" in tree[5]
+    assert "The engine" in tree[6]
+    assert max(map(cells, tree)) <= width
+
+
+def test_an_answer_under_way_has_no_tokens_yet() -> None:
+    assert drawn(viewed(WHOLE))[5].split() == ["│", "└─", "●", "[1]", "running", "gemma3", "2s", "try", "2"]
+
+
 def test_what_a_model_writes_is_shown_at_its_end_and_goes_with_the_try() -> None:
     view = viewed(WHOLE, text("begin " * 40), text("the end"))
     assert drawn(view)[-2].endswith("begin the end")
@@ -204,6 +221,16 @@ def test_a_terminal_sees_the_tree_and_keeps_nothing_of_it() -> None:
     assert "const [31m count" in stderr.getvalue()
     assert stderr.getvalue().rstrip().endswith("\x1b[2K")  # wiped away
     assert stdout.getvalue() == ""
+
+
+def test_what_a_run_has_come_to_is_told_in_colours() -> None:
+    stdout = Terminal()
+    given = Invocation(Output(stdout=stdout, stderr=io.StringIO(), env={"TERM": "xterm"}))
+
+    outcome(given, describe(RUN), [describe(ANALYSIS)], [])
+
+    assert stdout.getvalue().startswith("\x1b[1mpage\x1b[0m  \x1b[33mrun-0123456789ab")
+    assert "\x1b[32mcompleted\x1b[0m" in stdout.getvalue()
 
 
 def test_programs_get_the_messages_as_they_came() -> None:

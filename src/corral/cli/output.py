@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -269,16 +269,20 @@ class Output:
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
         """Rows under headings. On a terminal they fit its width; elsewhere nothing is shortened."""
-        self._lines(self._table(columns, rows))
+        self.drawn(self._table(columns, rows))
 
     def lines(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> list[str]:
         """The lines that `table` would write, for whoever writes them in another way."""
         return list(self._table(columns, rows))
 
+    def drawn(self, lines: Iterable[str]) -> None:
+        """Lines that are clean and in their colours already, such as those of a tree."""
+        self._write(self.stdout, "".join(f"{text}\n" for text in lines))
+
     def fields(self, pairs: Sequence[tuple[str, object]]) -> None:
         """Names and values under each other; a long value goes on below itself."""
         shown = [(line(name), _cell(value)) for name, value in pairs]
-        self._lines(field_lines(shown, self.width(self.stdout), self._painter()))
+        self.drawn(field_lines(shown, self.width(self.stdout), self._painter()))
 
     def width(self, stream: TextIO) -> int | None:
         """The cells that a line of `stream` has; None where it is no terminal."""
@@ -344,9 +348,6 @@ class Output:
     def _table(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> Iterator[str]:
         shown = [[_cell(value) for value in row] for row in rows]
         return table_lines(columns, shown, self.width(self.stdout), self._painter())
-
-    def _lines(self, lines: Iterator[str]) -> None:
-        self._write(self.stdout, "".join(f"{text}\n" for text in lines))
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:

@@ -231,10 +231,8 @@ def outcome(given: Invocation, run: Found, steps: list[Found], artifacts: list[F
     output = given.output
 
     def say() -> None:
-        for text in lines(
-            view, view.at, output.width(output.stdout), lambda text, style: output.paint(text, style, output.stdout)
-        ):
-            output.piece(f"{text}\n")
+        width = output.width(output.stdout)
+        output.drawn(lines(view, view.at, width, lambda text, style: output.paint(text, style, output.stdout)))
         if artifacts:
             output.note(f"What it made: corral artifacts list --run {run['id']}")
 

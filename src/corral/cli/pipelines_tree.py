@@ -2,9 +2,9 @@
 
 STEP           STATE      MODEL     TOKENS  TIME    COST
 ├─ ✓ analysis  completed  smollm2      208  900ms  $0.00
-├─ ● parts     1/2        gemma3       410  4.1s   $0.00
+├─ ● parts     1/2        gemma3       205  4.1s   $0.00
 │  ├─ ✓ [0]    completed  gemma3       205  2s     $0.00   src/Counter.tsx
-│  └─ ● [1]    running    gemma3       205  2.1s   $0.00   …const [count, setCount] =
+│  └─ ● [1]    running    gemma3            2.1s           …const [count, setCount] =
 └─ · assemble  waiting
 """
 
@@ -15,14 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corral.cli.output import line, time_text
-from corral.cli.table import Cell, Column, cells, cut, table_lines
+from corral.cli.table import Cell, Column, arranged, cells, cut, table_lines
 from corral.domain.workspace import RunStatus, StepStatus
 
 Found = dict[str, Any]
 Paint = Callable[[str, str], str]
 
 TAIL = 60
-"""Characters of what a model is writing that are shown."""
+"""Cells of what a model is writing that are shown, at most."""
+_LEAST_REMARK = 10
+"""Cells below which a remark says nothing."""
+_GAP = 2
 
 _MARKS = {
     StepStatus.WAITING: "·",
@@ -52,8 +55,8 @@ _COLUMNS = (
     Column("TOKENS", right=True, spare=3),
     Column("TIME", right=True, spare=1),
     Column("COST", right=True, spare=4),
-    Column("", soft=True, spare=5),
 )
+_REMARK = Column("", soft=True, spare=5)
 
 
 @dataclass(slots=True)
@@ -106,9 +109,21 @@ class View:
 
 def lines(view: View, now: float, width: int | None, paint: Paint) -> list[str]:
     """The tree: a head, the steps, and at the end what went wrong. `now` is in the run's own time."""
-    rows = list(_rows(view, now))
-    shown = list(table_lines(_COLUMNS, rows, width, paint)) if rows else []
+    told = list(_rows(view, now))
+    room = _room([row for row, _ in told], width)
+    rows = [[*row, _said(view, step, room)] for row, step in told]
+    shown = list(table_lines((*_COLUMNS, _REMARK), rows, width, paint)) if rows else []
     return [*_head(view, now, width, paint), *shown]
+
+
+def _room(rows: Sequence[Sequence[Cell]], width: int | None) -> int | None:
+    """The cells that the other columns leave to a remark, which is cut rather than left out; None: all it likes."""
+    if width is None or not rows:
+        return None
+    stacks = [[Cell(column.title), *stack] for column, *stack in zip(_COLUMNS, *rows, strict=True)]
+    _, widths = arranged(_COLUMNS, stacks, width)
+    room = width - sum(widths) - _GAP * len(widths)
+    return room if room >= _LEAST_REMARK else 0
 
 
 def _head(view: View, now: float, width: int | None, paint: Paint) -> list[str]:
@@ -127,7 +142,8 @@ def _head(view: View, now: float, width: int | None, paint: Paint) -> list[str]:
     return [f"{paint(name, 'bold')}  {paint(text, STYLES.get(view.status, ''))}"]
 
 
-def _rows(view: View, now: float) -> Iterable[list[Cell]]:
+def _rows(view: View, now: float) -> Iterable[tuple[list[Cell], Found]]:
+    """A row for each step, but for its remark, and the step."""
     groups = grouped(view.steps.values())
     for place, (name, members) in enumerate(groups.items()):
         last = place == len(groups) - 1
@@ -135,12 +151,12 @@ def _rows(view: View, now: float) -> Iterable[list[Cell]]:
         whole = next((step for step in members if step["index"] is None), None)
         items = [step for step in members if step["index"] is not None]
         if not items and whole is not None:
-            yield _row(view, whole, stem, name, now)
+            yield _row(whole, stem, name, now)
             continue
-        yield _row(view, _summed(name, whole, items), stem, name, now)
+        yield _row(_summed(name, whole, items), stem, name, now)
         for number, item in enumerate(items):
             twig = "└─ " if number == len(items) - 1 else "├─ "
-            yield _row(view, item, below + twig, f"[{item['index']}]", now)
+            yield _row(item, below + twig, f"[{item['index']}]", now)
 
 
 def grouped(steps: Iterable[Found]) -> dict[str, list[Found]]:
@@ -180,7 +196,7 @@ def _summed(name: str, whole: Found | None, items: Sequence[Found]) -> Found:
     }
 
 
-def _row(view: View, step: Found, stem: str, name: str, now: float) -> list[Cell]:
+def _row(step: Found, stem: str, name: str, now: float) -> tuple[list[Cell], Found]:
     status = str(step["status"])
     running = status == StepStatus.RUNNING
     spent = ""
@@ -188,29 +204,52 @@ def _row(view: View, step: Found, stem: str, name: str, now: float) -> list[Cell
         until = step["ended_at"] or (now if running else None)
         spent = "" if until is None else time_text(max(until - step["started_at"], 0))
     asked = bool(step["started_at"] and step["model"])
-    return [
+    # What an answer under way takes is not known before it is whole: nothing is shown rather than 0.
+    counted = asked and not (running and not step.get("input_tokens"))
+    row = [
         Cell(f"{stem}{_MARKS.get(StepStatus(status), '·')} {line(name)}"),
         Cell(step.get("shown") or status, STYLES.get(status, "")),
         Cell(line(step["model"] or "")),
-        Cell(tokens(step) if asked else ""),
+        Cell(tokens(step) if counted else ""),
         Cell(spent),
-        Cell(money(step) if asked else ""),
-        Cell(remark(view, step), "red" if status == StepStatus.FAILED else "dim"),
+        Cell(money(step) if counted else ""),
     ]
+    return row, step
 
 
-def remark(view: View, step: Found) -> str:
-    """What there is to say of a step: what it writes just now, what it made, or why it is as it is."""
+def _said(view: View, step: Found, room: int | None) -> Cell:
+    """The remark on a step, in as many cells as there are."""
+    text = remark(view, step, TAIL if room is None else min(room, TAIL))
+    shown = text if room is None else cut(text, room) if room else ""
+    return Cell(shown, "red" if step["status"] == StepStatus.FAILED else "dim")
+
+
+def remark(view: View, step: Found, room: int = TAIL) -> str:
+    """What there is to say of a step: what it writes just now, what it made, or why it is as it is.
+
+    Of what it writes the end is told, in `room` cells.
+    """
     status = str(step["status"])
     if status == StepStatus.RUNNING:
-        text = line(view.texts.get(step["key"], ""))
-        tail = f"…{text[-TAIL:]}" if len(text) > TAIL else text
-        again = f"try {step['attempt']}" if step["attempt"] > 1 else ""
-        return "  ".join(part for part in (again, tail) if part)
+        again = f"try {step['attempt']}  " if step["attempt"] > 1 else ""
+        return f"{again}{_end(line(view.texts.get(step['key'], '')), room - cells(again))}".rstrip()
     if step.get("error"):
         return line(step["error"].get("message", ""))
     made = ", ".join(line(artifact["name"]) for artifact in view.made(step["key"]))
     return made or line(step.get("reason") or "")
+
+
+def _end(text: str, room: int) -> str:
+    """The end of a text in at most `room` cells, with an ellipsis where something is missing."""
+    if cells(text) <= room:
+        return text
+    kept, left = [], room - 1
+    for character in reversed(text):
+        left -= cells(character)
+        if left < 0:
+            break
+        kept.append(character)
+    return "…" + "".join(reversed(kept))
 
 
 def tokens(counted: Mapping[str, Any]) -> str:
@@ -253,7 +292,7 @@ def _step_line(step: Found) -> str:
     if status == StepStatus.RUNNING:
         pieces = [line(step["model"] or "")] + ([f"try {step['attempt']}"] if step["attempt"] > 1 else [])
     elif status == StepStatus.COMPLETED:
-        pieces = [f"{tokens(step)} tokens", money(step)]
+        pieces = [f"{tokens(step)} tokens", money(step)] if step["model"] else []
         if step["started_at"] and step["ended_at"]:
             pieces.append(time_text(step["ended_at"] - step["started_at"]))
     elif step.get("error"):
