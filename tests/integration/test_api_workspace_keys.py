@@ -249,6 +249,57 @@ def test_nobody_goes_on_with_a_run_that_another_pays_for(house: House) -> None:
     assert house.boss.do("POST", f"/runs/{run}/resume").status == 200
 
 
+def test_a_name_is_told_apart_among_what_a_key_may_see(house: House) -> None:
+    for project in ("north", "south", "east", "west"):
+        house.boss.project(project)
+    made = {
+        project: house.boss.post("/pipelines", {"project": project, "source": ONE_STEP, "name": "pair"})["pipeline"][
+            "id"
+        ]
+        for project in ("north", "south")
+    }
+
+    def found(key: Studio) -> tuple[int, Any]:
+        reply = key.do("GET", "/pipelines/pair")
+        return reply.status, reply.json["pipeline"]["id"] if reply.status == 200 else reply.code
+
+    def begun(key: Studio, project: str) -> tuple[int, Any]:
+        reply = key.do("POST", "/runs", {"project": project, "pipeline": "pair", "inputs": {"topic": "bees"}})
+        return reply.status, reply.json["run"]["pipeline"] if reply.status == 201 else reply.code
+
+    def bounded(*projects: str) -> Studio:
+        made = house.boss.post("/keys", {"name": "-".join(projects), "projects": projects})
+        return Studio(house.boss.server, made["secret"])
+
+    beyond, one, both = bounded("east"), bounded("north", "east"), bounded("north", "south", "west")
+    nothing, several = (404, "entry_missing"), (409, "conflict")
+
+    assert (found(beyond), begun(beyond, "east")) == (nothing, nothing)
+    assert (found(one), begun(one, "north")) == ((200, made["north"]), (201, made["north"]))
+    assert begun(one, "east") == (201, made["north"]), "the only one that it may see"
+    assert (found(both), begun(both, "south"), begun(both, "west")) == (several, (201, made["south"]), several)
+    assert (found(house.boss), begun(house.boss, "east")) == (several, several)
+
+    of_all = house.boss.post("/pipelines", {"source": ONE_STEP, "name": "pair"})["pipeline"]["id"]
+    assert (found(beyond), begun(beyond, "east")) == ((200, of_all), (201, of_all))
+    assert (found(one), begun(one, "north"), begun(one, "east")) == (
+        (200, made["north"]),
+        (201, made["north"]),
+        (201, of_all),
+    )
+    assert found(both) == several
+
+
+@pytest.mark.parametrize("many", RESOURCES)
+def test_what_is_out_of_reach_is_told_as_what_is_not_there(house: House, many: str) -> None:
+    theirs = house.theirs[many]
+    nobody = f"{theirs.partition('-')[0]}-000000000000"
+
+    told = [house.red.do("GET", f"/{many}/{key}").body.decode().replace(key, "KEY") for key in (theirs, nobody)]
+
+    assert told[0] == told[1]
+
+
 def test_a_name_leads_no_bulk_to_another_project(house: House) -> None:
     mine = house.boss.post("/pipelines", {"project": "red", "source": ONE_STEP, "name": "twice"})["pipeline"]["id"]
     theirs = house.boss.post("/pipelines", {"project": "blue", "source": ONE_STEP, "name": "twice"})["pipeline"]["id"]

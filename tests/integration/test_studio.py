@@ -101,6 +101,7 @@ async def test_a_pipeline_is_meant_by_name_file_or_text(workspace: Workspace, tm
         run = await workspace.start(pipeline, project="shop", inputs={"topic": "bees"}, budget=0.5)
         assert (run.status, run.budget) == (RunStatus.QUEUED, 500_000_000)
     assert (await workspace.start(own, inputs={"topic": "bees"})).project == own.project
+    assert (await workspace.start(own.name, project="shop", inputs={"topic": "bees"})).pipeline == own.id
     with pytest.raises(Conflict, match="none is named"):
         await workspace.start(saved, inputs={"topic": "bees"})
     with pytest.raises(InvalidRequest, match="cannot be read"):

@@ -7,13 +7,12 @@ them, and not change them.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from corral.domain.callers import Caller, Scope
 from corral.domain.workspace import Hit, Page, Project, Query
-from corral.errors import Conflict, EntryNotFound, Forbidden
+from corral.errors import EntryNotFound, Forbidden
 
 if TYPE_CHECKING:
     from corral.app.workspace import Workspace
@@ -58,29 +57,20 @@ class Visit:
 
         Raises:
             EntryNotFound: there is none, or it is of a project that the caller's key is not for.
+            Conflict: several projects of the caller's have a pipeline of that name.
         """
-        if not 0 < len(key) <= _LONGEST or not key.isprintable():
-            raise missing(many, key)
-        if many == "pipelines" and self.caller.projects:
-            entry = await self._own_pipeline(key, deleted=deleted)
-        else:
-            entry = await self.kept(many).get(key, deleted=deleted)
-        if not await self._reaches(entry):
-            raise missing(many, key)
-        return entry
+        # Names are told apart among what the caller may see: what is beyond would be told by a 409, too.
+        bounds = {"within": await self.within()} if many == "pipelines" else {}
+        return await self._seen(many, key, deleted=deleted, **bounds)
 
     async def pipeline(self, key: str, project: Project) -> Any:
         """The pipeline of that id, or of that name in the project or in all of them.
 
         Raises:
             EntryNotFound: there is none, or it is of a project that the caller's key is not for.
+            Conflict: neither has one of that name, and several others of the caller's projects do.
         """
-        if not 0 < len(key) <= _LONGEST or not key.isprintable():
-            raise missing("pipelines", key)
-        found = await self.store.pipelines.get(key, project=project.id)
-        if not await self._reaches(found):
-            raise missing("pipelines", key)
-        return found
+        return await self._seen("pipelines", key, project=project.id, within=await self.within())
 
     async def changeable(self, many: str, key: str, *, deleted: bool = False) -> Any:
         """As `entry`, of one that is to be changed.
@@ -177,14 +167,15 @@ class Visit:
         bounded = replace(query, within=await self.within())
         return bounded if query.project is None else replace(bounded, project=(await self.project(query.project)).id)
 
-    async def _own_pipeline(self, key: str, *, deleted: bool) -> Any:
-        """The pipeline of that id or name; of several with a name that of a project of the caller's."""
-        for project in await self.within() or ("",):
-            with suppress(EntryNotFound, Conflict):
-                found = await self.store.pipelines.get(key, deleted=deleted, project=project)
-                if await self._reaches(found):
-                    return found
-        raise missing("pipelines", key)
+    async def _seen(self, many: str, key: str, **how: Any) -> Any:
+        """What the store has under that key; what is out of reach is told in the same words as what is not there."""
+        try:
+            entry = await self.kept(many).get(key, **how) if 0 < len(key) <= _LONGEST and key.isprintable() else None
+        except EntryNotFound as error:
+            raise missing(many, key) from error
+        if entry is None or not await self._reaches(entry):
+            raise missing(many, key)
+        return entry
 
     async def _reaches(self, entry: Any) -> bool:
         if not self.caller.projects:
@@ -207,4 +198,5 @@ class Visit:
 def missing(many: str, key: str) -> EntryNotFound:
     """What is said of an entry that is not there for the caller."""
     one = many.removesuffix("s")
-    return EntryNotFound(f"There is no {one} {key[:100]!r}.", f"GET /api/v1/{many} lists them.", param="id")
+    hint = f"GET /api/v1/{many} lists them; with ?deleted=true those that are thrown away."
+    return EntryNotFound(f"There is no {one} {key[:100]!r}.", hint, param="id")

@@ -241,12 +241,14 @@ class Workspace(Hosted):
 
     async def _order(self, pipeline: str | Path | Pipeline, project: str | Project | None, **more: Any) -> RunOrder:
         source = await asyncio.to_thread(source_of, pipeline)
-        kept = None if source is not None else await self.pipelines.get(pipeline)  # type: ignore[arg-type]  # no path
-        if project is not None:
-            where = (await self.projects.get(project)).id
-        elif kept is not None and kept.project is not None:
-            where = kept.project
-        else:
+        where = None if project is None else (await self.projects.get(project)).id
+        kept = None
+        if source is None:
+            called = pipeline.id if isinstance(pipeline, Pipeline) else str(pipeline)
+            kept = await self._workspace.store.pipelines.get(called, project=where)
+        if where is None:
+            where = None if kept is None else kept.project
+        if where is None:
             raise Conflict("A run is in a project, and none is named.", 'Give it: project="shop"')
         return RunOrder(project=where, pipeline=None if kept is None else kept.id, source=source, **more)
 

@@ -12,12 +12,11 @@ from corral.domain.workspace import Pipeline
 from corral.workspace.kinds import Kind
 from corral.workspace.projects import free_name
 from corral.workspace.rows import Entries
-from corral.workspace.soundness import sound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from sqlalchemy import RowMapping
+    from sqlalchemy import ColumnElement, RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -36,17 +35,29 @@ class Pipelines(Entries[Pipeline]):
         named=True,
     )
 
-    async def get(self, identifier: str, *, deleted: bool = False, project: str | None = None) -> Pipeline:
-        """The pipeline with that id or name; of several with a name that of the `project` (its id), or that of all."""
+    async def get(
+        self,
+        identifier: str,
+        *,
+        deleted: bool = False,
+        project: str | None = None,
+        within: Collection[str] | None = None,
+    ) -> Pipeline:
+        """The pipeline with that id or name; of several with a name that of the `project` (its id), or that of all.
+
+        `within` are the ids of projects beyond which, but for what is of all, nothing is found and nothing counts. Of
+        several with a name, one of those comes before that of all.
+
+        Raises:
+            Conflict: several projects have one of that name, and none of the above says which is meant.
+        """
 
         async def work(connection: AsyncConnection) -> Pipeline:
-            if project is not None and sound(identifier):
-                conditions = [] if deleted else [pipelines.c.deleted_at.is_(None)]
-                named = (pipelines.c.name == identifier[:200]) & pipelines.c.project.in_([project, ""])
-                found = (await connection.execute(select(pipelines).where(named, *conditions))).mappings().all()
-                if found:
-                    return self._read(max(found, key=lambda row: row["project"] != ""))
-            return self._read(await self._row(connection, identifier, deleted=deleted))
+            for scope in _scopes(project, within):
+                row = await self._found(connection, identifier, *scope, deleted=deleted)
+                if row is not None:
+                    return self._read(row)
+            raise self._missing(identifier)
 
         return await self._database.read(work)
 
@@ -89,3 +100,17 @@ class Pipelines(Entries[Pipeline]):
 
     def _name(self, row: Mapping[Any, Any]) -> str:
         return f"pipeline {row['name']}"
+
+
+def _scopes(project: str | None, within: Collection[str] | None) -> Iterator[Sequence[ColumnElement[bool]]]:
+    """Where a pipeline is looked for, one place after the other, each as what it asks of a row."""
+    reached = None if within is None else pipelines.c.project.in_(within)
+    if project is not None:
+        own = pipelines.c.project == project
+        yield (own,) if reached is None else (own, reached)
+        yield (pipelines.c.project == "",)
+    if reached is None:
+        yield ()
+    else:
+        yield (reached,)
+        yield (pipelines.c.project == "",)

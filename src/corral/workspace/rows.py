@@ -27,7 +27,7 @@ from corral.workspace.soundness import check_json, check_line, check_tags, check
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from sqlalchemy import RowMapping
+    from sqlalchemy import ColumnElement, RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from corral.db.engine import Database
@@ -350,17 +350,29 @@ class Entries(Generic[E]):
     async def _row(
         self, connection: AsyncConnection, identifier: str, *, deleted: bool = False, locked: bool = False
     ) -> RowMapping:
-        if not sound(identifier):
-            raise self._missing(identifier)
-        table = self.kind.table
-        conditions = [] if deleted else [table.c.deleted_at.is_(None)]
-        base = select(table).with_for_update() if locked else select(table)
-        row = (await connection.execute(base.where(table.c.id == identifier[:200], *conditions))).mappings().first()
-        if row is None and self.kind.named:
-            by_name = base.where(table.c.name == identifier[:200], *conditions)
-            row = self._chosen((await connection.execute(by_name)).mappings().all(), identifier)
+        row = await self._found(connection, identifier, deleted=deleted, locked=locked)
         if row is None:
             raise self._missing(identifier)
+        return row
+
+    async def _found(
+        self,
+        connection: AsyncConnection,
+        identifier: str,
+        *conditions: ColumnElement[bool],
+        deleted: bool = False,
+        locked: bool = False,
+    ) -> RowMapping | None:
+        """The row with that id or name, of those that meet the conditions; None where there is none."""
+        if not sound(identifier):
+            return None
+        table = self.kind.table
+        living = () if deleted else (table.c.deleted_at.is_(None),)
+        base = (select(table).with_for_update() if locked else select(table)).where(*conditions, *living)
+        row = (await connection.execute(base.where(table.c.id == identifier[:200]))).mappings().first()
+        if row is None and self.kind.named:
+            by_name = base.where(table.c.name == identifier[:200])
+            row = self._chosen((await connection.execute(by_name)).mappings().all(), identifier)
         return row
 
     def _chosen(self, rows: Sequence[RowMapping], name: str) -> RowMapping | None:
