@@ -500,6 +500,87 @@ def test_a_large_request_body_arrives_whole(run):
     run(main())
 
 
+@dataclass
+class Poured:
+    """A body that is made while it is sent, and counts how often it was begun and how far it was read."""
+
+    size: int
+    sent: int
+    begun: int = 0
+    read: int = 0
+
+    async def pieces(self):
+        self.begun += 1
+        self.read = 0
+        while self.read < self.sent:
+            piece = bytes(min(100_000, self.sent - self.read))
+            self.read += len(piece)
+            await turn()
+            yield piece
+
+
+def test_a_body_is_read_while_it_is_sent_and_anew_on_another_connection(run):
+    async def handler(stub, reader, writer):
+        await stub.read_request(reader)
+        writer.write(HELLO)
+        await writer.drain()
+        if stub.connections == 1:
+            await reader.readexactly(1)  # the second request: left without an answer
+            return
+        await stub.read_request(reader)
+
+    async def main():
+        body = Poured(3_000_000, 3_000_000)
+        async with served(handler) as stub, client() as upstream:
+            assert (await fetch(upstream, stub, body=b"x"))[1] == b"hello"
+            assert (await fetch(upstream, stub, body=body))[1] == b"hello"
+            assert stub.requests[-1].endswith(b"\r\n\r\n" + bytes(3_000_000))
+            assert b"content-length: 3000000\r\n" in stub.requests[-1]
+            assert (body.begun, stub.connections) == (2, 2)
+
+    run(main())
+
+
+def test_an_empty_body_that_is_poured_has_a_length(run):
+    async def main():
+        async with served(playing(HELLO)) as stub, client() as upstream:
+            assert (await fetch(upstream, stub, method="POST", body=Poured(0, 0)))[1] == b"hello"
+            assert b"content-length: 0\r\n" in stub.requests[0]
+
+    run(main())
+
+
+@pytest.mark.parametrize("sent", [2_999_999, 3_000_001, 0])
+def test_a_body_of_another_length_than_was_said_is_not_sent_as_if_it_were_whole(run, sent):
+    async def main():
+        async with served(playing(HELLO)) as stub, client() as upstream:
+            with pytest.raises(InvalidRequest, match="has changed meanwhile"):
+                await fetch(upstream, stub, body=Poured(3_000_000, sent))
+            assert (await fetch(upstream, stub, body=b"x"))[1] == b"hello"
+            assert [request[-1:] for request in stub.requests] == [b"x"]
+            assert stub.connections == 2
+
+    run(main())
+
+
+def test_an_answer_that_comes_before_a_poured_body_was_sent_ends_the_reading(run):
+    async def handler(stub, reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HELLO.replace(b"200 OK", b"413 Too Large"))
+        await writer.drain()
+        await stub.go.wait()
+
+    async def main():
+        body = Poured(1 << 30, 1 << 30)
+        async with served(handler) as stub, client() as upstream:
+            response, _ = await fetch(upstream, stub, body=body)
+            assert response.status == 413
+            assert body.read < 1 << 26
+            stub.go.set()
+
+    run(main())
+
+
 def test_an_answer_that_comes_before_the_body_was_sent_ends_the_sending(run):
     async def handler(stub, reader, writer):
         await reader.readuntil(b"\r\n\r\n")

@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
-from corral.errors import UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
+from corral.errors import InvalidRequest, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
 from corral.kit.response import Response
 
 if TYPE_CHECKING:
     from corral.errors import UpstreamError
     from corral.kit.response import Header
+    from corral.kit.upload import Upload
 
 HIGH_WATER = 256 * 1024
 """Bytes of an answer that may wait for a slow reader before the sender is held back."""
 HEAD_LIMIT = 64 * 1024
 """Bytes that may arrive without adding to a body: a head, chunk extensions, trailers."""
-PIECE = 64 * 1024
-"""Bytes of a request body written at once; a larger one is written as the other side takes it."""
-
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"keep-alive"))
 _LAST_STATUS = 599
 _EARLY = 0.001  # a loop's clock may be rounded to the millisecond, so a timer may ring that much too soon
@@ -138,20 +136,33 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         return answer
 
-    async def upload(self, body: bytes) -> None:
+    async def upload(self, body: Upload) -> None:
         """Write a large body, right after `ask`, as the other side takes it; stops early when the answer begins first.
 
         A connection whose request was not sent whole is not used again.
+
+        Raises:
+            InvalidRequest: the body cannot be read, or is not as long as it was said to be.
         """
         answer = self._answer
         self._unsent = True
-        view = memoryview(body)
-        for start in range(0, len(view), PIECE):
+        left = body.size
+        held: bytes | memoryview = b""  # until it is known whether it is the last
+        async for piece in body.pieces():
             if answer is None or answer.done():
                 return
-            self._transport.write(view[start : start + PIECE])
+            left -= len(piece)
+            if left < 0:
+                break
+            self._transport.write(held)
+            held = piece
             if self._room is not None:
                 await self._room
+        if left:
+            raise InvalidRequest("What was being sent has changed meanwhile.", "Send it again.")
+        self._transport.write(held)
+        if self._room is not None:
+            await self._room
         self._unsent = False
 
     def rest(self) -> None:

@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 
 from corral.errors import ConfigError, InvalidRequest, UpstreamTimeout, UpstreamUnreachable
 from corral.kit import proxy
-from corral.kit.http1 import PIECE, Connection, Timeouts
+from corral.kit.http1 import Connection, Timeouts
 from corral.kit.response import Header, Response
+from corral.kit.upload import PIECE, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from corral.kit.upload import Upload
 
 __all__ = ["Block", "Header", "Response", "Target", "Timeouts", "Upstream", "block"]
 
@@ -259,7 +262,7 @@ class Upstream:
         path: str,
         *,
         headers: Iterable[Header] | Block = Block(b""),
-        body: bytes = b"",
+        body: bytes | Upload = b"",
         timeouts: Timeouts = _DEFAULTS,
     ) -> Response:
         """Send a request to `path` below the target, and return the answer when its head is there.
@@ -270,13 +273,16 @@ class Upstream:
             UpstreamUnreachable: no connection, or it was lost before an answer.
             UpstreamTimeout: a time-out passed.
             UpstreamProtocol: the answer is not HTTP as it should be.
-            InvalidRequest: the path or a header cannot be sent.
+            InvalidRequest: the path, a header or the body cannot be sent.
         """
         lead, line = _line(method, path)
         extra = headers if isinstance(headers, bytes) else block(headers)
         origin = self._origins.get(target.address) or self._origin(target)
-        small = len(body) <= PIECE
-        length = b"content-length: %d\r\n" % len(body) if body or method != "GET" else b""
+        now, large = (body, None) if isinstance(body, bytes) else (b"", body)
+        if len(now) > PIECE:
+            now, large = b"", Whole(now)
+        size = len(now) if large is None else large.size
+        length = b"content-length: %d\r\n" % size if size or method != "GET" else b""
         data = b"".join(
             (
                 lead,
@@ -288,20 +294,20 @@ class Upstream:
                 extra,
                 length,
                 b"\r\n",
-                body if small else b"",
+                now,
             )
         )
         connection = origin.idle.pop() if origin.idle else await self._connect(target, origin, timeouts)
         while True:
             answer = connection.ask(data, timeouts, bodiless=method == "HEAD")
             try:
-                if not small:
-                    await connection.upload(body)
+                if large is not None:
+                    await connection.upload(large)
                 return await answer
             except UpstreamUnreachable:
                 if connection.heard or not connection.reused:
                     raise
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, InvalidRequest):
                 if answer.done() and not answer.cancelled():
                     answer.exception()  # both in one turn of the loop: nobody else will look at it
                 connection.abort()
