@@ -196,7 +196,7 @@ def test_what_throws_while_rendering_is_shown_and_repaired(browser: Any, shown: 
         expect(wrong).to_contain_text("Counter.tsx:3")  # the line in the editor
         page.get_by_label("Model").fill("coder")
         page.get_by_role("button", name="Ask for a repair").click()
-        expect(page.get_by_text("edition 2")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("edition 2")).to_be_visible()
         button = frame(page).get_by_role("button")
         expect(button).to_have_text("Label: 0")
         button.click()
@@ -211,7 +211,7 @@ def test_a_repair_that_brings_nothing_says_so(browser: Any, shown: Previews) -> 
         page.goto(shown.page(identity))
         page.get_by_label("Model").fill("talker")
         page.get_by_role("button", name="Ask for a repair").click()
-        expect(page.get_by_text("The repair ended as failed.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("The repair ended as failed.")).to_be_visible()
     assert shown.look(identity)["artifact"]["number"] == 1
 
 
@@ -306,7 +306,7 @@ def test_an_endless_loop_is_stopped(browser: Any, shown: Previews, kind: str) ->
         page.goto(
             shown.page(shown.put("Loop.tsx", f"export default function Loop() {{ {LOOPS[kind]} return <p>on</p> }}"))
         )
-        expect(page.get_by_role("alert")).to_contain_text("A loop was stopped", timeout=20_000)
+        expect(page.get_by_role("alert")).to_contain_text("A loop was stopped")
         edit(page, "export default function Loop() { return <p>well</p> }")
         expect(frame(page).get_by_text("well")).to_be_visible()
 
@@ -315,7 +315,7 @@ def test_what_cannot_be_stopped_from_within_is_taken_away(browser: Any, shown: P
     source = 'export default function Hang() { /^(a+)+$/.test("a".repeat(60) + "b"); return <p>on</p> }'
     with opened(browser) as page:
         page.goto(shown.page(shown.put("Hang.tsx", source)))
-        expect(page.locator("[data-ended=hung]")).to_have_count(1, timeout=20_000)
+        expect(page.locator("[data-ended=hung]")).to_have_count(1)
         expect(page.locator("iframe")).to_have_count(0)
         expect(page.get_by_role("alert")).to_contain_text("did not answer")
         edit(page, "export default function Hang() { return <p>well</p> }")

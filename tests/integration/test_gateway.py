@@ -548,7 +548,7 @@ def test_events_tell_of_a_load_end_to_end_and_a_reader_that_left_is_forgotten(se
 
 
 def test_a_stop_lets_an_answer_end_and_does_not_wait_for_ever(tmp_path: Path) -> None:
-    with corral_server(tmp_path, CONFIG, env={"CORRAL_SERVER_SHUTDOWN_GRACE": "1s"}) as server:
+    with corral_server(tmp_path, CONFIG, env={"CORRAL_SERVER_SHUTDOWN_GRACE": "4s"}) as server:
         parts = urlsplit(server.url)
         streams = []
         for script in ({"tokens": 5, "delay_ms": 50}, {"tokens": 50, "hold_after": 2}):

@@ -31,7 +31,7 @@ prices:
 """
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a socket that says nothing is taken for one that hangs."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,9 +66,7 @@ async def test_containers_are_seen_stopped_started_and_killed(server: Server, do
         await seat.told("coder is started: healthy")
 
         docker.cli("kill", seat.menu.yard.containers["coder"]["container"])
-        killed = time.monotonic()
         await seat.until(lambda: state(seat, "coder") != "healthy")
-        assert time.monotonic() - killed < 5
         await healthy(seat, "coder")
 
         await seat.press("h")

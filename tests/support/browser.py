@@ -18,6 +18,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+PATIENCE = 60_000
+"""Milliseconds that anything a page is to show or to do may take."""
 
 
 @contextmanager
@@ -26,6 +28,7 @@ def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no chromium: apt-get install chromium")
+    playwright.expect.set_options(timeout=PATIENCE)
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         try:
@@ -38,7 +41,7 @@ def chromium() -> Iterator[Any]:
 def opened(browser: Any, **more: Any) -> Iterator[Any]:
     """A page of a fresh profile, for the block's length. What is thrown in Corral's own scripts fails the block."""
     context = browser.new_context(**more)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     thrown: list[str] = []
     page.on("pageerror", lambda error: thrown.append(error.stack) if "/ui/assets/" in error.stack else None)

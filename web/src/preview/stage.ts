@@ -17,10 +17,11 @@ export type StageEvent =
 
 type Show = Extract<ToFrame, { type: "render" | "page" }>;
 
-/** Milliseconds: between two looks at the frame, until it must have answered, until it must have begun. */
+/** Milliseconds between two looks at the frame. */
 const EVERY = 1_000;
-const PATIENCE = 4_000;
-const START = 15_000;
+/** Looks until it must have answered, and until it must have begun: while this page stands still, it need not. */
+const PATIENCE = 4;
+const START = 15;
 /** Messages a second beyond which a frame is not listened to any more. */
 const FLOOD = 500;
 /** Milliseconds until a program that has shown nothing takes the stage all the same. */
@@ -29,10 +30,11 @@ const CURTAIN = 300;
 class Actor {
   readonly element = document.createElement("iframe");
   port: MessagePort | null = null;
-  asked: { n: number; at: number } | null = null;
+  asked: number | null = null;
+  /** Looks since it was asked, or, before it has begun, since it was made. */
+  looks = 0;
   heard = 0;
   loads = 0;
-  readonly born = performance.now();
   private held: ToFrame[] = [];
 
   constructor(label: string) {
@@ -152,7 +154,7 @@ export class Stage {
     const message = data as FromFrame;
     if (!this.count(actor) || typeof data !== "object" || data === null || actor === this.spare) return;
     if (message.type === "pong") {
-      if (actor.asked?.n === message.n) actor.asked = null;
+      if (actor.asked === message.n) actor.asked = null;
     } else if (message.type === "rendered" || message.type === "painted") {
       this.rise(actor);
       this.tell({ type: message.type, turn: Number(message.turn) });
@@ -168,16 +170,17 @@ export class Stage {
   private readonly look = (): void => {
     // A page that nobody sees gets few turns, and its frames no more.
     if (document.hidden) return;
-    const now = performance.now();
     for (const actor of [this.current, this.coming]) {
       if (!actor) continue;
       actor.heard = 0;
+      actor.looks += 1;
       if (!actor.port) {
-        if (now - actor.born > START) this.end(actor, "dead");
-      } else if (!actor.asked) {
-        actor.asked = { n: (this.pings += 1), at: now };
+        if (actor.looks > START) this.end(actor, "dead");
+      } else if (actor.asked === null) {
+        actor.asked = this.pings += 1;
+        actor.looks = 0;
         actor.send({ type: "ping", n: this.pings });
-      } else if (now - actor.asked.at > PATIENCE) this.end(actor, "hung");
+      } else if (actor.looks >= PATIENCE) this.end(actor, "hung");
     }
   };
 
