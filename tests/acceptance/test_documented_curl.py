@@ -27,7 +27,7 @@ from support.servers import CORRAL, Server, corral_server, environment
 pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="no curl command"),
     pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command to make certificates with"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
 ]
 
 NAME = "registry.ollama.ai"

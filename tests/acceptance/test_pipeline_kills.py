@@ -121,7 +121,7 @@ def answered(step: Step) -> int:
     return {"plan": 1, "parts": 1, "code": 1, "review": 2}.get(step.name, 0) if step.request is not None else 0
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_fifty_kills_change_nothing_and_nothing_is_there_twice(tmp_path: Path) -> None:
     seed = random.randrange(1_000_000)
     print(f"seed {seed}")

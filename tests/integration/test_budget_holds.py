@@ -127,7 +127,7 @@ class Callers:
                 await self._there.wait()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_a_thousand_callers_over_http_get_a_hundred_answers(
     kind: str, tmp_path: Path, vendor: Vendor, request: pytest.FixtureRequest

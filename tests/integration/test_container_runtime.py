@@ -28,7 +28,7 @@ from tests.support.servers import corral_server
 
 MIB = 1024**2
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

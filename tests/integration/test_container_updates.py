@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT
 from tests.support.docker import TINY, free_port, until
 from tests.support.fleets import corral_with, player, publish, registry_in
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

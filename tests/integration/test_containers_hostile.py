@@ -24,7 +24,7 @@ from corral.kit.clock import SystemClock
 from tests.support.docker import TINY, Engine, free_port
 from tests.support.kept import Place, reach, tiny
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

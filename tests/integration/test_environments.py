@@ -14,7 +14,7 @@ from corral.errors import Conflict, NotFound, RuntimeUnavailable
 from corral.kit import environments
 from corral.kit.environments import Recipe
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 # What Python is asked for here: to make an environment, and to install a list into it. A list may name what is missing,
 # and what waits until somebody writes into the pipe `gate` beside it.

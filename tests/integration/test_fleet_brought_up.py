@@ -16,7 +16,7 @@ from corral.errors import ConfigError, Conflict, ContainerNotFound, ContainerUnh
 from tests.support.docker import TINY, Engine, free_port
 from tests.support.kept import Counted, Place, reach, states, tiny, truth
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from corral.errors import ContainerUnhealthy
 from tests.support.docker import TINY, Engine, free_port, until
 from tests.support.kept import Place, reach, states, tiny, truth
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from corral.fleet.fitting import Fitter
 from tests.support.docker import PLAYER, Engine, free_port
 from tests.support.kept import Place, reach
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 GIB = 2**30
 
 

@@ -56,7 +56,7 @@ def stands(studio: Studio, run: str, step: str, status: str) -> None:
     raise AssertionError(f"{step} never was {status}")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_server_that_is_killed_goes_on_with_its_runs_and_asks_nothing_twice(tmp_path: Path) -> None:
     with corral_server(tmp_path, CONFIG) as server:
         studio = Studio(server)
