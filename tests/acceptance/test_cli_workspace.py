@@ -357,6 +357,22 @@ def test_a_run_that_fails_says_so(yard: Yard) -> None:
     assert "hint: " in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("kind", ["alone", "server"])
+def test_a_run_that_cannot_be_written_down_is_paused_and_says_how_to_go_on(kind: str, yard: Yard) -> None:
+    with around(kind, yard) as desk:
+        desk.run("projects", "create", "shop")
+        in_the_way = yard.home / "workspace" / "runs"
+        in_the_way.parent.mkdir(exist_ok=True)
+        in_the_way.write_bytes(b"")
+        said = desk.run("pipeline", "run", "page.yaml", "--input", "topic=bees", code=6).stderr
+        (run,) = desk.json("pipeline", "runs")["runs"]
+        assert run["status"] == "paused"
+        assert f"error: Failed reading {in_the_way}/{run['id']}.journal" in said
+        assert said.rstrip().endswith(f"Go on: corral pipeline resume {run['id']}")
+        in_the_way.unlink()
+        assert messages(desk.run("pipeline", "resume", run["id"], "--json").stdout)[-1]["run"]["status"] == "completed"
+
+
 def test_a_queued_run_is_watched(yard: Yard) -> None:
     assert "corral serve" in yard.run("pipeline", "run", "page.yaml", "--detach", code=4).stderr
     with yard.serving(), yard.desk() as desk:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from corral.db.engine import Database
 from corral.domain.operations import Operation, Order
-from corral.operations.durable import Limits, Operations, Work
+from corral.operations.durable import Limits, Operations, Settle, Work
 from support.clocks import HandClock
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Bench:
         self._made: list[Operations] = []
         self.operations = self.more()
 
-    def more(self, home: Any = None, **options: Any) -> Operations:
+    def more(self, home: Any = None, settlers: Mapping[str, Settle] | None = None, **options: Any) -> Operations:
         home = home or self.home
         made = Operations(
             Database(self.url, home, patience=self.patience),
@@ -65,6 +65,7 @@ class Bench:
             self.clock,
             limits=Limits(**{**self.options, **options}),
             on_cancelled=self._discard,
+            settlers=settlers,
         )
         self._made.append(made)
         return made

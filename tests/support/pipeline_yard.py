@@ -59,15 +59,15 @@ steps:
 """
 
 
-def corral_of(home: Path, vendor: str) -> Corral:
-    """A Corral with that home, whose models are the vendor's."""
+def corral_of(home: Path, vendor: str, more: str = "") -> Corral:
+    """A Corral with that home, whose models are the vendor's, and `more` in its configuration."""
     models = "\n".join(
         f"  {name}: {{runtime: openai, options: {{base_url: '{vendor}', upstream_model: {name}}}}}"
         for name in ("alpha", "beta")
     )
     file = home / "corral.yaml"
     prices = "\n".join(f"  {name}: {{input: 2, output: 8}}" for name in ("alpha", "beta"))
-    file.write_text(f"models:\n{models}\nprices:\n{prices}\nrouting: {{breaker_failures: 1000}}\n{LIMITS}")
+    file.write_text(f"models:\n{models}\nprices:\n{prices}\nrouting: {{breaker_failures: 1000}}\n{LIMITS}{more}")
     env = {"HOME": str(home), "NO_PROXY": "*"}
     return Corral(load(env, file=file, cwd=home), env=env)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import StoreError
+from corral.errors import DiskFull, StoreError
 from corral.workspace.pipelines.journal import Answer, Journal
 
 
@@ -97,3 +98,40 @@ def test_a_full_disk_is_told_and_leaves_no_half_of_a_line(path: Path) -> None:
     assert journal.find("one", 2) is None
     journal.close()
     assert [each.text for each in again(path).answers["one"]] == ["fits"]
+
+
+def test_what_finds_no_room_is_held_and_written_before_anybody_is_asked(path: Path) -> None:
+    journal = Journal(path)
+    journal.write(answer(text="fits"))
+    held = [answer(attempt=2, text="x" * 1000), answer("two", 1, text="y")]
+    with small_files():
+        for each in held:
+            journal.hold(each)
+        with pytest.raises(StoreError):
+            journal.ready()
+    assert journal.owing
+    assert journal.find("one", 2) == held[0]
+    assert "two" not in again(path).answers
+
+    journal.ready()
+    journal.ready()
+    journal.write(answer("three"))
+    assert not journal.owing
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [(each["step"], each["attempt"]) for each in lines] == [("one", 1), ("one", 2), ("two", 1), ("three", 1)]
+    journal.close()
+
+
+def test_a_line_takes_with_it_what_is_held(path: Path) -> None:
+    journal = Journal(path)
+    journal.hold(answer(text="held"))
+    journal.write(answer(attempt=2))
+    journal.close()
+    assert [each.attempt for each in again(path).answers["one"]] == [1, 2]
+
+
+def test_nobody_is_asked_where_an_answer_would_find_no_room(path: Path) -> None:
+    with pytest.raises(DiskFull, match=r"no room for answers in .*/workspace/runs: .* free"):
+        Journal(path, room=2**62).ready()
+    Journal(path).ready()
+    assert not path.exists()

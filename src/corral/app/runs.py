@@ -15,8 +15,19 @@ from corral.domain.money import NANO
 from corral.domain.operations import OperationStatus
 from corral.domain.ports import Progress
 from corral.domain.workspace import Run, RunStatus, Step, StepStatus
-from corral.errors import Conflict, CorralError, EntryNotFound, Forbidden, OperationNotFound, StepFailed, Unauthorized
+from corral.errors import (
+    Conflict,
+    CorralError,
+    DatabaseError,
+    EntryNotFound,
+    Forbidden,
+    OperationNotFound,
+    StepFailed,
+    StoreError,
+    Unauthorized,
+)
 from corral.kit.disk import in_thread
+from corral.operations.durable import Halted
 from corral.operations.rows import advance
 from corral.routing.generation import Generator
 from corral.workspace.described import describe
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
 
     from corral.app.corral import Corral
     from corral.domain.callers import Caller
-    from corral.domain.operations import Operation
+    from corral.domain.operations import Failure, Operation
     from corral.operations.durable import Work
     from corral.workspace.comparing import RunView
     from corral.workspace.pipelines.plan import Definition
@@ -75,6 +86,8 @@ class Runs:
         self._templates = Templates()
         self._generator = Generator(corral.carrier)
         self._at_work: dict[str, Execution] = {}
+        self._owing: dict[str, Journal] = {}
+        self._stopped: dict[str, CorralError] = {}
 
     # What an operation does
 
@@ -83,17 +96,27 @@ class Runs:
 
         Raises:
             StepFailed: a step of it has failed; the run says which.
+            Halted: there is no room, or no database. What was answered is not lost, so the run has not failed.
         """
+        run_id = str(operation.order.params["run"])
+        self._stopped.pop(run_id, None)
+        try:
+            return await self._go_on(run_id, operation, work)
+        except (DatabaseError, StoreError) as error:
+            self._stopped[run_id] = error
+            raise Halted(error.message) from error
+
+    async def _go_on(self, run_id: str, operation: Operation, work: Work) -> Mapping[str, Any]:
         store = self._corral.workspace.store
-        run = await store.runs.take(str(operation.order.params["run"]), operation.id)
+        run = await store.runs.take(run_id, operation.id)
         if run.status is RunStatus.COMPLETED or run.operation != operation.id:  # ordered twice, it is done once
             return _result(run)
         caller = await self._payer(run)
-        journal = self._journal(run)
-        await in_thread(journal.load)
+        journal = await self._loaded(run)
         run = await store.runs.update(
             run.id,
             status=RunStatus.RUNNING,
+            error=None,
             started_at=run.started_at or self._corral.clock.wall(),
             environment={**run.environment, "corral": __version__, "python": platform.python_version()},
         )
@@ -104,6 +127,8 @@ class Runs:
             await execution.go()
         finally:
             del self._at_work[run.id]
+            if journal.owing:
+                self._owing[run.id] = journal
         run = await self._ended(execution)
         if execution.failure is not None:
             failure = execution.failure
@@ -163,7 +188,7 @@ class Runs:
             environment={**run.environment, "runtimes": await self._versions(steps)},
             reproducible=reasons(execution.definition, steps),
         )
-        await in_thread(execution.asker.journal.remove)
+        await self._forget(execution.asker.journal, run)
         self._tell_of(run.id, "run", describe(run))
         self._tell(run.id, {"type": "end", "status": run.status.value})
         return run
@@ -190,18 +215,23 @@ class Runs:
         if over:
             await self._close_books(run)
         await self._leave_out(run.id, f"the run was {status}" if over else "", left)
-        values: dict[str, Any] = {"status": status}
+        values: dict[str, Any] = {"ended_at": self._corral.clock.wall()} if over else {}
+        run = await store.runs.update(run.id, status=status, error=self._why(run.id, operation), **values)
+        self._stopped.pop(run.id, None)
         if over:
-            values["ended_at"] = self._corral.clock.wall()
-        if status is RunStatus.FAILED and operation.error is not None:
-            error = operation.error
-            values["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
-        run = await store.runs.update(run.id, **values)
-        if over:
-            await in_thread(self._journal(run).remove)
+            await self._forget(self._journal(run), run)
         self._tell_of(run.id, "run", describe(run))
         if over:
             self._tell(run.id, {"type": "end", "status": run.status.value})
+
+    def _why(self, run_id: str, operation: Operation) -> dict[str, Any] | None:
+        """Why a run has failed, or is paused though nobody asked for that."""
+        error: Failure | CorralError | None = None
+        if operation.status is OperationStatus.FAILED:
+            error = operation.error
+        elif operation.status is OperationStatus.PAUSED:
+            error = self._stopped.get(run_id)
+        return None if error is None else {"code": error.code, "message": error.message, "hint": error.hint}
 
     async def reconcile(self, run: Run) -> None:
         """Have a run that seems to be at work stand as its operation does."""
@@ -212,8 +242,7 @@ class Runs:
 
     async def _close_books(self, run: Run) -> None:
         """Write down what was answered for steps that will not be completed: it is paid all the same."""
-        store, journal = self._corral.workspace.store, self._journal(run)
-        await in_thread(journal.load)
+        store, journal = self._corral.workspace.store, await self._loaded(run)
         steps = {step.key: step for step in await store.runs.steps(run.id)}
         for key, answers in journal.answers.items():
             step = steps.get(key) or Step(run=run.id, key=key, name=key.partition("[")[0])
@@ -407,6 +436,19 @@ class Runs:
 
     def _journal(self, run: Run) -> Journal:
         return Journal(self._corral.settings.home / "workspace" / "runs" / f"{run.id}.journal")
+
+    async def _loaded(self, run: Run) -> Journal:
+        """The journal of a run, with what it holds that could not be written."""
+        journal = self._owing.get(run.id)
+        if journal is None:
+            journal = self._journal(run)
+            await in_thread(journal.load)
+        return journal
+
+    async def _forget(self, journal: Journal, run: Run) -> None:
+        """Remove a journal all of which is written down elsewhere."""
+        await in_thread(journal.remove)
+        self._owing.pop(run.id, None)
 
     async def _versions(self, steps: list[Step]) -> dict[str, str]:
         """The versions of the runtimes that answered."""

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from corral.app import ahead
 from corral.domain.callers import LOCAL, Scope
-from corral.domain.operations import Order
+from corral.domain.operations import OperationStatus, Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
 from corral.errors import Conflict, CorralError, Forbidden, InvalidRequest, OperationNotFound
@@ -238,7 +238,7 @@ class Workspace:
             Conflict: it is at work, or is completed.
             Forbidden: somebody else would pay for what is left of it.
         """
-        run = await self.store.runs.get(run_id)
+        run = await self._standing(run_id)
         if caller.id != run.caller and not caller.may(Scope.ADMIN):
             raise Forbidden(
                 f"The run {run.id} is paid by whoever started it, which was not the key {caller.name!r}.",
@@ -329,8 +329,19 @@ class Workspace:
         operation = await self._corral.catalog.operations.submit(order)
         return await self.store.runs.take(run.id, operation.id)
 
-    async def _ask(self, run_id: str, what: str) -> Run:
+    async def _standing(self, run_id: str) -> Run:
+        """The run, as its operation stands: of one that has ended the run may not have been told."""
         run = await self.store.runs.get(run_id)
+        if run.operation is None or run.status.ended:
+            return run
+        with suppress(OperationNotFound):
+            operation = await self._corral.catalog.operations.get(run.operation)
+            if operation.status.ended or operation.status is OperationStatus.PAUSED:
+                await self.runs.settle(operation)
+        return await self.store.runs.get(run_id)
+
+    async def _ask(self, run_id: str, what: str) -> Run:
+        run = await self._standing(run_id)
         if run.operation is None:
             run = await self._submit(run)
         if run.operation is None or run.status.ended:

@@ -357,11 +357,12 @@ def _concluded(given: Invocation, view: View) -> None:
 def _failure(run: Mapping[str, Any]) -> CorralError | None:
     """Why a run did not come to its end; None when it did."""
     again = f"Go on: corral pipeline resume {run['id']}"
-    if run["status"] == RunStatus.FAILED:
+    said = dict(run.get("error") or {})
+    if run["status"] == RunStatus.FAILED or (run["status"] == RunStatus.PAUSED and said):
         from corral.cli.server import error_of
 
-        said = dict(run.get("error") or {})
-        return error_of({**said, "hint": said.get("hint") or again})
+        hint = said.get("hint") or ""
+        return error_of({**said, "hint": f"{hint} {again}" if run["status"] == RunStatus.PAUSED else hint or again})
     if run["status"] == RunStatus.CANCELLED:
         return Conflict(f"Run {run['id']} was cancelled.", f"Run the same again: corral pipeline rerun {run['id']}")
     if run["status"] in (RunStatus.PAUSED, RunStatus.QUEUED, RunStatus.RUNNING):

@@ -22,7 +22,7 @@ from corral.domain.ports import Clock, Progress, Report, silent
 from corral.errors import Conflict, CorralError, DatabaseError, NotSupported, OperationNotFound, StoreError
 from corral.kit.disk import in_thread
 from corral.operations.bell import Bell
-from corral.operations.job import Desk, Handler, Job, Work
+from corral.operations.job import Desk, Halted, Handler, Job, Work
 from corral.operations.leases import Lease, sweep
 from corral.operations.queue import Limits, Place, startable
 from corral.operations.rows import Row, Rows, Wish
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from corral.db.engine import Database
 
-__all__ = ["Handler", "Limits", "Operations", "Work"]
+__all__ = ["Halted", "Handler", "Limits", "Operations", "Work"]
 
 POLL = 1.0
 """Seconds between two looks for what other processes wrote."""
@@ -330,7 +330,8 @@ class Operations:
             if operation.status is OperationStatus.CANCELLED:
                 await self._discard(operation)
                 operation = replace(operation, parts=frozenset())
-            await self._settle(operation)
+            with suppress(DatabaseError):  # what cannot be told now is told by whoever looks after those
+                await self._settle(operation)
             await self._rows.save(operation, heeded=row.wish)
         finally:
             lease.free()
@@ -364,10 +365,17 @@ class Operations:
                 log.warning("operation %s is cancelled, and leaves unfinished files: %s", operation.id, error)
 
     async def _settle(self, operation: Operation) -> None:
+        """Tell whoever is to be told how an operation will stand.
+
+        Raises:
+            DatabaseError: that could not be done now.
+        """
         settler = self._settlers.get(operation.order.kind)
         if settler is not None:
             try:
                 await settler(operation)
+            except DatabaseError:
+                raise
             except (CorralError, OSError) as error:
                 log.warning("operation %s: that it is %s could not be told: %s", operation.id, operation.status, error)
 

@@ -47,6 +47,14 @@ class Work:
     advanced: Callable[[], None] = lambda: None
 
 
+class Halted(Exception):
+    """The work cannot go on, for a reason that is not in it: raise it `from` the error that says which.
+
+    The operation is tried again as for that error. When no try is left it is paused, and not failed: what it would go
+    on from is kept until somebody says so.
+    """
+
+
 Handler = Callable[[Operation, Work], Awaitable[Mapping[str, Any] | None]]
 """Does the work of one kind, from the start or from where it was left; returns the result, as JSON values.
 
@@ -58,8 +66,8 @@ It is paused and called off by being cancelled: it then cleans up and leaves wha
 class Desk:
     """What every job needs: the rows, time, how many tries, and whom to tell.
 
-    `discard` is awaited with a cancelled operation before its end is written, `settle` with any as it will stand;
-    `news` is called with an identifier.
+    `discard` is awaited with a cancelled operation before its end is written, `settle` with any as it will stand, until
+    it raises no `DatabaseError`; `news` is called with an identifier.
     """
 
     rows: Rows
@@ -123,7 +131,6 @@ class Job:
             if ended.status is OperationStatus.CANCELLED:
                 await self._desk.discard(ended)
                 ended = replace(ended, parts=frozenset())
-            await self._desk.settle(ended)
             await self._write_end(ended)
         finally:
             self._lease.free()
@@ -140,7 +147,11 @@ class Job:
                 return self._as_wished()
             if error is None:
                 return self._ended(OperationStatus.FAILED, error=Failure("stopped", "It stopped by itself."))
+            halted = isinstance(error, Halted)
+            error = error.__cause__ or error if halted else error
             if not may_pass(error) or self._operation.attempts >= self._desk.attempts:
+                if halted:
+                    return self._at_rest(error)
                 return self._ended(OperationStatus.FAILED, error=self._failure(error))
             wait = pause(self._operation.attempts)
             failure = self._failure(error)
@@ -188,6 +199,11 @@ class Job:
         stopped = replace(self.operation, status=status, rate=None, eta=None)
         return replace(stopped, attempts=stopped.attempts - 1)  # a try that was not let go on says nothing
 
+    def _at_rest(self, error: BaseException) -> Operation:
+        failure = self._failure(error)
+        self._say(f"{failure.message} {failure.hint}")
+        return replace(self.operation, status=OperationStatus.PAUSED, rate=None, eta=None, attempts=0)
+
     def _ended(self, status: OperationStatus, **values: Any) -> Operation:
         ended = replace(self.operation, status=status, ended_at=self._desk.clock.wall(), rate=None, eta=None, **values)
         if status is OperationStatus.COMPLETED:
@@ -225,6 +241,7 @@ class Job:
     async def _write_end(self, ended: Operation) -> None:
         for tries in range(1, END_TRIES + 1):
             try:
+                await self._desk.settle(ended)
                 await self._desk.rows.save(ended, heeded=self.wish)
             except DatabaseError as error:
                 log.warning("operation %s ended (%s), which is not written: %s", ended.id, ended.status, error)

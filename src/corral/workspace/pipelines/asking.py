@@ -65,8 +65,9 @@ class Asker:
         Cancelled, the journal knows that the try was left, where the model was asked by then.
 
         Raises:
-            StoreError: the journal cannot be written.
+            StoreError: the journal cannot be written; nobody was asked.
         """
+        self.journal.ready()
         keeper = _Keeper(self, request, allowances)
         error: CorralError | None = None
         try:
@@ -82,8 +83,6 @@ class Asker:
             error = failure
         finally:
             keeper.close()
-        if keeper.broken is not None:
-            raise keeper.broken
         return keeper.answer or keeper.note(error or _late(request))
 
     async def _let_in(self) -> None:
@@ -112,7 +111,7 @@ class Asker:
 
 @dataclass(slots=True, eq=False)
 class _Keeper:
-    """Writes what becomes of one try into the journal. `broken` is why it could not."""
+    """Writes what becomes of one try into the journal."""
 
     asker: Asker
     request: Request
@@ -120,7 +119,6 @@ class _Keeper:
     texts: list[str] = field(default_factory=list)
     deadline: asyncio.Timeout | None = None
     answer: Answer | None = None
-    broken: StoreError | None = None
     started: float = field(default_factory=perf_counter)
 
     def allow(self, worst: Amounts, model: str) -> None:
@@ -155,11 +153,7 @@ class _Keeper:
         )
 
     def note(self, error: CorralError) -> Answer:
-        """A try that came to nothing before anybody was asked.
-
-        Raises:
-            StoreError: it could not be written.
-        """
+        """A try that came to nothing before anybody was asked."""
         answer = Answer(**self._head(), error=told(error), passing=error.code in PASSING)
         self._write(answer)
         return answer
@@ -182,11 +176,11 @@ class _Keeper:
         }
 
     def _write(self, answer: Answer) -> None:
+        journal = self.asker.journal
         try:
-            self.asker.journal.write(answer)
-        except StoreError as error:
-            self.broken = error
-            raise
+            journal.write(answer)
+        except StoreError:  # it is paid all the same, and what comes of it can be kept elsewhere
+            journal.hold(answer)
         self.answer = answer
 
 

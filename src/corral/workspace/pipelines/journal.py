@@ -5,6 +5,8 @@
 Whoever is at the run, by its operation's lease, is the only one who reads and writes it. Lines are handed to the kernel
 one by one, as the ledger's are, and not forced to the disk: they outlive the process, not the machine. What is cut at
 the end was never finished, so nothing was paid by it.
+
+An answer that finds no room is held in memory, and nobody is asked anything until it is written.
 """
 
 from __future__ import annotations
@@ -17,11 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from corral.errors import StoreError
-from corral.kit.disk import translate, translated
+from corral.domain.sizes import human
+from corral.errors import DiskFull, StoreError
+from corral.kit.disk import free, translate, translated
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_ROOM = 256 * 1024
+"""Bytes that are free before anybody is asked: an answer that finds no room is paid all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +66,21 @@ class Journal:
 
     Args:
         path: where it lies; made at the first line.
+        room: bytes that must be free before anybody is asked.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, room: int = _ROOM) -> None:
         self.path = path
+        self._room = room
         self.answers: dict[str, list[Answer]] = {}
+        self._owed: list[bytes] = []
         self._descriptor = -1
         self._size = 0
+
+    @property
+    def owing(self) -> bool:
+        """Whether it holds what could not be written."""
+        return bool(self._owed)
 
     def load(self) -> None:
         """Read what is there. Blocks.
@@ -95,12 +110,36 @@ class Journal:
         return next((each for each in self.answers.get(step, ()) if each.attempt == attempt), None)
 
     def write(self, answer: Answer) -> None:
-        """Write down what became of a try.
+        """Write down what became of a try, and before it what is held.
 
         Raises:
             StoreError: it is not written.
         """
-        line = _line({name: getattr(answer, name) for name in _FIELDS})
+        self._append([*self._owed, _line_of(answer)])
+        self._add(answer)
+
+    def hold(self, answer: Answer) -> None:
+        """Know what became of a try that could not be written down; `ready` writes it."""
+        self._owed.append(_line_of(answer))
+        self._add(answer)
+
+    def ready(self) -> None:
+        """See that another answer could be written down; what is held is, now.
+
+        Raises:
+            StoreError: it could not; nobody should be asked.
+        """
+        if self._owed:
+            self._append(self._owed)
+        with translated("measuring", self.path):
+            left = free(self.path.parent)
+        if left < self._room:
+            raise DiskFull(
+                f"There is no room for answers in {self.path.parent}: {human(left)} free.", "Free some space."
+            )
+
+    def _append(self, lines: Sequence[bytes]) -> None:
+        line = b"".join(lines)
         self._open()
         done = 0
         try:
@@ -110,7 +149,7 @@ class Journal:
             os.ftruncate(self._descriptor, self._size)  # or the next line would be part of this one
             raise translate(error, "writing", self.path) from error
         self._size += done
-        self._add(answer)
+        self._owed = []
 
     def close(self) -> None:
         """Let it lie, for whoever goes on. Harmless when repeated."""
@@ -135,7 +174,8 @@ class Journal:
         self.answers.setdefault(answer.step, []).append(answer)
 
 
-def _line(content: Mapping[str, Any]) -> bytes:
+def _line_of(answer: Answer) -> bytes:
+    content = {name: getattr(answer, name) for name in _FIELDS}
     try:
         return orjson.dumps(content) + b"\n"
     except TypeError:  # an engine's words may hold half a character, or a number beyond 64 bits

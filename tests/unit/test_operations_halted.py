@@ -1,0 +1,79 @@
+"""Work that cannot go on for a reason that is not in it rests, and its end is not written before it has been told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from corral.domain.operations import Operation
+from corral.domain.operations import OperationStatus as S
+from corral.errors import CorralError, DatabaseError, DiskFull
+from corral.operations.durable import Halted
+from support.operations import Bench
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path, attempts=2)
+    yield bench
+    await bench.close()
+
+
+def halted(error: CorralError) -> Halted:
+    found = Halted(error.message)
+    found.__cause__ = error
+    return found
+
+
+async def test_what_has_no_room_is_paused_with_the_reason_and_goes_on_when_told(bench: Bench) -> None:
+    waiting = await bench.order("a")
+    async with bench.run():
+        await bench.until(lambda: bench.worker.begun)
+        bench.worker.fail("a", halted(DiskFull("No room.", "Free some space.")))
+        seen, watching = bench.watch(waiting.id)
+        await bench.until(lambda: seen and seen[-1].status is S.PAUSED)
+        await bench.a_while()
+        rests = await bench.operations.get(waiting.id)
+        assert (rests.status, rests.error, rests.message) == (S.PAUSED, None, "No room. Free some space.")
+        assert bench.worker.begun == ["a"]
+
+        await bench.operations.resume(waiting.id)
+        await bench.until(lambda: len(bench.worker.begun) == 2)
+        assert (await bench.operations.get(waiting.id)).attempts == 1
+        bench.worker.end("a")
+        assert (await bench.ended(waiting.id)).status is S.COMPLETED
+        await bench.flow(watching)
+
+
+async def test_a_database_that_is_away_is_tried_again_before_it_is_paused(bench: Bench) -> None:
+    waiting = await bench.order("a")
+    async with bench.run():
+        for tries in (1, 2):
+            await bench.until(lambda tries=tries: len(bench.worker.begun) == tries and bench.worker.at_work)
+            bench.worker.fail("a", halted(DatabaseError("It is away.", "Bring it back.")))
+        seen, watching = bench.watch(waiting.id)
+        await bench.until(lambda: seen and seen[-1].status is S.PAUSED)
+        assert seen[-1].message == "It is away. Bring it back."
+        await bench.operations.cancel(waiting.id)
+        await bench.flow(watching)
+
+
+async def test_an_end_that_cannot_be_told_is_not_written(bench: Bench) -> None:
+    told: list[S] = []
+
+    async def settle(operation: Operation) -> None:
+        told.append(operation.status)
+        if len(told) < 3:
+            raise DatabaseError("It is away.")
+
+    operations = bench.more(settlers={"install": settle})
+    waiting = await bench.order("a")
+    async with bench.run(operations):
+        await bench.until(lambda: bench.worker.begun)
+        bench.worker.end("a")
+        await bench.until(lambda: told)
+        assert (await operations.get(waiting.id)).status is S.IN_PROGRESS
+        assert (await bench.ended(waiting.id, operations)).status is S.COMPLETED
+    assert told == [S.COMPLETED] * 3
