@@ -321,6 +321,13 @@ class EntryNotFound(NotFound):
 
     code = "entry_missing"
 
+    @classmethod
+    def of(cls, kind: str, key: str) -> EntryNotFound:
+        """The error for a `run`, a `project` and so on with that id or name: the same wherever it is not found."""
+        return cls(
+            f"There is no {kind} {key[:100]!r}.", "It may have been deleted; look among the deleted.", param="id"
+        )
+
 
 class Conflict(CorralError):
     """The thing is in a state in which this cannot be done."""

@@ -169,12 +169,11 @@ class Visit:
 
     async def _seen(self, many: str, key: str, **how: Any) -> Any:
         """What the store has under that key; what is out of reach is told in the same words as what is not there."""
-        try:
-            entry = await self.kept(many).get(key, **how) if 0 < len(key) <= _LONGEST and key.isprintable() else None
-        except EntryNotFound as error:
-            raise missing(many, key) from error
-        if entry is None or not await self._reaches(entry):
-            raise missing(many, key)
+        if not 0 < len(key) <= _LONGEST or not key.isprintable():
+            raise EntryNotFound.of(many.removesuffix("s"), key)
+        entry = await self.kept(many).get(key, **how)
+        if not await self._reaches(entry):
+            raise EntryNotFound.of(many.removesuffix("s"), key)
         return entry
 
     async def _reaches(self, entry: Any) -> bool:
@@ -193,10 +192,3 @@ class Visit:
             return await self.store.projects.get(key, deleted=True)
         except EntryNotFound:
             return None
-
-
-def missing(many: str, key: str) -> EntryNotFound:
-    """What is said of an entry that is not there for the caller."""
-    one = many.removesuffix("s")
-    hint = f"GET /api/v1/{many} lists them; with ?deleted=true those that are thrown away."
-    return EntryNotFound(f"There is no {one} {key[:100]!r}.", hint, param="id")

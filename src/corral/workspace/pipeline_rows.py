@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from corral.db.workspace_tables import pipelines
 from corral.domain.workspace import Pipeline
+from corral.errors import EntryNotFound
 from corral.workspace.kinds import Kind
 from corral.workspace.projects import free_name
 from corral.workspace.rows import Entries
@@ -57,7 +58,7 @@ class Pipelines(Entries[Pipeline]):
                 row = await self._found(connection, identifier, *scope, deleted=deleted)
                 if row is not None:
                     return self._read(row)
-            raise self._missing(identifier)
+            raise EntryNotFound.of(self.kind.name, identifier)
 
         return await self._database.read(work)
 

@@ -352,7 +352,7 @@ class Entries(Generic[E]):
     ) -> RowMapping:
         row = await self._found(connection, identifier, deleted=deleted, locked=locked)
         if row is None:
-            raise self._missing(identifier)
+            raise EntryNotFound.of(self.kind.name, identifier)
         return row
 
     async def _found(
@@ -387,11 +387,6 @@ class Entries(Generic[E]):
         if living:
             return (of_all or living)[0]
         return max(rows, key=lambda row: float(row["deleted_at"]), default=None)
-
-    def _missing(self, identifier: str) -> EntryNotFound:
-        return EntryNotFound(
-            f"There is no {self.kind.name} {identifier[:100]!r}.", "It may have been deleted; look among the deleted."
-        )
 
     async def _held(
         self, connection: AsyncConnection, identifier: str, version: int | None, *, deleted: bool = False
