@@ -24,7 +24,8 @@ import aiohttp
 from corral.app import Corral
 from corral.config import load
 from corral.domain.standings import ContainerState
-from tests.support.docker import TINY, free_port, running
+from tests.support.docker import TINY, running
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from tests.support.docker import Engine

@@ -22,6 +22,7 @@ import pytest
 from corral import __version__
 from tests.support import models
 from tests.support.commands import CORRAL, Yard
+from tests.support.ports import free_port
 
 CONFIG = """\
 models:
@@ -279,10 +280,7 @@ def test_a_chat_needs_a_terminal_to_answer_on(yard: Yard) -> None:
 
 
 def test_doctor_of_a_machine_that_is_well(yard: Yard) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    well = Yard(yard.home, {"CORRAL_SERVER_PORT": str(port)})
+    well = Yard(yard.home, {"CORRAL_SERVER_PORT": str(free_port())})
     found = well.json("doctor")
 
     assert found["ok"] is True

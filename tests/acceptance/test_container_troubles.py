@@ -23,9 +23,10 @@ import yaml
 
 from corral.cli.tui.dialogs import Page
 from corral.cli.tui.tape import Sheet
-from tests.support.docker import TINY, Engine, docker_of_module, free_port, until
+from tests.support.docker import TINY, Engine, docker_of_module, until
 from tests.support.fleets import player, publish, registry_in
 from tests.support.menu import Seat, seated
+from tests.support.ports import free_port
 from tests.support.servers import CORRAL, Server, corral_server
 
 __all__ = ["docker_of_module"]

@@ -57,7 +57,7 @@ async def killed(child: asyncio.subprocess.Process, asked: Vendor, chance: rando
         enough = len(asked.asked) + chance.randint(2, 9)
         while len(asked.asked) < enough:
             asked.heard.clear()
-            await asyncio.wait_for(asked.heard.wait(), 30)
+            await asyncio.wait_for(asked.heard.wait(), 120)
         await asyncio.sleep(chance.uniform(0, 0.05))  # the moment of the kill is what is random here
     else:
         await asyncio.sleep(chance.uniform(0, 0.6))
@@ -71,7 +71,7 @@ async def all_ended(corral: Corral) -> None:
     tasks = [corral.traffic.run(), corral.catalog.operations.run(), corral.workspace.keep()]
     running = [asyncio.ensure_future(task) for task in tasks]
     while waiting := await unfinished(corral):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             async for _ in corral.workspace.watch(waiting[0].id):
                 pass
     for task in running:

@@ -164,7 +164,7 @@ def _run(folder: Path, plugin: str, files: dict[str, str], **env: str) -> str:
         env={**known, "PYTHONPATH": str(ROOT), **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     return done.stdout

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from tests.support.api import Client, Reply
-from tests.support.docker import PLAYER, TINY, Engine, free_port, until
+from tests.support.docker import PLAYER, TINY, Engine, until
+from tests.support.ports import free_port
 from tests.support.servers import Server, corral_server
 
 pytestmark = pytest.mark.timeout(300)

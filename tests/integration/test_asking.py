@@ -17,6 +17,7 @@ from corral.fleet.asking import Asker
 from corral.kit.clock import SystemClock
 from corral.runtimes.llamacpp import LlamaCpp
 from tests.support.ollama_daemon import playing
+from tests.support.ports import free_port
 
 CLOCK = SystemClock()
 
@@ -53,12 +54,6 @@ async def server(routes):
         yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
     finally:
         await runner.cleanup()
-
-
-def free() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 async def test_an_ollama_is_well_with_the_models_that_it_should_have(asker):
@@ -117,7 +112,7 @@ async def test_what_cannot_be_pulled_or_removed_says_why(asker):
 
 
 async def test_nobody_there_is_said(asker):
-    away = replace(asker, url=f"http://127.0.0.1:{free()}")
+    away = replace(asker, url=f"http://127.0.0.1:{free_port()}")
     health = await away.examine(["mine"])
     assert not health.healthy
     assert "Connect call failed" in health.reason or "refused" in health.reason

@@ -13,7 +13,8 @@ import pytest
 from corral.app import Corral
 from corral.app.checkup import Check, Verdict, examine
 from corral.config import load
-from tests.support.docker import TINY, Engine, free_port
+from tests.support.docker import TINY, Engine
+from tests.support.ports import free_port
 
 
 @pytest.fixture

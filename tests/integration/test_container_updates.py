@@ -13,8 +13,9 @@ import pytest
 from corral.domain.operations import OperationStatus
 from corral.errors import Conflict, ContainerUnhealthy, ModelNotFound, NotSupported
 from tests.docs.pages import ROOT
-from tests.support.docker import TINY, free_port, until
+from tests.support.docker import TINY, until
 from tests.support.fleets import corral_with, player, publish, registry_in
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -21,8 +21,9 @@ from corral.domain.standings import describe
 from corral.errors import Conflict
 from corral.fleet.asking import Asker
 from corral.kit.clock import SystemClock
-from tests.support.docker import TINY, Engine, free_port
+from tests.support.docker import TINY, Engine
 from tests.support.kept import Place, reach, tiny
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -27,7 +27,8 @@ from corral.errors import (
     ImageNotFound,
     PortTaken,
 )
-from tests.support.docker import TINY, Engine, free_port
+from tests.support.docker import TINY, Engine
+from tests.support.ports import free_port
 
 YARD = "yard-of-tests"
 

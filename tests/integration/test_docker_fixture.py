@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.docker import CORRAL, PLAYER, TINY, Engine, free_port, until
+from tests.support.docker import CORRAL, PLAYER, TINY, Engine, until
+from tests.support.ports import free_port
 
 
 def fetch(port: int, path: str, body: Any = None) -> Any:

@@ -22,8 +22,9 @@ from corral.containers.docker import Docker
 from corral.domain.containers import ContainerSpec
 from corral.domain.ports import Progress
 from corral.errors import DiskFull, DockerUnavailable, ImageNotFound
-from tests.support.docker import PLAYER, TINY, Engine, free_port, running
+from tests.support.docker import PLAYER, TINY, Engine, running
 from tests.support.oci import docker_registry
+from tests.support.ports import free_port
 
 needs_openssl = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="no openssl command to make certificates with"

@@ -13,8 +13,9 @@ from corral.domain.containers import NAME_LABEL, SPEC_LABEL, YARD_LABEL
 from corral.domain.standings import ContainerState as State
 from corral.domain.standings import Step
 from corral.errors import ConfigError, Conflict, ContainerNotFound, ContainerUnhealthy, DockerUnavailable, PortTaken
-from tests.support.docker import TINY, Engine, free_port
+from tests.support.docker import TINY, Engine
 from tests.support.kept import Counted, Place, reach, states, tiny, truth
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -12,8 +12,9 @@ import pytest
 
 from corral.domain.standings import ContainerState as State
 from corral.errors import ContainerUnhealthy
-from tests.support.docker import TINY, Engine, free_port, until
+from tests.support.docker import TINY, Engine, until
 from tests.support.kept import Place, reach, states, tiny, truth
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,8 +11,9 @@ import pytest
 from corral.domain.standings import ContainerState as State
 from corral.domain.standings import Step
 from corral.fleet.fitting import Fitter
-from tests.support.docker import PLAYER, Engine, free_port
+from tests.support.docker import PLAYER, Engine
 from tests.support.kept import Place, reach
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 GIB = 2**30

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.support.commands import Yard
-from tests.support.docker import PLAYER, TINY, Engine, free_port, until
+from tests.support.docker import PLAYER, TINY, Engine, until
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

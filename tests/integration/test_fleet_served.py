@@ -11,7 +11,8 @@ import httpx2 as httpx
 import pytest
 import yaml
 
-from tests.support.docker import CORRAL, PLAYER, Engine, free_port, until
+from tests.support.docker import CORRAL, PLAYER, Engine, until
+from tests.support.ports import free_port
 from tests.support.servers import Server, corral_server
 
 pytestmark = pytest.mark.timeout(500)
@@ -77,7 +78,7 @@ def test_three_containers_answer_and_outlive_what_may_end(docker: Engine, tmp_pa
         assert answer.status_code == 200, answer.text
         assert answer.json()["usage"]["completion_tokens"] > 0
         for row in up.values():
-            assert httpx.get(f"{row['url']}/api/version", timeout=10).json()["version"]
+            assert httpx.get(f"{row['url']}/api/version", timeout=60).json()["version"]
         assert "smollm2" in {model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]}
 
         docker.cli("kill", "corral-code")

@@ -14,7 +14,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.support.docker import TINY, Engine, free_port, until
+from tests.support.docker import TINY, Engine, until
+from tests.support.ports import free_port
 from tests.support.servers import Server, corral_server
 
 pytestmark = pytest.mark.timeout(600)

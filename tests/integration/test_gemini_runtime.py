@@ -41,7 +41,7 @@ def server(vendor: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture
 def google(server: Server) -> Iterator[genai.Client]:
-    options = types.HttpOptions(base_url=server.url, timeout=20_000)
+    options = types.HttpOptions(base_url=server.url, timeout=60_000)
     with genai.Client(api_key="any", http_options=options) as client:
         yield client
 
@@ -54,7 +54,7 @@ def chat(server: Server) -> Iterator[Any]:
 
 def asked(vendor: str) -> dict[str, Any]:
     """What the vendor was asked last."""
-    with urllib.request.urlopen(vendor.replace("/v1beta", "/asked"), timeout=10) as answer:
+    with urllib.request.urlopen(vendor.replace("/v1beta", "/asked"), timeout=60) as answer:
         return json.load(answer)[-1]
 
 

@@ -30,9 +30,9 @@ END = b"0\r\n\r\n"
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request):
-    """Runs a coroutine to its end in a loop of the kind, within a quarter minute."""
+    """Runs a coroutine to its end in a loop of the kind, within a minute."""
     with asyncio.Runner(loop_factory=request.param) as runner:
-        yield lambda main: runner.run(asyncio.wait_for(main, 15))
+        yield lambda main: runner.run(asyncio.wait_for(main, 60))
 
 
 def chunk(data):

@@ -14,8 +14,9 @@ import yaml
 from corral.kit import pidfile
 from support.api import Client
 from support.commands import Yard
+from support.ports import free_port
 from support.servers import corral_server
-from support.services import Place, free_port
+from support.services import Place
 
 pytestmark = pytest.mark.timeout(300)
 

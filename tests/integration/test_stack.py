@@ -13,8 +13,8 @@ import corral
 from corral import DockerManager, OllamaClient
 from corral.errors import Conflict, ContainerNotFound, ModelNotFound
 from tests.docs.pages import ROOT
-from tests.support.docker import free_port
 from tests.support.fleets import corral_with, player
+from tests.support.ports import free_port
 
 
 @pytest.fixture

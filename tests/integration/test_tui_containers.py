@@ -12,8 +12,9 @@ import yaml
 from corral.cli.tui.dialogs import Page
 from corral.cli.tui.panes.logs import Logs
 from corral.cli.tui.tape import Sheet
-from tests.support.docker import TINY, Engine, free_port
+from tests.support.docker import TINY, Engine
 from tests.support.menu import Lateness, Seat, seated
+from tests.support.ports import free_port
 from tests.support.servers import Server, corral_server
 
 pytestmark = pytest.mark.timeout(300)

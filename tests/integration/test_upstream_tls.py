@@ -24,9 +24,9 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no open
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request):
-    """Runs a coroutine to its end in a loop of the kind, within half a minute."""
+    """Runs a coroutine to its end in a loop of the kind, within a minute."""
     with asyncio.Runner(loop_factory=request.param) as runner:
-        yield lambda main: runner.run(asyncio.wait_for(main, 30))
+        yield lambda main: runner.run(asyncio.wait_for(main, 60))
 
 
 @pytest.fixture(scope="module")

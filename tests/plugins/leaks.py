@@ -10,7 +10,7 @@ import contextlib
 import psutil
 import pytest
 
-_DYING = 5.0  # seconds for what was told to end, and is only not yet gone
+_DYING = 15.0  # seconds for what was told to end, and is only not yet gone
 
 
 def _commands(processes: list[psutil.Process]) -> list[str]:

@@ -51,7 +51,7 @@ import pytest
 from tests.support import docker_images
 from tests.support.docker_images import CORRAL, PLAYER, TINY
 
-__all__ = ["CORRAL", "PLAYER", "TINY", "Engine", "bridged", "corral_image", "docker", "free_port", "running", "until"]
+__all__ = ["CORRAL", "PLAYER", "TINY", "Engine", "bridged", "corral_image", "docker", "running", "until"]
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _NO_BRIDGE = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
@@ -67,14 +67,7 @@ def lacking(*, bridge: bool = False) -> str:
     return f"a Docker engine of our own needs {', '.join(missing)} (Debian: docker.io iptables)" if missing else ""
 
 
-def free_port() -> int:
-    """A port of this machine's loopback that nobody has."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], within: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], within: float = 90.0) -> Any:
     """What `condition` gives as soon as that is true; for what other processes do."""
     end = time.monotonic() + within
     while not (found := condition()):
@@ -215,7 +208,7 @@ class Engine:
         self.empty()
         below = psutil.Process(self.pid).children(recursive=True)
         self.stop()
-        psutil.wait_procs(below, timeout=20)
+        psutil.wait_procs(below, timeout=60)
         for mount in self._mounts():
             subprocess.run(["umount", mount], capture_output=True, check=False)
 
@@ -270,7 +263,7 @@ class _Pump(socketserver.BaseRequestHandler):
             # Of this thread alone, which ends with the connection; a socket stays in the namespace it was made in.
             done = ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _NEWNET)
             assert done == 0, os.strerror(ctypes.get_errno())
-        with suppress(OSError), socket.create_connection(("127.0.0.1", server.there), timeout=10) as there:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", server.there), timeout=60) as there:
             self._pump(there)
 
     def _pump(self, there: socket.socket) -> None:

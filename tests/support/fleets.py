@@ -17,7 +17,8 @@ import yaml
 
 from corral.app import Corral
 from corral.config import load
-from tests.support.docker import PLAYER, Engine, free_port, until
+from tests.support.docker import PLAYER, Engine, until
+from tests.support.ports import free_port
 
 
 @asynccontextmanager

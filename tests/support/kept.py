@@ -14,7 +14,8 @@ from corral.app.corral import Corral
 from corral.app.fleet import Fleet
 from corral.config import load
 from corral.domain.standings import ContainerState, Standing
-from tests.support.docker import TINY, Engine, free_port
+from tests.support.docker import TINY, Engine
+from tests.support.ports import free_port
 
 PATIENCE = 30.0
 """Seconds that a test waits for what Docker does on a slow machine."""

@@ -15,7 +15,7 @@ from corral.cli.tui.listing import Listing
 from corral.cli.tui.yard import Connection
 from tests.support.servers import Server
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Seat:

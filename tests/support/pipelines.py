@@ -51,7 +51,7 @@ async def started(corral: Corral, source: str, inputs: dict[str, Any] | None = N
 
 async def ended(corral: Corral, run: Run) -> tuple[Run, dict[str, Step]]:
     """The run when it has ended, and its steps by key."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         async for _ in corral.workspace.watch(run.id):
             pass
     store = corral.workspace.store.runs
@@ -67,7 +67,7 @@ async def done(
 
 async def until(corral: Corral, run: Run, key: str, status: str) -> None:
     """Wait until a step stands so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         async for message in corral.workspace.watch(run.id):
             steps = message["steps"] if message["type"] == "snapshot" else [message.get("step")]
             if any(isinstance(each, dict) and (each["key"], each["status"]) == (key, status) for each in steps):

@@ -33,7 +33,7 @@ class Received:
 def last(vendor: str) -> Received:
     """What the vendor at this address was asked last."""
     host = "/".join(vendor.split("/")[:3])
-    with urllib.request.urlopen(f"{host}/asked", timeout=10) as answer:
+    with urllib.request.urlopen(f"{host}/asked", timeout=60) as answer:
         asked = json.load(answer)[-1]
     read = next(read for end, read in _READERS.items() if end in asked["path"])
     return read(Received(asked["path"], asked["body"].get("model")), asked["body"])

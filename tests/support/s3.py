@@ -67,7 +67,7 @@ class S3:
         headers = {"Content-Type": "application/octet-stream", "Authorization": signed}
         request = urllib.request.Request(self.endpoint + path, data, headers, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10) as reply:
+        with opener.open(request, timeout=60) as reply:
             return reply.read()
 
 

@@ -79,7 +79,7 @@ def corral_server(
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(90)
         finally:
             process.kill()
             process.wait()
@@ -87,7 +87,7 @@ def corral_server(
             process.stdout.close()
 
 
-def ended(processes: list[psutil.Process], within: float = 20.0) -> bool:
+def ended(processes: list[psutil.Process], within: float = 90.0) -> bool:
     """Whether every process is gone, waiting for that for at most `within` seconds."""
     _, alive = psutil.wait_procs(processes, timeout=within)
     return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import psutil
 from corral.domain.services import ServiceSpec, ServiceState, ServiceStatus, Vigilance
 from corral.kit.clock import SystemClock
 from corral.services.local import LocalServices
+from support.ports import free_port
 
 QUICK = Vigilance(every=0.05, timeout=5.0, failures=3, first=0.05, longest=0.2, settled=60.0, crashes=4)
 
@@ -70,12 +70,6 @@ Server(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
 class Place:
     """A home with services in it."""
 
@@ -107,7 +101,7 @@ class Place:
         return found
 
 
-async def until(condition: Callable[[], Any], within: float = 20.0) -> None:
+async def until(condition: Callable[[], Any], within: float = 90.0) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(within):
         while not condition():
@@ -118,7 +112,7 @@ async def until_state(manager: LocalServices, spec: ServiceSpec, *states: Servic
     """Wait until the service stands so."""
     status = await manager.status(spec)
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while status.state not in states:
                 await asyncio.sleep(0.01)
                 status = await manager.status(spec)

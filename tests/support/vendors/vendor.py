@@ -210,7 +210,7 @@ def played(vendor: type[Vendor]) -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def play(vendor: type[Vendor]) -> None:
