@@ -133,7 +133,20 @@ def test_a_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
 def test_what_is_no_file_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "picture").write_bytes(b"\xff\xfe\x00")
 
-    assert content_of(str(tmp_path / "picture")) == b"\xff\xfe\x00"
+    with content_of(str(tmp_path / "picture")) as content:
+        assert (content.size, content.read()) == (3, b"\xff\xfe\x00")
     for name in ("picture", "none", "."):
         with pytest.raises(InvalidRequest):
             text_of(str(tmp_path / name))
+
+
+async def test_a_file_is_read_while_it_is_sent_and_again_from_its_beginning(tmp_path: Path) -> None:
+    file, given = tmp_path / "large", bytes(range(256)) * 4096
+    file.write_bytes(given)
+
+    with content_of(str(file)) as content:
+        assert content.size == len(given)
+        for _ in range(2):
+            pieces = [piece async for piece in content.pieces()]
+            assert b"".join(pieces) == given
+            assert max(map(len, pieces)) < len(given) / 2

@@ -8,6 +8,7 @@
 An artifact is meant by its id, by how that begins, or by its name: the one of that name that changed last.
 """
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from corral.cli.pipelines_comparison import unified
 from corral.cli.pipelines_runs import Detach, followed, found_run
 from corral.cli.projects import Limit, Purge, Removed, Tagged, Words, Yes, done, dropped, query
 from corral.cli.table import Column
-from corral.cli.workspace_files import STDIN, below, content_of, whole, written
+from corral.cli.workspace_files import STDIN, below, content_of, written
 from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, moment, told
 from corral.domain.workspace import FORMS
@@ -130,7 +131,9 @@ def cat(given: Invocation, artifact: names.Artifact, edition: Edition = None) ->
 
     async def look(hands: Hands) -> tuple[Found, str]:
         entry = await found_artifact(hands, artifact)
-        return entry, (await hands.content(_KIND, entry["id"], edition)).decode("utf-8", "replace")
+        async with aclosing(hands.content(_KIND, entry["id"], edition)) as pieces:
+            content = b"".join([piece async for piece in pieces])
+        return entry, content.decode("utf-8", "replace")
 
     entry, text = ask(given, look)
     data = {"id": entry["id"], "name": entry["name"], "edition": edition or entry["number"], "content": text}
@@ -178,8 +181,8 @@ def save(
             entries = await every(hands, _KIND, {"run": of})
         saved = []
         for entry in entries:
-            content = await hands.content(_KIND, entry["id"])
-            place, size = await written(below(folder, entry["name"]), whole(content), force=force)
+            async with aclosing(hands.content(_KIND, entry["id"])) as pieces:
+                place, size = await written(below(folder, entry["name"]), pieces, force=force)
             saved.append({"id": entry["id"], "name": entry["name"], "file": place, "size": size})
         return saved
 
@@ -222,8 +225,8 @@ def export(
 
     async def take(hands: Hands) -> Found:
         entry = await found_artifact(hands, artifact)
-        made = await hands.exported(entry["id"], form)
-        place, size = await written(file or Path(Path(made.name).name), whole(made.content), force=force)
+        async with hands.exported(entry["id"], form) as made:
+            place, size = await written(file or Path(Path(made.name).name), made.pieces, force=force)
         known = {"file": place, "size": size, "notes": made.notes}
         return {"id": entry["id"], "name": entry["name"], "form": form, **known}
 
@@ -294,8 +297,8 @@ def put(
     """
     if file == STDIN and name is None:
         raise InvalidRequest("What comes from standard input has no name.", "Give it one: --name src/Counter.tsx")
-    content, called = content_of(file), name or Path(file).name
-    found = ask(given, lambda hands: hands.add(project, called, content, kind))
+    with content_of(file) as content:
+        found = ask(given, lambda hands: hands.add(project, name or Path(file).name, content, kind))
     told(given.output, _KIND, found, "kept" if found["number"] == 1 else f"kept as edition {found['number']}")
 
 

@@ -1,5 +1,6 @@
 """`corral projects contexts`: the material of a project, which its runs are given: instructions, files, variables."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from corral.cli import names
 from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
 from corral.cli.output import FAILED, size_text
-from corral.cli.workspace_files import STDIN, content_of
+from corral.cli.workspace_files import STDIN, Content, content_of
 from corral.cli.workspace_hands import Found, Hands, ask, every
 from corral.cli.workspace_words import about, listed, spelled, told
 from corral.domain.workspace import text_type
@@ -88,16 +89,15 @@ def add(
     add shop --file brief.md
     """
     fields = _made(text, file, variables, name)
-    content = None if file is None else content_of(file)
 
-    async def make(hands: Hands) -> Found:
+    async def make(hands: Hands, content: Content | None = None) -> Found:
         entry = await hands.get("projects", project)
         made = await hands.create(_KIND, {"project": entry["id"], **fields})
-        if content is not None and file is not None:
-            made = await hands.put(_KIND, made["id"], content, text_type(file))
+        if content is not None:
+            made = await hands.put(_KIND, made["id"], content, text_type(content.name))
         return made
 
-    told(given.output, _KIND, ask(given, make), "added")
+    told(given.output, _KIND, _asked(given, make, file), "added")
 
 
 @app.command(add_help_option=False)
@@ -122,23 +122,22 @@ def change(  # noqa: PLR0913, PLR0917  # the options are the signature
     fields: dict[str, Any] = {"name": name, "text": text, "enabled": on if on or off else None}
     fields["variables"] = None if variables is None else _pairs(variables)
     fields = {key: value for key, value in fields.items() if value is not None}
-    content = None if file is None else content_of(file)
-    if not fields and content is None:
+    if not fields and file is None:
         raise InvalidRequest(
             "There is nothing to change.", "Give --text, --file, --set, --name, --give or --leave-out."
         )
 
-    async def alter(hands: Hands) -> Found:
+    async def alter(hands: Hands, content: Content | None = None) -> Found:
         found = await _found(hands, project, piece)
         if "variables" in fields:
             fields["variables"] = found["variables"] | fields["variables"]
         if fields:
             found = await hands.change(_KIND, found["id"], fields)
-        if content is not None and file is not None:
-            found = await hands.put(_KIND, found["id"], content, text_type(file))
+        if content is not None:
+            found = await hands.put(_KIND, found["id"], content, text_type(content.name))
         return found
 
-    told(given.output, _KIND, ask(given, alter), "changed")
+    told(given.output, _KIND, _asked(given, alter, file), "changed")
 
 
 @app.command("rm", add_help_option=False)
@@ -206,6 +205,14 @@ def _list(given: Invocation, project: str | None) -> None:
     page: Found = {"items": ask(given, lambda hands: every(hands, _KIND, asked))}
     empty = f"There is no context. Add one: corral projects contexts add {project or 'PROJECT'} --text TEXT"
     listed(given.output, _KIND, page, empty)
+
+
+def _asked(given: Invocation, question: Callable[..., Awaitable[Found]], file: str | None) -> Found:
+    """The answer to a question about what is in a file, where one is given."""
+    if file is None:
+        return ask(given, question)
+    with content_of(file) as content:
+        return ask(given, lambda hands: question(hands, content))
 
 
 async def _found(hands: Hands, project: str, context: str, *, deleted: bool = False) -> Found:

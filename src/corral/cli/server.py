@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from corral.cli.invocation import Invocation
+    from corral.kit.upload import Upload
 
 _PATIENCE = Timeouts(connect=5.0, first_byte=3600.0, between=600.0)
 _RUNTIME = "/api/v1/runtime"
@@ -116,8 +118,17 @@ def _named(disposition: str) -> str:
     return message.get_filename() or ""
 
 
-def _broken(error: UpstreamError) -> UpstreamError:
-    return type(error)(f"The answer broke off: {error.message}", "Is the server still there? corral ps")
+async def _whole(response: Response) -> AsyncGenerator[bytes, None]:
+    """The body of an answer as it comes.
+
+    Raises:
+        UpstreamError: it broke off.
+    """
+    try:
+        async for piece in response:
+            yield piece
+    except UpstreamError as error:
+        raise type(error)(f"The answer broke off: {error.message}", "Is the server still there? corral ps") from error
 
 
 def _given(**values: Any) -> dict[str, Any] | None:
@@ -126,10 +137,10 @@ def _given(**values: Any) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that a server gives: what it calls it, and what should be known of it, a sentence each."""
+    """A file as it comes: what it is called, and what should be known of it, a sentence each."""
 
     name: str
-    content: bytes
+    pieces: AsyncIterable[bytes]
     notes: tuple[str, ...] = ()
 
 
@@ -272,37 +283,29 @@ class Server:
         return await self._whole(method, path, field, body)
 
     async def send(
-        self, method: str, path: str, field: str, content: bytes, media_type: str = "application/octet-stream"
+        self, method: str, path: str, field: str, content: Upload, media_type: str = "application/octet-stream"
     ) -> dict[str, Any]:
-        """The answer to a request whose body is these bytes; it has that field."""
+        """The answer to a request whose body is read while it is sent; it has that field."""
         return await self._read(await self._sent(method, path, content, media_type), field)
 
     async def poured(self, path: str) -> AsyncGenerator[bytes, None]:
         """What is behind `path`, as it comes."""
-        response = await self._ask("GET", path)
-        try:
-            if response.status >= 400:
-                raise self._refusal(await self._document(response))
-            async for piece in response:
+        async with self.file(path) as file:
+            async for piece in file.pieces:
                 yield piece
-        except UpstreamError as error:
-            raise _broken(error) from error
-        finally:
-            response.close()
 
-    async def file(self, path: str) -> File:
-        """The file behind `path`."""
+    @asynccontextmanager
+    async def file(self, path: str) -> AsyncGenerator[File, None]:
+        """The file behind `path`; it comes while it is read, within the block."""
         response = await self._ask("GET", path)
         try:
             if response.status >= 400:
                 raise self._refusal(await self._document(response))
-            content = await response.read()
-        except UpstreamError as error:
-            raise _broken(error) from error
+            disposition = (response.header(b"content-disposition") or b"").decode("latin-1")
+            notes = tuple(json.loads(response.header(b"x-corral-notes") or b"[]"))
+            yield File(_named(disposition), _whole(response), notes)
         finally:
             response.close()
-        disposition = (response.header(b"content-disposition") or b"").decode("latin-1")
-        return File(_named(disposition), content, tuple(json.loads(response.header(b"x-corral-notes") or b"[]")))
 
     async def room(self) -> dict[str, Any]:
         """What takes what in its store."""
@@ -362,12 +365,9 @@ class Server:
 
     async def _events(self, response: Response) -> AsyncIterator[str]:
         reader = Reader()
-        try:
-            async for chunk in response:
-                for data in reader.feed(chunk):
-                    yield data
-        except UpstreamError as error:
-            raise _broken(error) from error
+        async for chunk in _whole(response):
+            for data in reader.feed(chunk):
+                yield data
 
     async def _call(self, method: str, path: str, field: str, body: Mapping[str, Any] | None = None) -> Any:
         return (await self._whole(method, path, field, body))[field]
@@ -389,8 +389,8 @@ class Server:
         content = b"" if body is None else json.dumps(body).encode()
         return await self._sent(method, path, content, "application/json")
 
-    async def _sent(self, method: str, path: str, content: bytes, media_type: str) -> Response:
-        headers = [(b"content-type", media_type.encode())] if content else []
+    async def _sent(self, method: str, path: str, content: bytes | Upload, media_type: str) -> Response:
+        headers = [] if content == b"" else [(b"content-type", media_type.encode())]
         try:
             return await self._upstream.request(
                 self._target, method, path, headers=headers, body=content, timeouts=_PATIENCE

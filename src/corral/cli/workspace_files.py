@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from corral.domain.workspace import check_path
-from corral.errors import Conflict, InvalidRequest, NoPermission
+from corral.errors import Conflict, DiskFull, InvalidRequest, NoPermission
+from corral.kit.disk import in_thread, pour, translate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 STDIN = "-"
+_PIECE = 256 * 1024
 
 
 def given_file(file: Path) -> Path:
@@ -28,58 +34,91 @@ def given_file(file: Path) -> Path:
     return place
 
 
-def content_of(file: str) -> bytes:
-    """The bytes of a file, or of standard input for `-`.
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of a file that is given, or of standard input: read while they are sent. See `content_of`."""
+
+    name: str
+    size: int
+    _file: IO[bytes]
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """All of them, from the first on.
+
+        Raises:
+            InvalidRequest: they cannot be read.
+        """
+        with _reading(self.name):
+            await in_thread(self._file.seek, 0)
+            while piece := await in_thread(self._file.read, _PIECE):
+                yield piece
+
+    def read(self) -> bytes:
+        """All of them at once.
+
+        Raises:
+            InvalidRequest: they cannot be read.
+        """
+        with _reading(self.name):
+            self._file.seek(0)
+            return self._file.read()
+
+
+@contextmanager
+def content_of(file: str) -> Iterator[Content]:
+    """What is in a file, or comes from standard input for `-`, which is put on disk meanwhile.
 
     Raises:
         InvalidRequest: there is no such file, or it cannot be read.
     """
-    if file == STDIN:
-        return sys.stdin.buffer.read()
+    place = None if file == STDIN else given_file(Path(file))
+    with ExitStack() as stack:
+        with _reading(file):
+            if place is None:
+                opened: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(sys.stdin.buffer, opened)
+            else:
+                opened = stack.enter_context(place.open("rb"))
+            size = opened.seek(0, os.SEEK_END)
+        yield Content(file, size, opened)
+
+
+@contextmanager
+def _reading(file: str) -> Iterator[None]:
     try:
-        return given_file(Path(file)).read_bytes()
+        yield
     except OSError as error:
         raise InvalidRequest(f"{file} cannot be read: {error.strerror}.") from error
 
 
 def text_of(file: str) -> str:
-    """As `content_of`, as text.
+    """What is in a file, or comes from standard input for `-`, as text.
 
     Raises:
-        InvalidRequest: it is not text in UTF-8.
+        InvalidRequest: there is no such file, it cannot be read, or is not text in UTF-8.
     """
-    try:
-        return content_of(file).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{file} is not text in UTF-8.") from error
+    with content_of(file) as content:
+        try:
+            return content.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"{file} is not text in UTF-8.") from error
 
 
 async def written(file: Path, pieces: AsyncIterable[bytes], *, force: bool = False) -> tuple[Path, int]:
-    """Write `pieces` to `file`, beside it at first; its whole path, and how many bytes that were.
+    """Write `pieces` to `file` as they come, beside it at first; its whole path, and how many bytes that were.
 
     Raises:
         Conflict: there is such a file, and `force` is not given.
-        NoPermission: it cannot be written.
+        NoPermission, DiskFull: it cannot be written.
     """
     place = _place(file)
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    size = 0
     try:
         _free(place, file, force=force)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("xb") as out:
-                async for piece in pieces:
-                    size += out.write(piece)
-                out.flush()
-                os.fsync(out.fileno())
-            _free(place, file, force=force)
-            beside.replace(place)
-        finally:
-            beside.unlink(missing_ok=True)
+        return place, await pour(place, pieces, lambda: _free(place, file, force=force))
     except OSError as error:
+        if isinstance(full := translate(error, "writing", place), DiskFull):
+            raise full from error
         raise NoPermission(f"{file} cannot be written: {error.strerror}.", "Choose another place.") from error
-    return place, size
 
 
 async def whole(content: bytes) -> AsyncIterator[bytes]:

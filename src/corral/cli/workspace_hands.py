@@ -11,14 +11,17 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
+from corral.cli.workspace_files import content_of
 from corral.cli.workspace_words import ONE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from corral.cli.invocation import Invocation
     from corral.cli.server import File, Server
+    from corral.cli.workspace_files import Content
 
 T = TypeVar("T")
 Found = dict[str, Any]
@@ -58,24 +61,24 @@ class Hands(Protocol):
         """The contexts of a project, in that order."""
         ...
 
-    async def put(self, kind: str, which: str, content: bytes, media_type: str) -> Found:
+    async def put(self, kind: str, which: str, content: Content, media_type: str) -> Found:
         """A context or an artifact with another content."""
         ...
 
-    async def add(self, project: str, name: str, content: bytes, kind: str | None) -> Found:
+    async def add(self, project: str, name: str, content: Content, kind: str | None) -> Found:
         """An artifact of that name; another edition, where the project has one."""
         ...
 
-    async def content(self, kind: str, which: str, edition: int | None = None) -> bytes:
-        """The bytes of a context or an artifact."""
+    def content(self, kind: str, which: str, edition: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The bytes of a context or an artifact, as they come."""
         ...
 
     async def editions(self, which: str) -> list[Found]:
         """The editions of an artifact."""
         ...
 
-    async def exported(self, which: str, form: str) -> File:
-        """An artifact in a form."""
+    def exported(self, which: str, form: str) -> AbstractAsyncContextManager[File]:
+        """An artifact in a form, which comes within the block."""
         ...
 
     async def difference(self, one: str, other: str) -> Found:
@@ -174,12 +177,12 @@ class There:
         wish = {"project": project, "ids": list(ids)}
         return list((await self._server.tell("POST", f"{_BASE}/contexts/reorder", "contexts", wish))["contexts"])
 
-    async def put(self, kind: str, which: str, content: bytes, media_type: str) -> Found:
+    async def put(self, kind: str, which: str, content: Content, media_type: str) -> Found:
         """With another content."""
         path = f"{_path(kind, which)}/content"
         return dict((await self._server.send("PUT", path, ONE[kind], content, media_type))[ONE[kind]])
 
-    async def add(self, project: str, name: str, content: bytes, kind: str | None) -> Found:
+    async def add(self, project: str, name: str, content: Content, kind: str | None) -> Found:
         """Keep a file."""
         same = (await self.page("artifacts", {"project": project, "name": name, "limit": 1}))["items"]
         if same:
@@ -188,18 +191,18 @@ class There:
         found = await self._server.send("POST", f"{_BASE}/artifacts/content?{query}", "artifact", content)
         return dict(found["artifact"])
 
-    async def content(self, kind: str, which: str, edition: int | None = None) -> bytes:
+    def content(self, kind: str, which: str, edition: int | None = None) -> AsyncGenerator[bytes, None]:
         """Its bytes."""
         query = "" if edition is None else f"?edition={edition}"
-        return (await self._server.file(f"{_path(kind, which)}/content{query}")).content
+        return self._server.poured(f"{_path(kind, which)}/content{query}")
 
     async def editions(self, which: str) -> list[Found]:
         """Its editions."""
         return list((await self._server.question(f"{_path('artifacts', which)}/editions", "editions"))["editions"])
 
-    async def exported(self, which: str, form: str) -> File:
+    def exported(self, which: str, form: str) -> AbstractAsyncContextManager[File]:
         """In a form."""
-        return await self._server.file(f"{_path('artifacts', which)}/export?{urlencode({'form': form})}")
+        return self._server.file(f"{_path('artifacts', which)}/export?{urlencode({'form': form})}")
 
     async def difference(self, one: str, other: str) -> Found:
         """How they differ."""
@@ -212,18 +215,16 @@ class There:
         asked += [] if project is None else [("project", project)]
         return list((await self._server.question(f"{_BASE}/workspace/search?{urlencode(asked)}", "hits"))["hits"])
 
-    async def pack(self, project: str) -> AsyncGenerator[bytes, None]:
+    def pack(self, project: str) -> AsyncGenerator[bytes, None]:
         """As an archive."""
-        async with aclosing(self._server.poured(f"{_path('projects', project)}/export")) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self._server.poured(f"{_path('projects', project)}/export")
 
     async def unpack(self, file: Path, name: str | None) -> Found:
         """What an archive holds."""
         query = "" if name is None else f"?{urlencode({'name': name})}"
-        content = await asyncio.to_thread(file.read_bytes)
         path = f"{_BASE}/projects/import{query}"
-        return dict((await self._server.send("POST", path, "project", content, "application/zip"))["project"])
+        with content_of(str(file)) as content:
+            return dict((await self._server.send("POST", path, "project", content, "application/zip"))["project"])
 
     async def validate(self, source: str) -> Found:
         """Whether it can run."""

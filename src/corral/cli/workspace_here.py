@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from corral.cli.server import File
+from corral.cli.workspace_files import whole
 from corral.domain.money import NANO
+from corral.kit.disk import in_thread
 from corral.studio import Workspace
 from corral.workspace.described import describe, findings
 from corral.workspace.pipelines.order import RunOrder
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from corral.cli.invocation import Invocation
+    from corral.cli.workspace_files import Content
     from corral.studio.kept import Kept
 
 Found = dict[str, Any]
@@ -62,30 +65,33 @@ class Here:
         """In that order."""
         return [describe(each) for each in await self._all.contexts.reorder(project, ids)]
 
-    async def put(self, kind: str, which: str, content: bytes, media_type: str) -> Found:
+    async def put(self, kind: str, which: str, content: Content, media_type: str) -> Found:
         """With another content."""
+        read = await self._read(content)
         if kind == "contexts":
-            return describe(await self._all.contexts.put(which, content, media_type=media_type))
-        return describe(await self._all.artifacts.edit(which, content))
+            return describe(await self._all.contexts.put(which, read, media_type=media_type))
+        return describe(await self._all.artifacts.edit(which, read))
 
-    async def add(self, project: str, name: str, content: bytes, kind: str | None) -> Found:
+    async def add(self, project: str, name: str, content: Content, kind: str | None) -> Found:
         """Keep a file."""
-        return describe(await self._all.artifacts.put(project, name, content, kind=kind))
+        return describe(await self._all.artifacts.put(project, name, await self._read(content), kind=kind))
 
-    async def content(self, kind: str, which: str, edition: int | None = None) -> bytes:
+    async def content(self, kind: str, which: str, edition: int | None = None) -> AsyncGenerator[bytes, None]:
         """Its bytes."""
         if kind == "contexts":
-            return await self._all.contexts.content(which)
-        return await self._all.artifacts.content(which, edition)
+            yield await self._all.contexts.content(which)
+        else:
+            yield await self._all.artifacts.content(which, edition)
 
     async def editions(self, which: str) -> list[Found]:
         """Its editions."""
         return [describe(each) for each in await self._all.artifacts.editions(which)]
 
-    async def exported(self, which: str, form: str) -> File:
+    @asynccontextmanager
+    async def exported(self, which: str, form: str) -> AsyncGenerator[File, None]:
         """In a form."""
         exported = await self._all.artifacts.export(which, form)
-        return File(exported.name, exported.content, exported.notes)
+        yield File(exported.name, whole(exported.content), exported.notes)
 
     async def difference(self, one: str, other: str) -> Found:
         """How they differ."""
@@ -151,6 +157,15 @@ class Here:
     async def close(self) -> None:
         """Stop the engines of this process."""
         await asyncio.shield(self._all.close())
+
+    async def _read(self, content: Content) -> bytes:
+        """All of it, where that may be kept.
+
+        Raises:
+            BodyTooLarge: it is more than `workspace.max_artifact`.
+        """
+        self._parts.store.contents.check(content.size)
+        return await in_thread(content.read)
 
     def _kept(self, kind: str) -> Kept[Any, Any]:
         found: Kept[Any, Any] = getattr(self._all, kind)

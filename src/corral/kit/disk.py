@@ -9,13 +9,13 @@ import os
 import secrets
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 from corral.domain.sizes import human
 from corral.errors import DiskFull, NoPermission, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterable, Callable, Iterator
     from pathlib import Path
 
     from corral.domain.ports import Clock
@@ -161,3 +161,31 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
         beside.unlink(missing_ok=True)
     if durable:
         sync_folder(path.parent)
+
+
+async def pour(path: Path, pieces: AsyncIterable[bytes], check: Callable[[], None] = lambda: None) -> int:
+    """Put what comes at `path`, replacing what lies there: it is written beside it, and moved once it is whole.
+
+    Returns how many bytes that were. `check` is asked before the move, and may refuse it.
+
+    Raises:
+        OSError: it could not be written; `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside, size = path.with_name(f".{secrets.token_hex(8)}.part"), 0
+    try:
+        with beside.open("xb") as out:
+            async for piece in pieces:
+                size += await in_thread(out.write, piece)
+            await in_thread(_settle, out)
+        check()
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    await in_thread(sync_folder, path.parent)
+    return size
+
+
+def _settle(out: IO[bytes]) -> None:
+    out.flush()
+    os.fsync(out.fileno())

@@ -25,7 +25,7 @@ from corral.domain.workspace import (
     text_type,
 )
 from corral.errors import Conflict, InvalidRequest
-from corral.kit.disk import translated
+from corral.kit.disk import pour, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,18 +176,15 @@ class Projects(Kept[Project, Project]):
         from corral.workspace.exports.archive import export_project
 
         project, place = await self.get(which), _place(file)
-        if place.exists():
-            raise Conflict(f"There is a file {place}.", "Name another.")
-        beside = place.with_name(f".{place.name}.part")
+
+        def check() -> None:
+            if place.exists():
+                raise Conflict(f"There is a file {place}.", "Name another.")
+
+        check()
         with translated("writing", place):
-            try:
-                with beside.open("wb") as out:
-                    async with aclosing(export_project(self._parts.store, project.id)) as pieces:
-                        async for piece in pieces:
-                            await asyncio.to_thread(out.write, piece)
-                beside.replace(place)
-            finally:
-                beside.unlink(missing_ok=True)
+            async with aclosing(export_project(self._parts.store, project.id)) as pieces:
+                await pour(place, pieces, check)
         return place
 
     async def load(self, file: str | Path, *, name: str | None = None) -> Project:
