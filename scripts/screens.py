@@ -33,9 +33,9 @@ from corral.cli.tui.panes.chat import Chat  # noqa: E402
 from corral.domain.operations import Order  # noqa: E402
 from corral.errors import CorralError  # noqa: E402
 from support.docker import TINY, Engine, lacking, running  # noqa: E402
-from support.ports import free_port  # noqa: E402
 from support.models import gguf  # noqa: E402
 from support.origin import Asked, Reply, ThreadedOrigin  # noqa: E402
+from support.ports import free_port  # noqa: E402
 from support.servers import Server, corral_server  # noqa: E402
 
 if TYPE_CHECKING:
