@@ -14,7 +14,7 @@ from corral.domain.callers import LOCAL, SERVER
 from corral.domain.money import NANO
 from corral.domain.operations import OperationStatus
 from corral.domain.ports import Progress
-from corral.domain.workspace import Run, RunStatus, Step, StepStatus
+from corral.domain.workspace import Run, RunBrief, RunStatus, Step, StepStatus
 from corral.errors import (
     Conflict,
     CorralError,
@@ -233,7 +233,7 @@ class Runs:
             error = self._stopped.get(run_id)
         return None if error is None else {"code": error.code, "message": error.message, "hint": error.hint}
 
-    async def reconcile(self, run: Run) -> None:
+    async def reconcile(self, run: RunBrief) -> None:
         """Have a run that seems to be at work stand as its operation does."""
         if run.operation is None or run.id in self._at_work:
             return

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from corral.domain.callers import LOCAL, Scope
 from corral.domain.operations import OperationStatus, Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
-from corral.errors import Conflict, CorralError, Forbidden, InvalidRequest, OperationNotFound
+from corral.errors import Conflict, CorralError, EntryNotFound, Forbidden, InvalidRequest, OperationNotFound
 from corral.routing.keys import may_use
 from corral.routing.plan import Plan
 from corral.workspace.pipelines.order import RunOrder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from corral.app.showing import Showing
     from corral.domain.callers import Caller
     from corral.domain.operations import Operation
-    from corral.domain.workspace import Project
+    from corral.domain.workspace import Project, RunBrief
     from corral.workspace.pipelines.plan import Checked, Definition
     from corral.workspace.store import Store
 
@@ -44,6 +45,8 @@ _LOOK = 5.0
 """Seconds between two looks whether there is a database, and whether a run was left without an operation."""
 _NAME_MODEL = "Name the one that is to mend it (`model`, or --model): see GET /v1/models, or corral list."
 _SEEDS = 2**31 - 1
+_TOGETHER = 100
+"""Runs that are looked at in one go."""
 
 _log = logging.getLogger(__name__)
 
@@ -296,14 +299,25 @@ class Workspace:
 
     async def _tidy(self) -> None:
         """Bring runs in step with their operations, where a process died between the two."""
+        begun = self._corral.clock.wall()
         for status in (RunStatus.QUEUED, RunStatus.RUNNING):
-            page = await self.store.runs.page(Query(filters={"status": status}, archived=None, limit=100))
-            for run in page.items:
-                if run.operation is None:
-                    if self._corral.clock.wall() - run.created_at > _LOOK:
-                        await self._submit(run)
-                else:
-                    await self.runs.reconcile(run)
+            # One that has changed since has somebody at it; so what is walked along stays as it is.
+            filters = {"status": status, "updated_before": begun}
+            asked = Query(filters=filters, archived=None, sort="updated_at", limit=_TOGETHER)
+            while True:
+                page = await self.store.runs.listed(asked)
+                for run in page.items:
+                    with suppress(EntryNotFound):  # it was removed meanwhile
+                        await self._in_step(run)
+                if page.next is None:
+                    break
+                asked = replace(asked, cursor=page.next)
+
+    async def _in_step(self, run: RunBrief) -> None:
+        if run.operation is not None:
+            await self.runs.reconcile(run)
+        elif self._corral.clock.wall() - run.created_at > _LOOK:
+            await self._submit(run)
 
     async def _read(self, source: str) -> Definition:
         from corral.app.runs import definition_of
@@ -323,7 +337,7 @@ class Workspace:
             )
         return await self._submit(await self.store.runs.begin(run, waiting(definition)))
 
-    async def _submit(self, run: Run) -> Run:
+    async def _submit(self, run: RunBrief) -> Run:
         await ahead.operations()
         order = Order(KIND, run.name, {"run": run.id}, host=KIND)
         operation = await self._corral.catalog.operations.submit(order)
