@@ -303,7 +303,6 @@ def test_reading_raises_with_every_line() -> None:
     with pytest.raises(PipelineInvalid) as raised:
         read(step("modl: m\nprompt: '{{ inputs.x }}'"))
     assert raised.value.message.splitlines() == [
-        "Line 3, column 3: The step names no model. Add `model:`, or `assemble:`.",
         "Line 4, column 5: Unknown key 'modl' in the step 'a'. Did you mean 'model'?",
         "Line 5, column 24: `inputs` has no 'x'.",
     ]

@@ -89,7 +89,7 @@ async def test_what_is_not_there_is_said(template: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{{ inputs", "Unexpected end of template, expected 'end of print statement'"),
+        ("{{ inputs", "`{{` is never closed"),
         ("{{ whoever }}", "'whoever' is not defined: in a template, '{{ whoever }}'. There are: inputs, context"),
         ("{{ ''.__class__ }}", "'__class__' cannot be reached"),
         ("{{ inputs['__class__'] }}", "'__class__' cannot be reached"),
@@ -138,7 +138,7 @@ async def test_what_expressions_come_to(expression: Any, value: Any) -> None:
         ("{{ inputs.n }} {{ inputs.n }}", "There is something after the expression"),
         ("inputs.x", "There is no 'x'"),
         ("inputs.topic.upper", "A builtin_function_or_method cannot be written"),
-        ("", "Unexpected"),
+        ("", "The expression ends too early"),
     ],
 )
 async def test_expressions_that_come_to_nothing(expression: str, said: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from corral.errors import nearest
+from corral.domain.workspace import check_path
+from corral.errors import InvalidRequest, nearest
 from corral.workspace.pipelines import shapes
 from corral.workspace.pipelines.located import Located
 from corral.workspace.pipelines.plan import Definition, Input, OutputKind, StepPlan
@@ -75,12 +76,15 @@ class _Step:
         self.check_model()
         self._check_when(item)
         self._check_schema()
+        self._check_names()
         return self.step, self.needs
 
     def _check_form(self) -> None:
         """Whether what is said belongs together."""
         step, add = self.step, self.located.add
         if step.model is None:
+            if step.assemble is None and self.located.told(f"{self.place}.model"):
+                return
             if step.assemble is None:
                 add(self.place, "The step names no model.", "Add `model:`, or `assemble:`.", at_key=True)
                 return
@@ -89,7 +93,7 @@ class _Step:
             for key in given:
                 message = f"`{key}` does nothing: the step has no model."
                 add(f"{self.place}.{key}", message, "Name one, or leave it out.", at_key=True)
-        elif step.prompt is None and not step.messages:
+        elif step.prompt is None and not step.messages and not self._meant_words():
             add(self.place, "The step asks its model nothing.", "Add `prompt:` or `messages:`.", at_key=True)
         if step.prompt is not None and step.messages:
             add(f"{self.place}.messages", "Both `prompt` and `messages` are given.", "Keep one.", at_key=True)
@@ -99,6 +103,10 @@ class _Step:
             add(f"{self.place}.width", "`width` does nothing without `for_each`.", "Leave it out.", at_key=True)
         if step.repair and step.model is not None and step.output.kind is OutputKind.TEXT:
             add(f"{self.place}.repair", "`repair` does nothing: any text will do.", "Leave it out.", at_key=True)
+
+    def _meant_words(self) -> bool:
+        """Whether what the model shall be asked is there, and cannot be read."""
+        return any(self.located.told(f"{self.place}.{key}") for key in ("prompt", "messages"))
 
     def _templates(self) -> Iterator[tuple[str, str, frozenset[str] | None]]:
         """The templates of the step by their places, and what they may name; None is all there is."""
@@ -267,6 +275,16 @@ class _Step:
         why = fault_of(schema)
         if why:
             self.located.add(place, f"The schema cannot be used: {why}.")
+
+    def _check_names(self) -> None:
+        """Whether files can have the names that are known by now."""
+        for language, name in zip(self.step.output.languages, self.step.output.names, strict=True):
+            if name is None or "{" in name:
+                continue
+            try:
+                check_path(name)
+            except InvalidRequest as error:
+                self.located.add(f"{self.place}.output.code.{language}", error.message, error.hint or "")
 
 
 def _check_circles(steps: list[StepPlan], located: Located) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import yaml
 
+from corral.workspace.pipelines.diagnoses import of_yaml
 from corral.workspace.pipelines.plan import Issue
 
 LONGEST_SOURCE: Final = 1 << 16
@@ -70,6 +71,15 @@ class Located:
         self.issues: list[Issue] = []
         self._lines = source.splitlines()
         self._nodes: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        self._meant: set[str] = set()
+
+    def mean(self, place: str) -> None:
+        """Remember that `place` was meant by a key that is misspelt, so that nobody says that it is missing."""
+        self._meant.add(place)
+
+    def told(self, place: str) -> bool:
+        """Whether it has been said already why there is nothing at `place`, although somebody wrote it."""
+        return place in self._meant or any(issue.place == place for issue in self.issues)
 
     def note(self, place: str, key: yaml.Node, value: yaml.Node) -> None:
         """Remember that `place` is there."""
@@ -172,8 +182,10 @@ def _not_yaml(source: str, error: yaml.YAMLError) -> Broken:
     text = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in text[: len(text) - len(text.lstrip())] or "'\\t'" in problem:
         return _broken(mark.line + 1, text.find("\t") + 1, "A line is indented with a tab.", "Use spaces.")
-    hint = "A text with {{ }} or a colon in it needs quotes around it." if "{" in text or ": " in text else ""
-    return _broken(mark.line + 1, mark.column + 1, f"It is not YAML: {problem}.", hint)
+    found = of_yaml(problem, text, mark.column, lines[mark.line - 1] if 0 < mark.line <= len(lines) else "")
+    if found.at_context:
+        mark = getattr(error, "context_mark", None) or mark
+    return _broken(mark.line + 1, mark.column + 1, found.message, found.hint)
 
 
 def _broken(line: int, column: int, message: str, hint: str = "") -> Broken:

@@ -168,9 +168,10 @@ class Reader:
         if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null"):
             return {}
         if not isinstance(node, yaml.MappingNode):
-            self._located.at(
-                node, place, f"{what[:1].upper()}{what[1:]} holds names with values.", "Write `name: value`."
-            )
+            hint = "Write `name: value`."
+            if isinstance(node, yaml.SequenceNode) and place in {"steps", "inputs"}:
+                hint = "It is no list: write `plan:` with what belongs to it below, in place of `- name: plan`."
+            self._located.at(node, place, f"{_capital(what)} holds names with values.", hint)
             return {}
         found: dict[str, yaml.Node] = {}
         seen: set[str] = set()
@@ -189,6 +190,8 @@ class Reader:
             self._located.note(here, key, value)
             if known is not None and name not in known:
                 self._located.at(key, here, f"Unknown key {name[:60]!r} in {what}.", _meant(name, known))
+                for close in nearest(name, known, 1):
+                    self._located.mean(f"{place}.{close}" if place else close)
             else:
                 found[name] = value
         return found
@@ -400,7 +403,7 @@ def _unfit(name: str, value: Any) -> str:
     whole = kind is int
     allowed = int if whole else int | float
     if not isinstance(value, allowed) or isinstance(value, bool) or not least <= value <= most:
-        return f"`{name}` is a {'whole ' if whole else ''}number from {least:g} to {most:g}."
+        return f"`{name}` is a {'whole ' if whole else ''}number from {least:,} to {most:,}."
     return ""
 
 

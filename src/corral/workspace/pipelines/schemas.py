@@ -20,6 +20,7 @@ MOST_PARTS: Final = 2_000
 """Of a schema, with what it refers to put in its place."""
 _REFUSED: Final = ("$dynamicRef", "$recursiveRef", "unevaluatedProperties", "unevaluatedItems", "$id")
 _DEEPEST: Final = 60
+_TYPES: Final = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
 class _Unfit(Exception):
@@ -40,6 +41,8 @@ def fault_of(schema: Mapping[str, Any] | bool) -> str:
         return str(error)
     except jsonschema_rs.ValidationError as error:
         where = ".".join(map(str, error.instance_path))
+        if where.rpartition(".")[2] == "type" and isinstance(error.instance, str):
+            return f"{error.instance[:60]!r} is no type, at {where[:80]}; there are: {', '.join(_TYPES)}"
         return f"{error.message[:200].rstrip('.')}{f', at {where[:80]}' if where else ''}"
     except (jsonschema_rs.ReferencingError, ValueError) as error:
         return (str(error).splitlines() or ["it cannot be read"])[0][:200].rstrip(".")

@@ -15,6 +15,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.parser import Parser
 
 from corral.errors import nearest
+from corral.workspace.pipelines.diagnoses import UNCLOSED, of_template
 from corral.workspace.pipelines.sandbox import GLOBALS, LONGEST_TEMPLATE, Sandbox, said
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _PLAIN_NODES: Final = 300
 _KEPT: Final = {"steps": 3, "inputs": 2, "context": 2, "run": 2}
 """How much of a path by each root cuts what a template is given down to what it names; of others the root."""
 _ENVIRONMENT: Final = Sandbox()
-_UNCLOSED: Final = re.compile(r"needs to be closed is '(\w+)'")
 _LONE: Final = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block)
 
 
@@ -111,7 +111,7 @@ def parse(source: str, *, is_expression: bool = False) -> Syntax:
     try:
         tree = _expression_tree(source) if is_expression else _ENVIRONMENT.parse(source)
     except TemplateSyntaxError as error:
-        return Syntax(problems=(_misspelt(error, source),))
+        return Syntax(problems=(_misspelt(error, source, is_expression=is_expression),))
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
         return Syntax(problems=(Problem(said(error)),))
     try:
@@ -128,16 +128,17 @@ def _expression_tree(source: str) -> nodes.Template:
     return nodes.Template([nodes.Output([expression], lineno=1)], lineno=1)
 
 
-def _misspelt(error: TemplateSyntaxError, source: str) -> Problem:
-    """What Jinja says; of a block that nothing closes where it is opened last, as far as that can be told."""
+def _misspelt(error: TemplateSyntaxError, source: str, *, is_expression: bool) -> Problem:
+    """What Jinja means; of a block that nothing closes where it is opened last, as far as that can be told."""
     line, said_so = error.lineno, str(error.message or "it is no template").rstrip(".")
     lines = source.splitlines()
-    if (tag := _UNCLOSED.search(said_so)) is not None:
+    if (tag := UNCLOSED.search(said_so)) is not None and said_so.startswith("Unexpected end"):
         opening = re.compile(r"\{%[-+]?\s*" + re.escape(tag[1]) + r"\b")
         line = max((number for number, text in enumerate(lines, 1) if opening.search(text)), default=line)
     at = lines[line - 1] if line <= len(lines) else ""
     word = next((sign for sign in ("{%", "{{", "{#") if sign in at), at.strip())
-    return Problem(said_so, line, word)
+    found = of_template(said_so, is_expression=is_expression)
+    return Problem(found.message, line, word, found.hint)
 
 
 def _studied(tree: nodes.Template) -> Syntax:
