@@ -15,7 +15,7 @@ import pytest
 from corral.cli.invocation import Invocation
 from corral.cli.output import Mode, Output
 from corral.cli.pipelines_comparison import shown as side_by_side
-from corral.cli.pipelines_inputs import inputs, is_file, kinds_of, models, pairs, value_of
+from corral.cli.pipelines_inputs import check_given, inputs, is_file, kinds_of, models, pairs, value_of
 from corral.cli.pipelines_live import follow, shown
 from corral.cli.pipelines_runs import outcome
 from corral.cli.pipelines_tree import View, lines, told
@@ -311,6 +311,18 @@ def test_a_file_that_holds_no_inputs_is_refused(tmp_path: Path, content: str) ->
         inputs([], [str(tmp_path / "inputs.yaml")], {})
 
 
+def test_all_inputs_that_are_missing_are_named_with_what_to_type() -> None:
+    source = "inputs:\n  a:\n  b: integer\n  c: {default: 1}\n  d: {required: false}\n  e: {type: list}\n"
+
+    with pytest.raises(InvalidRequest) as refused:
+        check_given(source, {"e": []})
+
+    assert refused.value.message == "What the pipeline is given lacks: a (string), b (integer)."
+    assert refused.value.hint == "Give them: --input a=… --input b=…"
+    check_given(source, {"a": "", "b": 1, "e": []})
+    check_given("no pipeline", {})
+
+
 def test_models_are_for_a_step_or_for_all() -> None:
     assert models(["gemma3:270m", "code=qwen"]) == {"*": "gemma3:270m", "code": "qwen"}
     with pytest.raises(InvalidRequest):
@@ -320,12 +332,16 @@ def test_models_are_for_a_step_or_for_all() -> None:
 def compared(one: str, other: str) -> str:
     """What is said of two runs whose only step answered so, which made a file of its answer."""
     views = []
+
+    async def read(artifact: Artifact) -> bytes:
+        return artifact.digest.encode()
+
     for number, words in enumerate((one, other)):
         run = replace(RUN, id=f"run-{number:012}", seed=number, status=RunStatus.COMPLETED, ended_at=NOW)
         step = replace(ANALYSIS, run=run.id, output=words, model=f"model-{number}")
-        views.append(RunView(run, (step,), ((replace(MADE, name="analysis.md"), words.encode()),)))
+        views.append(RunView(run, (step,), (replace(MADE, name="analysis.md", digest=words, size=len(words)),)))
     stdout = io.StringIO()
-    side_by_side(Output(stdout=stdout), compare(*views))
+    side_by_side(Output(stdout=stdout), asyncio.run(compare(*views, read)))
     return stdout.getvalue()
 
 

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yaml", ".yml")
 """How files of pipelines end."""
+_WRITTEN = {
+    "integer": "Write it as 3.",
+    "number": "Write it as 0.5.",
+    "boolean": "Write true or false.",
+    "list": """Write it as '["a", "b"]'.""",
+    "object": """Write it as '{"a": 1}'.""",
+}
 
 
 def pairs(given: Sequence[str], option: str) -> dict[str, str]:
@@ -50,7 +57,7 @@ def value_of(text: str, kind: str | None = None) -> Any:
     except ValueError as error:
         if kind is None:
             return text
-        raise InvalidRequest(f"{text[:60]!r} is no {kind}.", "Write it as JSON.") from error
+        raise InvalidRequest(f"{text[:60]!r} is no {kind}.", _WRITTEN.get(kind, "Write it as JSON.")) from error
 
 
 def inputs(given: Sequence[str], files: Sequence[str], kinds: Mapping[str, str]) -> dict[str, Any]:
@@ -76,9 +83,34 @@ def kinds_of(source: str) -> dict[str, str]:
     if not isinstance(declared, dict):
         return {}
     return {
-        str(name): str(about.get("type", "string")) if isinstance(about, dict) else str(about)
+        str(name): str(about.get("type", "string")) if isinstance(about, dict) else str(about or "string")
         for name, about in declared.items()
     }
+
+
+def check_given(source: str, found: Mapping[str, Any]) -> None:
+    """Refuse inputs of which some are missing that the pipeline needs, all of them at once.
+
+    Raises:
+        InvalidRequest: what to type.
+    """
+    declared = _document(source).get("inputs")
+    if not isinstance(declared, dict):
+        return
+    kinds = kinds_of(source)
+    missing = [str(name) for name, about in declared.items() if str(name) not in found and _is_needed(about)]
+    if missing:
+        each = ", ".join(f"{name} ({kinds[name]})" for name in missing)
+        hint = "Give it" if len(missing) == 1 else "Give them"
+        hint = f"{hint}: {' '.join(f'--input {name}=…' for name in missing)}"
+        raise InvalidRequest(f"What the pipeline is given lacks: {each}.", hint, param=f"inputs.{missing[0]}")
+
+
+def _is_needed(about: Any) -> bool:
+    """Whether a run must give an input that is declared so."""
+    if not isinstance(about, dict):
+        return True
+    return bool(about.get("required", about.get("default") is None))
 
 
 def description_of(source: str) -> str:
@@ -125,7 +157,10 @@ def _mapping(file: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(text_of(file))
     except yaml.YAMLError as error:
-        raise InvalidRequest(f"{file} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = file if mark is None else f"{file}:{mark.line + 1}:{mark.column + 1}"
+        why = getattr(error, "problem", None) or "it cannot be read"
+        raise InvalidRequest(f"{where} is neither JSON nor YAML: {why}.") from error
     if not isinstance(found, dict):
         raise InvalidRequest(f"{file} does not hold names and values.", 'Write it as {"topic": "bees"}.')
     return {str(name): value for name, value in found.items()}

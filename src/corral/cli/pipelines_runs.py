@@ -15,7 +15,7 @@ from corral.cli import names
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.output import Mode
 from corral.cli.pipelines_comparison import shown as side_by_side
-from corral.cli.pipelines_inputs import inputs, is_file, kinds_of, models
+from corral.cli.pipelines_inputs import check_given, inputs, is_file, kinds_of, models
 from corral.cli.pipelines_live import Screen, follow, shown
 from corral.cli.pipelines_tree import View, lines, money
 from corral.cli.workspace_files import text_of
@@ -89,6 +89,7 @@ def run(  # noqa: PLR0913, PLR0917  # the options are the signature
         text = str(entry["source"]) if entry is not None else source or ""
         wish: dict[str, Any] = {"source": source} if entry is None else {"pipeline": entry["id"]}
         wish |= {"inputs": inputs(words or (), files or (), kinds_of(text)), "models": models(asked or ())}
+        check_given(text, wish["inputs"])
         wish |= {"budget_usd": budget, "seed": seed, "title": title or None, "tags": tags}
         wish["project"] = await _project(given, workers, project, entry)
         return await workers.start({key: value for key, value in wish.items() if value not in (None, [], {})})

@@ -30,7 +30,7 @@ def given_file(file: Path) -> Path:
     """
     place = file.expanduser().absolute()
     if not place.is_file():
-        raise InvalidRequest(f"There is no file {file}.", "Name one that is there.")
+        raise InvalidRequest(f"There is no file {file}.", f"It was looked for at {place}.")
     return place
 
 
