@@ -70,7 +70,7 @@ def on_a_terminal(place: Yard, *arguments: str, width: int = 80, until_text: str
                 if until_text and until_text in shown.decode(errors="replace"):
                     process.send_signal(signal.SIGINT)
                     until_text = ""
-            return process.wait(30), shown.decode(errors="replace")
+            return process.wait(90), shown.decode(errors="replace")
         finally:
             process.kill()
             os.close(main)
@@ -154,14 +154,14 @@ def test_what_goes_on_ends_with_ctrl_c(docker: Engine, tiny_image: str, tmp_path
             line = json.loads(process.stdout.readline())
             assert "text" in line or line["name"] == "coder"
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
+            assert process.wait(90) == 130
             assert process.stderr is not None
             assert process.stderr.read() == ""
     with started(place, "containers", "logs", "coder", "--follow") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "line 1\n"
         docker.cli("rm", "--force", *docker.seen())
-        assert process.wait(20) == 0
+        assert process.wait(90) == 0
 
 
 def test_figures_stay_in_their_place_on_a_terminal(docker: Engine, tiny_image: str, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_an_engine_that_goes_away_ends_what_follows_it(docker: Engine, tiny_imag
             assert process.stdout.readline()
         docker.stop()
         for process in (first, second):
-            code = process.wait(30)
+            code = process.wait(90)
             assert process.stderr is not None
             said = process.stderr.read().splitlines()
             assert code in {0, 1}  # its containers end a moment before it does, and that is an end like any other
@@ -252,7 +252,7 @@ def test_ctrl_c_while_it_comes_up(docker: Engine, tiny_image: str, tmp_path: Pat
     with started(place, "containers", "up") as process:
         until(lambda: any(one["State"]["Running"] for one in docker.seen().values()))
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(90) == 130
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     assert place.json("containers")["containers"][0]["state"] in {"starting", "unhealthy"}

@@ -33,7 +33,7 @@ __all__ = ["docker_of_module"]
 
 pytestmark = pytest.mark.timeout(300)
 
-PATIENCE = 45.0
+PATIENCE = 90.0
 LATENESS = 5.0
 """Seconds within which every surface shows what was done by hand."""
 NAMES = {"hungry": "oom_killed", "mad": "crash_loop"}

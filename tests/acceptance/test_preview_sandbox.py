@@ -65,7 +65,7 @@ class Listener:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
             last.sendto(b"", ("127.0.0.1", self.port))
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
         self._udp.close()
 
 

@@ -73,7 +73,7 @@ def server(env: dict[str, str], tmp_path: Path) -> Iterator[str]:
             yield json.loads(process.stdout.readline())["url"]
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(90)
 
 
 def _run(argv: list[str], env: dict[str, str], cwd: Path) -> str:

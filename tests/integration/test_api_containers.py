@@ -135,7 +135,7 @@ def test_changes_logs_and_figures_as_they_come(docker: Engine, tiny_image: str, 
 
         listener = threading.Thread(target=listen)
         listener.start()
-        assert begun.wait(20)
+        assert begun.wait(90)
         assert {one["name"] for one in told[0]["containers"]} == {"coder", "spare"}
         docker.cli("stop", "--time", "1", told[0]["containers"][1]["container"])
         listener.join(20)
@@ -161,7 +161,7 @@ def test_changes_logs_and_figures_as_they_come(docker: Engine, tiny_image: str, 
         assert next(endless)["type"] == "snapshot"
         server.process.terminate()
         assert [event for event in endless if event["type"] == "snapshot"] == []
-        server.process.wait(20)
+        server.process.wait(90)
 
 
 def test_what_cannot_be_is_said_by_its_code(docker: Engine, tiny_image: str, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_server_that_stops_sends_watchers_home_and_the_next_goes_on(tmp_path: 
             server.process.terminate()
             assert closing(socket) in (1001, 1012)
         assert all(event["status"] in ("in_progress", "pending") for _, event in events)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(90) == 0
     slow.release()
     with corral_server(tmp_path, CONFIG) as server:
         told = [event for _, event in Client(server).events(name)]

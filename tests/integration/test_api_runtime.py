@@ -334,7 +334,7 @@ def test_a_socket_is_for_those_who_may_ask(tmp_path: Path) -> None:
             for _ in events:
                 pass  # until it is closed
             assert events.protocol.close_code in (1001, 1012)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(90) == 0
 
 
 async def test_a_slow_listener_loses_the_oldest_and_is_told_how_many() -> None:

@@ -63,7 +63,7 @@ async def test_an_ollama_is_well_with_the_models_that_it_should_have(asker):
     (model,) = health.models
     assert (model.name, len(model.digest), model.loaded) == ("mine:latest", 64, False)
     assert health.missing == ()
-    assert 0 < health.latency < 5
+    assert 0 < health.latency < 60
 
 
 async def test_what_it_lacks_is_named(asker):

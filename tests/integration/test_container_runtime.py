@@ -258,5 +258,5 @@ def test_a_server_takes_away_what_a_killed_one_left(tmp_path, docker, model_stor
     (left,) = docker.seen()
     later = yaml.safe_dump({"docker": {"host": docker.address}, "models": {"smollm2": {**model, "preload": False}}})
     with corral_server(tmp_path, later, models_dir=model_store):
-        until(lambda: left not in docker.seen(), within=30)
+        until(lambda: left not in docker.seen(), within=90)
     assert docker.seen() == {}

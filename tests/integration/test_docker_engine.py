@@ -41,7 +41,7 @@ def spec(name: str = "one", *command: str, **more: Any) -> ContainerSpec:
 @contextlib.asynccontextmanager
 async def engine(docker: Engine, **more: Any) -> AsyncIterator[Docker]:
     docker.image(TINY)
-    made = Docker(Places(host=docker.address, env={}), timeout=20, **more)
+    made = Docker(Places(host=docker.address, env={}), timeout=60, **more)
     try:
         yield made
     finally:
@@ -50,7 +50,7 @@ async def engine(docker: Engine, **more: Any) -> AsyncIterator[Docker]:
 
 def with_engine(docker: Engine, work: Any, **more: Any) -> Any:
     async def run() -> Any:
-        async with engine(docker, **more) as made, asyncio.timeout(45):
+        async with engine(docker, **more) as made, asyncio.timeout(90):
             return await work(made)
 
     return asyncio.run(run())
@@ -329,10 +329,12 @@ def test_what_a_container_takes(docker: Engine):
         assert await made.usage("corral-one") is None
         await made.start("corral-one")
         found = [await made.usage("corral-one")]
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        found.append(await made.usage("corral-one"))
-        assert loop.time() - begun < 1.8, "the engine's own pair of samples takes two seconds, or one after the other"
+        loop, took = asyncio.get_running_loop(), []
+        for _ in range(5):  # the machine may stand still in some of them
+            begun = loop.time()
+            found[1:] = [await made.usage("corral-one")]
+            took.append(loop.time() - begun)
+        assert min(took) < 1.8, "the engine's own pair of samples takes two seconds, or one after the other"
         async for sample in made.usages("corral-one"):
             found.append(sample)
             if len(found) == 5:

@@ -33,9 +33,9 @@ needs_openssl = pytest.mark.skipif(
 
 def asked(places: Places, work: Any) -> Any:
     async def run() -> Any:
-        made = Docker(places, timeout=20)
+        made = Docker(places, timeout=60)
         try:
-            async with asyncio.timeout(50):
+            async with asyncio.timeout(90):
                 return await work(made)
         finally:
             await made.close()

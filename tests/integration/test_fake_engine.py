@@ -13,7 +13,7 @@ from corral.errors import EngineStartFailed, EngineTimeout
 from corral.runtimes.fake import Fake, FakeOptions
 
 ASK = {"messages": [{"role": "user", "content": "one two three"}]}
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Client:

@@ -110,7 +110,7 @@ async def test_what_was_cut_short_is_brought_to_an_end(place: Place, well: bool)
     async with place.corral(keep=True) as corral:
         now = await reach(corral.fleet, "one", State.HEALTHY)
         assert (now.id == first.id) is not well
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while set(place.docker.seen()) != {"corral-one"}:
                 await asyncio.sleep(0.05)
 

@@ -466,7 +466,7 @@ def test_sigterm_stops_the_server_and_its_engines(tmp_path: Path) -> None:
         engines = server.engines()
         assert engines
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(90) == 0
         assert ended(engines)
 
 
@@ -476,7 +476,7 @@ def test_sigkill_of_the_server_leaves_no_process_and_the_home_is_free(tmp_path: 
         engines = server.engines()
         assert engines
         server.process.kill()
-        server.process.wait(30)
+        server.process.wait(90)
         assert ended(engines)
     with corral_server(tmp_path, CONFIG) as again:
         assert ask(again, "GET", "/health").status == 200
@@ -658,7 +658,7 @@ def test_who_listens_to_events_does_not_keep_the_server_from_stopping(tmp_path: 
         assert response.readline() == b": corral\n"
         assert ask(server, "POST", "/v1/chat/completions", chat()).status == 200
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(90) == 0
         told = [json.loads(line[6:]) for line in response.read().splitlines() if line.startswith(b"data: ")]
         states = [event["state"] for event in told if event["type"] == "transition"]
         assert states[: states.index("ready") + 1][-2:] == ["loading", "ready"]

@@ -133,7 +133,7 @@ async def killing(home, url, budgets, amount, chance):
             assert (await process.stdout.readline()).strip() == b"ready"
         (home / "go").touch()
         for mark in sorted(chance.sample(range(5, amount // 2), 3)):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while len(Vendor.of(home).billed) < mark:
                     await asyncio.sleep(0.002)
             victim = crew.pop()

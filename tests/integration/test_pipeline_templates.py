@@ -164,5 +164,5 @@ def test_the_process_ends_with_its_parent() -> None:
     parent.wait()
     parent.stdout.close()
     with suppress(psutil.NoSuchProcess):
-        child.wait(20)
+        child.wait(90)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -15,7 +15,7 @@ import uvloop
 from corral.errors import EngineStartFailed, EngineTimeout
 from corral.kit import process
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from corral.kit import program
 from corral.kit.program import Program
 from tests.support.servers import ended
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a child subreaper")
 
 # What every program under test begins with: `serve` answers 200 at /health and 404 elsewhere, `tell` writes a file.

@@ -310,7 +310,7 @@ async def test_a_server_that_comes_back_is_found_again(tmp_path: Path) -> None:
             await seat.sees("connected", "one")
             first.process.terminate()
             await seat.sees("no server")
-            first.process.wait(30)
+            first.process.wait(90)
             with corral_server(tmp_path, "models: {two: {runtime: fake}}"):
                 await seat.sees("connected", "two")
 

@@ -56,7 +56,7 @@ def registry_in(folder: Path) -> Iterator[str]:
         yield found[1]
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(90)
 
 
 def player(image: str = PLAYER, *, models: str = "tiny:1b", **more: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from corral.domain.standings import ContainerState, Standing
 from tests.support.docker import TINY, Engine
 from tests.support.ports import free_port
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 """Seconds that a test waits for what Docker does on a slow machine."""
 
 
