@@ -7,7 +7,7 @@ from dataclasses import replace
 import orjson
 
 from corral.domain.workspace import Artifact, Run, RunStatus, Step, StepStatus
-from corral.workspace.comparing import RunView, compare
+from corral.workspace.comparing import LARGEST, RunView, compare
 
 RUN = Run(
     id="run-a", project="prj-a", name="page", source="name: page", inputs={"topic": "x", "n": 1}, seed=7,
@@ -20,12 +20,19 @@ STEP = Step(
 ARTIFACT = Artifact(id="art-a", project="prj-a", name="src/A.tsx", kind="tsx", digest="d1")
 
 
-def _view(content: bytes = b"let a;\n") -> RunView:
-    return RunView(RUN, (STEP,), ((ARTIFACT, content),))
+async def read(artifact: Artifact) -> bytes:
+    return CONTENTS[artifact.digest]
 
 
-def test_a_run_is_equal_to_itself() -> None:
-    found = compare(_view(), _view())
+CONTENTS = {"d1": b"let a;\n", "d2": b"let b;\n", "d3": b"\xff\xfe"}
+
+
+def _view(digest: str = "d1", name: str = "src/A.tsx") -> RunView:
+    return RunView(RUN, (STEP,), (replace(ARTIFACT, digest=digest, size=len(CONTENTS[digest]), name=name),))
+
+
+async def test_a_run_is_equal_to_itself() -> None:
+    found = await compare(_view(), _view(), read)
     assert found["equal"] is True
     assert all(found["same"].values())
     assert found["changed"] == {"inputs": {}, "models": {}}
@@ -34,11 +41,11 @@ def test_a_run_is_equal_to_itself() -> None:
     assert orjson.loads(orjson.dumps(found)) == found
 
 
-def test_what_another_model_made_of_it() -> None:
+async def test_what_another_model_made_of_it() -> None:
     run = replace(RUN, id="run-b", models={"*": "gemma"}, inputs={"topic": "y", "n": 1}, cost=5_000_000, ended_at=None)
     step = replace(STEP, run="run-b", model="gemma", output="a\nc\n")
-    other = RunView(run, (step, replace(step, key="more", name="more")), ((ARTIFACT, b"let b;\n"),))
-    found = compare(_view(), other)
+    other = RunView(run, (step, replace(step, key="more", name="more")), _view("d2").artifacts)
+    found = await compare(_view(), other, read)
     assert found["equal"] is False
     assert found["same"] == {"source": True, "inputs": False, "material": True, "models": False, "seed": True}
     assert found["changed"] == {"inputs": {"topic": ["x", "y"]}, "models": {"code": ["smollm2", "gemma"]}}
@@ -50,17 +57,68 @@ def test_what_another_model_made_of_it() -> None:
     assert found["artifacts"][0]["diff"]["added"] == 1
 
 
-def test_what_cannot_be_compared_by_lines_says_why() -> None:
-    binary = compare(_view(), _view(b"\xff\xfe"))["artifacts"][0]
+async def test_what_cannot_be_compared_by_lines_says_why() -> None:
+    binary = (await compare(_view(), _view("d3"), read))["artifacts"][0]
     assert (binary["equal"], binary["diff"], binary["reason"]) == (False, None, "not text")
-    large = compare(_view(), _view(b"x\n" * 600_000))["artifacts"][0]
+    alone = (await compare(_view(), RunView(RUN), read))["artifacts"][0]
+    assert (alone["equal"], alone["b"], alone["reason"]) == (False, None, "")
+    step = replace(STEP, output="ä" * (LARGEST // 2))
+    long = (await compare(RunView(RUN, (STEP,)), RunView(RUN, (step,)), read))["steps"][0]
+    assert (long["equal"], long["diff"]) == (False, None)
+    assert long["reason"].startswith("too large")
+
+
+class Content(bytes):
+    """Bytes that are counted while somebody holds them."""
+
+    now = most = 0
+
+    def __init__(self, _content: bytes) -> None:
+        Content.now += 1
+        Content.most = max(Content.most, Content.now)
+
+    def __del__(self) -> None:
+        Content.now -= 1
+
+
+class Shelf:
+    """Contents that are made when they are read."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    async def __call__(self, artifact: Artifact) -> bytes:
+        self.read.append(artifact.digest)
+        return Content(f"{artifact.digest}\n".encode() + b"x" * artifact.size)
+
+
+def _many(side: str, count: int, size: int) -> RunView:
+    made = (replace(ARTIFACT, name=f"{number}.txt", digest=f"{side}{number}", size=size) for number in range(count))
+    return RunView(RUN, (), tuple(made))
+
+
+async def test_contents_are_held_two_at_a_time_and_none_that_is_too_large_or_equal() -> None:
+    shelf = Shelf()
+
+    found = await compare(_many("a", 30, LARGEST // 2), _many("b", 30, LARGEST // 2), shelf)
+
+    compared, left = found["artifacts"][:16], found["artifacts"][16:]
+    assert all(each["diff"]["added"] == 1 for each in compared)
+    assert {(each["diff"], each["equal"], each["reason"]) for each in left} == {
+        (None, False, "more than is compared in one go")
+    }
+    assert len(shelf.read) == 32
+    assert (Content.now, Content.most) == (0, 2)
+
+    shelf = Shelf()
+    assert (await compare(_many("a", 3, LARGEST), _many("a", 3, LARGEST), shelf))["equal"] is True
+    large = (await compare(_many("a", 1, LARGEST), _many("b", 1, 1), shelf))["artifacts"][0]
     assert (large["equal"], large["diff"]) == (False, None)
     assert large["reason"].startswith("too large")
-    alone = compare(_view(), RunView(RUN))["artifacts"][0]
-    assert (alone["equal"], alone["b"], alone["reason"]) == (False, None, "")
+    assert shelf.read == []
 
 
-def test_a_long_output_is_told_in_part() -> None:
+async def test_a_long_output_is_told_in_part() -> None:
     step = replace(STEP, output="x" * 300_000)
-    shown = compare(RunView(RUN, (step,)), RunView(RUN, (step,)))["steps"][0]["a"]
+    shown = (await compare(RunView(RUN, (step,)), RunView(RUN, (step,)), read))["steps"][0]["a"]
     assert (len(shown["output"]), shown["truncated"]) == (200_000, True)

@@ -360,12 +360,12 @@ class Runs:
 
         store = self._corral.workspace.store
         run, steps = await store.runs.get(run_id), await store.runs.steps(run_id)
-        contents = []
+        made = []
         for artifact in await store.artifacts.of_run(run_id):
             own = [each for each in await store.artifacts.editions(artifact.id) if each.run == run_id][-1:]
             shown = replace(artifact, digest=own[0].digest, size=own[0].size, number=own[0].number) if own else artifact
-            contents.append((shown, await store.artifacts.content(artifact.id, shown.number)))
-        return RunView(run, tuple(steps), tuple(contents))
+            made.append(shown)
+        return RunView(run, tuple(steps), tuple(made))
 
     async def close(self) -> None:
         """End what renders templates."""

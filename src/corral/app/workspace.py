@@ -269,7 +269,8 @@ class Workspace:
         """Two runs side by side: outputs, artifacts, costs and times."""
         from corral.workspace.comparing import compare
 
-        return await asyncio.to_thread(compare, await self.runs.view(a), await self.runs.view(b))
+        one, two = await self.runs.view(a), await self.runs.view(b)
+        return await compare(one, two, lambda artifact: self.store.contents.read(artifact.digest))
 
     async def keep(self) -> None:
         """Remove what was deleted long ago, and have runs begun that nobody begins, until cancelled.
@@ -359,7 +360,9 @@ class Workspace:
         if run.operation is None:
             run = await self._submit(run)
         if run.operation is None or run.status.ended:
-            raise Conflict(f"The run {run.id} has ended: {run.status}.", "Run it again: corral pipeline rerun")
+            raise Conflict(
+                f"The run {run.id} has ended: {run.status}.", f"Run it again: corral pipeline rerun {run.id}"
+            )
         operations = self._corral.catalog.operations
         operation: Operation = await getattr(operations, what)(run.operation)
         await self.runs.settle(operation)
@@ -382,7 +385,8 @@ class Workspace:
         for step, model in models.items():
             why = self._known(model, caller)
             if why is not None:
-                raise InvalidRequest(why, f"Another model for {step!r}: see GET /v1/models.", param="models")
+                hint = f"Name another for {step!r}" if step != "*" else "Name another"
+                raise InvalidRequest(why, f"{hint}: see GET /v1/models, or corral list.", param="models")
         if "*" in models or knows_models(definition, lambda model: self._known(model, caller)):
             return
         replaced = tuple(f"steps.{step}." for step in models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,26 +11,43 @@ from corral.domain.workspace import Artifact, Run, Step
 from corral.workspace.code import diffs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-
-_LARGEST = 1024**2
-"""Characters of the largest text whose lines are compared here; of a larger one only whether it is the same."""
+LARGEST = 1024**2
+"""Bytes of two texts together whose lines are compared here; of larger ones only whether they are the same."""
+TOGETHER = 16 * LARGEST
+"""Bytes of all texts whose lines are compared in one go."""
 _LONGEST = 200_000
 """Characters of an output that are told."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run with its steps, and its artifacts with their contents."""
+    """A run with its steps, and its artifacts as it made them."""
 
     run: Run
     steps: tuple[Step, ...] = ()
-    artifacts: tuple[tuple[Artifact, bytes], ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
 
 
-def compare(a: RunView, b: RunView) -> dict[str, Any]:
-    """How two runs differ, as JSON.
+@dataclass(slots=True)
+class _Room:
+    """How many bytes of text may still be compared line by line."""
+
+    left: int = TOGETHER
+
+    def refusal(self, size: int) -> str:
+        """Why texts of that size together are not compared; empty where they are, and then they are counted."""
+        if size > LARGEST:
+            return "too large to be compared line by line"
+        if size > self.left:
+            return "more than is compared in one go"
+        self.left -= size
+        return ""
+
+
+async def compare(a: RunView, b: RunView, read: Callable[[Artifact], Awaitable[bytes]]) -> dict[str, Any]:
+    """How two runs differ, as JSON. `read` gives the content of an artifact; of two at a time at most.
 
         a, b          {id, name, title, status, seed, models, cost_usd, input_tokens, output_tokens, seconds, …}
         difference    {cost_usd, input_tokens, output_tokens, seconds}: b less a; None where one is not known
@@ -41,10 +59,11 @@ def compare(a: RunView, b: RunView) -> dict[str, Any]:
 
     A step is {status, model, output, error, attempt, cost_usd, …}, an artifact {id, kind, size, digest}; None where
     a run has it not. `diff` is that of `diffs.compare`; None for equal texts, for texts of one side, and for such as
-    are no text or too large, where `reason` says so.
+    are no text, too large or too many, where `reason` says so.
     """
-    steps = _steps(a, b)
-    artifacts = _artifacts(a, b)
+    room = _Room()
+    steps = await asyncio.to_thread(_steps, a, b, room)
+    artifacts = await _artifacts(a, b, room, read)
     left, right = _run(a), _run(b)
     return {
         "a": left,
@@ -104,14 +123,14 @@ def _models(a: RunView, b: RunView) -> dict[str, list[Any]]:
     return {key: [left[key], right[key]] for key in left if key in right and left[key] != right[key]}
 
 
-def _steps(a: RunView, b: RunView) -> list[dict[str, Any]]:
+def _steps(a: RunView, b: RunView, room: _Room) -> list[dict[str, Any]]:
     left, right = ({step.key: step for step in view.steps} for view in (a, b))
     found = []
     for key in dict.fromkeys([*left, *right]):
         one, two = left.get(key), right.get(key)
         texts = [None if step is None else step.output for step in (one, two)]
         both = one is not None and two is not None
-        told = _told(texts[0], texts[1], (f"a/{key}", f"b/{key}")) if both else {"diff": None, "reason": ""}
+        told = _told(texts[0] or "", texts[1] or "", key, room) if both else _untold()
         equal = both and one is not None and two is not None and (one.status, one.output) == (two.status, two.output)
         found.append({"key": key, "equal": equal, "a": _step(one), "b": _step(two), **told})
     return found
@@ -134,42 +153,50 @@ def _step(step: Step | None) -> dict[str, Any] | None:
     }
 
 
-def _artifacts(a: RunView, b: RunView) -> list[dict[str, Any]]:
-    left, right = ({artifact.name: (artifact, content) for artifact, content in view.artifacts} for view in (a, b))
+async def _artifacts(
+    a: RunView, b: RunView, room: _Room, read: Callable[[Artifact], Awaitable[bytes]]
+) -> list[dict[str, Any]]:
+    left, right = ({artifact.name: artifact for artifact in view.artifacts} for view in (a, b))
     found = []
     for name in dict.fromkeys([*left, *right]):
         one, two = left.get(name), right.get(name)
-        told: dict[str, Any] = {"diff": None, "reason": ""}
+        told, equal = _untold(), False
         if one is not None and two is not None:
-            texts = _text(one[1]), _text(two[1])
-            if one[1] != two[1] and None in texts:
-                told["reason"] = "not text"
-            else:
-                told = _told(texts[0], texts[1], (f"a/{name}", f"b/{name}"))
-        equal = one is not None and two is not None and one[1] == two[1]
+            equal = one.digest == two.digest
+            refusal = "" if equal else room.refusal(one.size + two.size)
+            if refusal:
+                told = _untold(refusal)
+            elif not equal:
+                told = await asyncio.to_thread(_differing, [await read(one), await read(two)], name)
         found.append({"name": name, "equal": equal, "a": _artifact(one), "b": _artifact(two), **told})
     return found
 
 
-def _artifact(found: tuple[Artifact, bytes] | None) -> dict[str, Any] | None:
-    if found is None:
+def _artifact(artifact: Artifact | None) -> dict[str, Any] | None:
+    if artifact is None:
         return None
-    artifact, content = found
-    return {"id": artifact.id, "kind": artifact.kind, "size": len(content), "digest": artifact.digest}
+    return {"id": artifact.id, "kind": artifact.kind, "size": artifact.size, "digest": artifact.digest}
 
 
-def _text(content: bytes) -> str | None:
+def _differing(contents: list[bytes], name: str) -> dict[str, Any]:
+    """How two contents differ that are not the same. They are taken out, so that nobody holds them any longer."""
+    b, a = contents.pop(), contents.pop()
     try:
-        return content.decode()
+        texts = a.decode(), b.decode()
     except UnicodeDecodeError:
-        return None
+        return _untold("not text")
+    return {"diff": diffs.compare(*texts, names=(f"a/{name}", f"b/{name}")), "reason": ""}
 
 
-def _told(a: str | None, b: str | None, names: tuple[str, str]) -> dict[str, Any]:
-    """How two texts differ; one that is None is empty."""
-    a, b = a or "", b or ""
+def _told(a: str, b: str, name: str, room: _Room) -> dict[str, Any]:
+    """How two texts differ."""
     if a == b:
-        return {"diff": None, "reason": ""}
-    if len(a) + len(b) > _LARGEST:
-        return {"diff": None, "reason": "too large to be compared line by line"}
-    return {"diff": diffs.compare(a, b, names=names), "reason": ""}
+        return _untold()
+    refusal = room.refusal(len(a.encode()) + len(b.encode()))
+    return (
+        _untold(refusal) if refusal else {"diff": diffs.compare(a, b, names=(f"a/{name}", f"b/{name}")), "reason": ""}
+    )
+
+
+def _untold(reason: str = "") -> dict[str, Any]:
+    return {"diff": None, "reason": reason}
