@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from corral.domain.ports import Progress
@@ -40,7 +40,7 @@ from corral.kit.disk import free, hold, in_thread, translate, translated, try_lo
 from corral.kit.part import BLOCK, Part
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from corral.domain.models import FileEntry
@@ -166,14 +166,23 @@ class Blobs:
                 return None
 
     @asynccontextmanager
-    async def locked(self) -> AsyncIterator[None]:
-        """Be the only one who commits to or removes from the store, in any process."""
+    async def locked(self, *, shared: bool = False) -> AsyncIterator[None]:
+        """Be the only one who commits to or removes from the store, in any process; or, `shared`, one of several."""
         with ExitStack() as stack:
             with translated("locking", self.root / "lock"):
                 self.root.mkdir(parents=True, exist_ok=True)
-                descriptor = await hold(self.root / "lock", self._clock)
+                descriptor = await hold(self.root / "lock", self._clock, shared=shared)
             stack.callback(os.close, descriptor)
             yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """As `locked`, for whoever would rather come again than wait: the block is told whether it is so."""
+        with ExitStack() as stack:
+            with translated("locking", self.root / "lock"):
+                descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stack.callback(os.close, descriptor)
+            yield try_lock(descriptor)
 
     def drop(self, sha256: str, *, dry_run: bool = False) -> int | None:
         """Remove the blob, wherever its bytes lie; the bytes freed, or None when somebody holds it or its disk is gone.

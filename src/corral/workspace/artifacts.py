@@ -10,7 +10,7 @@ from sqlalchemy import delete, exists, insert, or_, select
 
 from corral.db.workspace_tables import artifacts, editions, runs
 from corral.domain.workspace import Artifact, Edition, check_path
-from corral.errors import EntryNotFound
+from corral.errors import EntryNotFound, StoreError
 from corral.workspace import search
 from corral.workspace.kinds import Kind
 from corral.workspace.rows import Entries
@@ -123,7 +123,12 @@ class Artifacts(Entries[Artifact]):
                 )
             return str(found)
 
-        return await self._contents.read(await self._database.read(work))
+        digest = await self._database.read(work)
+        try:
+            return await self._contents.read(digest)
+        except StoreError:
+            await self._database.read(work)  # it may have been purged meanwhile, which is told
+            raise
 
     async def of_run(self, run: str) -> list[Artifact]:
         """What a run made or edited and nobody deleted or moved away from it, in the order in which that was."""

@@ -3,7 +3,7 @@
     workspace/
     ├── blobs/sha256/<hex>     whole, read-only, never changed; equal ones are there once
     ├── partial/<hex>.part     on its way
-    └── lock                   held while somebody sweeps
+    └── lock                   held while somebody sweeps, and by those for whose sake nobody may
 
 The database names them. Bytes are on disk, under their name, before anything names them; until it is committed they are
 held by a shared lock. A sweep removes what it can lock alone and what, once it has it locked, nothing names. So a kill
@@ -75,8 +75,8 @@ class Contents:
 
     @asynccontextmanager
     async def undisturbed(self) -> AsyncIterator[None]:
-        """Let nobody sweep until the block ends, so that what is kept in it stays though nothing names it yet."""
-        async with self._blobs.locked():
+        """Let nobody sweep until the block ends: what is there stays, though nothing names it yet, or any more."""
+        async with self._blobs.locked(shared=True):
             yield
 
     async def read(self, digest: str) -> bytes:
@@ -104,11 +104,16 @@ class Contents:
         return data
 
     async def sweep(self, named: Callable[[Collection[str]], Awaitable[Collection[str]]]) -> int:
-        """Remove what nothing names; returns how many bytes that freed. `named` says which digests are named."""
+        """Remove what nothing names; returns how many bytes that freed. `named` says which digests are named.
+
+        While others sweep, or a block is `undisturbed`, nothing is removed: whoever takes a project away may take long.
+        """
         freed = 0
         if not self._blobs.root.is_dir():
             return 0
-        async with self._blobs.locked():
+        with self._blobs.alone() as alone:
+            if not alone:
+                return 0
             await in_thread(self._sweep_parts)
             every = sorted(await in_thread(self._blobs.sizes))
             for begin in range(0, len(every), _BATCH):

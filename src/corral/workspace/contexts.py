@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from corral.db.workspace_tables import contexts
 from corral.domain.workspace import Context, ContextKind
-from corral.errors import EntryNotFound, InvalidRequest
+from corral.errors import EntryNotFound, InvalidRequest, StoreError
 from corral.workspace import listing
 from corral.workspace.kinds import Kind
 from corral.workspace.rows import Entries
@@ -78,10 +78,20 @@ class Contexts(Entries[Context]):
         Raises:
             StoreError: they cannot be read.
         """
+        digest = await self._digest(identifier, deleted)
+        while True:
+            try:
+                return await self._contents.read(digest)
+            except StoreError:
+                before, digest = digest, await self._digest(identifier, deleted)
+                if digest == before:  # and it was not another meanwhile
+                    raise
+
+    async def _digest(self, identifier: str, deleted: bool) -> str:
         found = await self.get(identifier, deleted=deleted)
         if found.digest is None:
             raise EntryNotFound(f"The context {found.name!r} has no file.", "What it says is its text.")
-        return await self._contents.read(found.digest)
+        return found.digest
 
     async def reorder(self, project: str, identifiers: Sequence[str]) -> list[Context]:
         """Put these contexts of a project first, in that order, and then its others as they were; returns all."""
@@ -127,7 +137,9 @@ class Contexts(Entries[Context]):
     async def copy_all(self, connection: AsyncConnection, source: str, target: str) -> None:
         """Copy the contexts of one project to another; both by id."""
         mine = (contexts.c.project == source) & contexts.c.deleted_at.is_(None)
-        for row in (await connection.execute(select(contexts).where(mine))).mappings().all():
+        # Locked, or one could be purged, and its file be swept, before anybody sees that the copy names it.
+        found = await connection.execute(select(contexts).where(mine).order_by(contexts.c.id).with_for_update())
+        for row in found.mappings().all():
             old = self._read(row)
             copy = replace(old, id="", project=target, created_at=0.0, updated_at=0.0)
             await self._create(connection, copy)

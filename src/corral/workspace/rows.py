@@ -137,6 +137,11 @@ class Entries(Generic[E]):
 
         async def work(connection: AsyncConnection) -> E:
             row = await self._row(connection, identifier)
+            home = (project or row["project"]) if "project" in self.kind.table.c else ""
+            if home:  # before the row: who deletes a project locks in that order
+                await listing.project_of(connection, home, locked=True)
+            # Locked, or it could be purged, and its content be swept, before anybody sees that the copy names it.
+            row = await self._row(connection, row["id"], locked=True)
             return await self._duplicate(connection, (await self._entries(connection, [row]))[0], name, project)
 
         return await self._database.write(work)

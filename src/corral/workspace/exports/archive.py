@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from corral.domain.workspace import (
     StepStatus,
     check_project,
 )
+from corral.errors import Conflict
 from corral.kit.disk import in_thread
 from corral.workspace.artifacts import text_of
 from corral.workspace.exports import records
@@ -60,19 +62,26 @@ LARGEST = 1024**3
 
 _PAGE = 200
 _BATCH = 500
+_TRIES = 3
 _STOPPED = {"code": "imported", "message": "It was under way when its project was exported.", "hint": ""}
 
 
 async def export_project(store: Store, identifier: str) -> AsyncGenerator[bytes, None]:
     """The zip of the project with that id or name, piece by piece; what is deleted is not in it.
 
-    What is changed meanwhile is in it as it was before or after.
+    What is changed meanwhile is in it as it was before or after; what is purged meanwhile is in it.
 
     Raises:
         EntryNotFound: there is no such project.
         StoreError: a content cannot be read. The zip ends there, and is none.
     """
     project = await store.projects.get(identifier)
+    async with store.contents.undisturbed(), aclosing(_pieces(store, project)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def _pieces(store: Store, project: Project) -> AsyncGenerator[bytes, None]:
     poured, manifest = Poured(), _Manifest(project)
     for kind in RECORDS:
         poured.begin(place(kind))
@@ -126,6 +135,9 @@ async def import_project(store: Store, file: IO[bytes], *, name: str | None = No
             made: Project = names.taken(project)
             return made
 
+        for _ in range(_TRIES - 1):
+            with suppress(Conflict):  # the same archive may be brought in beside us: its ids are taken then
+                return await store.write(work)
         return await store.write(work)
 
 
