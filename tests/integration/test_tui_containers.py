@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,10 @@ async def test_a_container_that_prints_five_thousand_lines_a_second(server: Serv
         await healthy(seat, "talker")
         logs = seat.menu.query_one(Logs)
         await seat.press("o")
-        lateness = Lateness()
+        lateness, spent = Lateness(), time.process_time()
         await seat.until(lambda: logs.ring.gone + len(logs.ring) > 20_000, "no flood")
+        spent = time.process_time() - spent
         lateness.end()
         await seat.sees("container talker", "following", "line ")
-    assert lateness.worst < 0.25, f"a key would have waited {lateness.worst:.2f} s"
+    # In shares of the work, which a slow machine makes longer alike.
+    assert lateness.worst < spent / 2, f"a key would have waited {lateness.worst:.2f} s of {spent:.2f} s of work"

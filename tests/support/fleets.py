@@ -69,7 +69,7 @@ def player(image: str = PLAYER, *, models: str = "tiny:1b", **more: Any) -> dict
         "port": free_port(),
         "environment": environment,
         "stop_grace": "2s",
-        "start_timeout": "20s",
+        "start_timeout": "90s",
         **more,
     }
 
