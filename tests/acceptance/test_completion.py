@@ -128,7 +128,7 @@ def test_each_shell_has_its_script(desk: Yard, shell: str, says: str) -> None:
 def test_a_real_bash_completes_a_name_with_a_colon(desk: Yard) -> None:
     path = f"{Path(CORRAL).parent}{os.pathsep}{desk.env['PATH']}"
     env = {**desk.env, "PATH": path, "TERM": "dumb", "INPUTRC": os.devnull}
-    terminal = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], env=env, encoding="utf-8", timeout=20)
+    terminal = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], env=env, encoding="utf-8", timeout=90)
     try:
         terminal.sendline('source <(_CORRAL_COMPLETE=source_bash corral) && echo rea""dy')
         terminal.expect("ready")

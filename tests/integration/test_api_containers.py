@@ -138,7 +138,7 @@ def test_changes_logs_and_figures_as_they_come(docker: Engine, tiny_image: str, 
         assert begun.wait(90)
         assert {one["name"] for one in told[0]["containers"]} == {"coder", "spare"}
         docker.cli("stop", "--time", "1", told[0]["containers"][1]["container"])
-        listener.join(20)
+        listener.join(90)
         assert not listener.is_alive()
         assert told[-1]["container"]["name"] == "spare"
         assert {event["type"] for event in told} == {"snapshot", "container", "container_event"}
