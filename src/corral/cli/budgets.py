@@ -199,9 +199,9 @@ def _with(given: Invocation, question: Callable[["Budgets"], Awaitable[T]]) -> T
 
 async def _tell_server(given: Invocation) -> None:
     """Have the server look: it would do so within a second, but a second is time for many requests."""
-    from corral.cli.server import connect
+    from corral.cli.server import Server
 
-    server = connect(given)
+    server = Server.of(given)
     try:
         await server.question("/api/v1/budgets", "budgets")
     except CorralError as error:

@@ -368,9 +368,9 @@ def ask(given: Invocation, question: Callable[[Hands], Awaitable[T]]) -> T:
     """
 
     async def talk() -> T:
-        from corral.cli.server import connect
+        from corral.cli.server import Server
 
-        hands: Hands = There(connect(given)) if given.running() is not None else Here(given.corral())
+        hands: Hands = There(Server.of(given)) if given.running() is not None else Here(given.corral())
         try:
             return await question(hands)
         finally:

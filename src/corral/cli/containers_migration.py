@@ -97,10 +97,10 @@ def migrate(given: Invocation, there: Sequence[Started]) -> None:
 
 async def _migrate(given: Invocation, there: Sequence[Started]) -> list[CorralError]:
     from corral.app import Corral
-    from corral.cli.server import connect
+    from corral.cli.server import Server
 
     corral = Corral(given.again(), env=given.env)
-    server = connect(given) if given.running() is not None else None
+    server = Server.of(given) if given.running() is not None else None
     if server is not None:
         await server.reload()  # it is to know of what was written just now
     hands: Hands = Here(corral) if server is None else There(server)

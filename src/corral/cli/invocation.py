@@ -172,10 +172,10 @@ class Invocation:
         """
         import asyncio
 
-        from corral.cli.server import connect
+        from corral.cli.server import Server
 
         async def talk() -> T:
-            server = connect(self)
+            server = Server.of(self)
             try:
                 return await question(server)
             finally:

@@ -442,9 +442,9 @@ def _with(given: Invocation, question: Callable[[Book], Awaitable[Any]]) -> Any:
     import asyncio
 
     async def ask() -> Any:
-        from corral.cli.server import connect
+        from corral.cli.server import Server
 
-        book: Book = TheirBook(connect(given)) if given.url else OwnBook(given.corral())
+        book: Book = TheirBook(Server.of(given)) if given.url else OwnBook(given.corral())
         try:
             return await question(book)
         finally:

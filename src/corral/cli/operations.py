@@ -10,7 +10,7 @@ import typer
 from corral.cli.invocation import Invocation, command, flag
 from corral.cli.output import Painted, size_text, time_text
 from corral.cli.progress import Step, amount_text, shown
-from corral.cli.server import Server, connect
+from corral.cli.server import Server
 from corral.cli.table import Column
 from corral.cli.work import failure
 from corral.domain.operations import Operation, OperationStatus, describe
@@ -140,7 +140,7 @@ def _with(invocation: Invocation, question: Callable[[Book], Awaitable[Any]]) ->
 
 
 def _book(invocation: Invocation) -> Book:
-    server: Server | None = connect(invocation) if invocation.running() is not None else None
+    server: Server | None = Server.of(invocation) if invocation.running() is not None else None
     return server or OwnBook(invocation.corral())
 
 

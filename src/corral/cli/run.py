@@ -139,9 +139,9 @@ def _talker(invocation: Invocation) -> "Talker":
     from corral.cli.chat.talker import LocalTalker, ServerTalker
 
     if invocation.running() is not None:
-        from corral.cli.server import connect
+        from corral.cli.server import Server
 
-        return ServerTalker(connect(invocation))
+        return ServerTalker(Server.of(invocation))
     from corral.manager import ModelManager
 
     return LocalTalker(ModelManager(settings=invocation.settings(), env=invocation.env))

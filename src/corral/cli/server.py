@@ -428,8 +428,3 @@ class Server:
         if isinstance(content, str):
             return error_of({"message": content})
         return self._stranger()
-
-
-def connect(invocation: Invocation) -> Server:
-    """The server to ask; as `Server.of`."""
-    return Server.of(invocation)

@@ -12,7 +12,7 @@ import typer
 from corral.cli.invocation import Invocation, Verbs, command, flag, group, invocation
 from corral.cli.names import completion, known
 from corral.cli.output import Painted
-from corral.cli.server import Server, connect
+from corral.cli.server import Server
 from corral.cli.table import Column
 from corral.errors import NotSupported
 
@@ -186,7 +186,7 @@ def _with(given: Invocation, question: Callable[[Book], Awaitable[dict[str, Any]
 
     async def ask() -> dict[str, Any]:
         running = given.running() is not None
-        book: Book = TheirBook(connect(given)) if running else OwnBook(given.corral())
+        book: Book = TheirBook(Server.of(given)) if running else OwnBook(given.corral())
         try:
             return await question(book)
         finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.cli.output import size_text
 from corral.cli.progress import Watch, shown
-from corral.cli.server import Server, connect, error_of
+from corral.cli.server import Server, error_of
 from corral.domain.operations import Operation, OperationStatus, Order
 from corral.errors import Conflict, CorralError, ServerNotRunning
 
@@ -136,7 +136,7 @@ class Task:
 def hands(invocation: Invocation, corral: Corral | None = None) -> Hands:
     """The server that runs, or this process."""
     if invocation.running() is not None:
-        return There(connect(invocation))
+        return There(Server.of(invocation))
     return Here(corral or invocation.corral())
 
 

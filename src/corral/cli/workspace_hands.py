@@ -308,9 +308,9 @@ async def every(workers: Hands, kind: str, asked: Mapping[str, Any]) -> list[Fou
 def hands(given: Invocation) -> Hands:
     """The server that runs, or this process."""
     if given.running() is not None:
-        from corral.cli.server import connect
+        from corral.cli.server import Server
 
-        return There(connect(given))
+        return There(Server.of(given))
     from corral.cli.workspace_here import Here
 
     return Here(given)
