@@ -426,3 +426,77 @@ def test_light_and_dark_are_the_system_s_until_chosen(browser: Any, shown: Previ
         page.get_by_role("button", name="Dark").click()
         expect(page.locator("body")).not_to_have_css("color", colour)
         expect(frame(page).locator("html")).not_to_have_css("color-scheme", scheme)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "held"),
+    [
+        ("The file", "Counter.tsx", b"interface CounterProps"),
+        ("For Framer", "Counter.tsx", b"addPropertyControls"),
+        ("A Vite project", "counter.zip", b"PK"),
+        ("One page", "Counter.html", b"<!doctype html>"),
+    ],
+)
+def test_a_component_is_taken_away_in_each_form(
+    browser: Any, shown: Previews, form: str, name: str, held: bytes
+) -> None:
+    with opened(browser) as page:
+        page.goto(shown.page(shown.put("Counter.tsx", COUNTER)))
+        page.get_by_text("Export", exact=True).press("Enter")
+        with page.expect_download() as awaited:
+            page.get_by_role("button", name=form).click()
+        assert awaited.value.suggested_filename == name
+        assert held.lower() in Path(awaited.value.path()).read_bytes().lower()
+        expect(page.get_by_text(f"{name} is exported.")).to_be_visible()
+
+
+def test_what_is_no_component_has_no_form_for_framer_and_a_refusal_is_told(browser: Any, shown: Previews) -> None:
+    with opened(browser) as page:
+        artifact = shown.put("notes.md", "# Notes\n")
+        page.goto(shown.page(artifact))
+        page.get_by_text("Export", exact=True).click()
+        assert page.locator(".export button").all_text_contents() == ["The file", "One page"]
+        page.keyboard.press("Escape")
+        expect(page.locator(".export button").first).to_be_hidden()
+        shown.ask("DELETE", f"artifacts/{artifact}")
+        page.get_by_text("Export", exact=True).click()
+        page.get_by_role("button", name="One page").click()
+        expect(page.get_by_text("It was not exported.")).to_be_visible()
+
+
+def test_an_address_without_an_artifact_offers_those_that_there_are(browser: Any, shown: Previews) -> None:
+    one, other = shown.put("First.tsx", COUNTER), shown.put("Second.tsx", COUNTER)
+    with opened(browser) as page:
+        page.goto(f"{shown.url}/ui/preview.html")
+        page.get_by_label("First.tsx beside others").first.check()
+        page.get_by_label("Second.tsx beside others").first.check()
+        page.get_by_role("link", name="Side by side (2)").click()
+        expect(page.locator(".pane")).to_have_count(2)
+        assert page.url.endswith(f"?artifact={one}&with={other}")
+        page.goto(shown.page("art-000000000000"))
+        expect(page.get_by_role("alert")).to_contain_text("There is no artifact")
+        page.get_by_role("link", name="See those that there are.").click()
+        page.get_by_role("link", name="Second.tsx").first.click()
+        expect(page).to_have_title("Second.tsx · Corral")
+
+
+def test_a_page_of_html_keeps_the_colours_that_it_was_written_for(browser: Any, shown: Previews) -> None:
+    with opened(browser, color_scheme="dark") as page:
+        page.goto(shown.page(shown.put("page.html", "<body style='color: #333'><h1>Hello</h1></body>")))
+        expect(frame(page).locator("h1")).to_have_text("Hello")
+        expect(frame(page).locator("html")).to_have_css("color-scheme", "normal")
+        page.get_by_role("button", name="Dark").click()
+        expect(frame(page).locator("html")).to_have_css("color-scheme", "normal")
+
+
+def test_long_names_stay_within_a_narrow_page(browser: Any, shown: Previews) -> None:
+    prop = "aVeryLongPropertyNameThatNobodyWouldEverTypeByHandButModelsDo"
+    source = (
+        f"export default function Long({{ {prop} = 'x' }}: {{ {prop}?: string }}) {{ return <p>{{{prop}}}</p>; }}\n"
+    )
+    with opened(browser, viewport={"width": 390, "height": 844}) as page:
+        page.goto(shown.page(shown.put("src/" + "deeply/" * 12 + "Long.tsx", source)))
+        expect(page.get_by_label(prop)).to_be_visible()
+        for part in ("h2", ".field label", ".field input", ".export"):
+            box = page.locator(part).first.bounding_box()
+            assert box["x"] + box["width"] <= 390

@@ -6,17 +6,23 @@ import { closeGaps, watch } from "../inside/walls";
 import { begin, draw } from "./component";
 import { put } from "./page";
 
+/** A page that was not made here says itself how it looks. */
+let own = false;
+
 closeGaps();
 takeConsole();
 watch();
 open((message) => {
   if (message.type === "props") draw(message.turn, message.given);
-  else if (message.type === "theme") dress(message.theme);
+  else if (message.type === "theme") {
+    if (!own) dress(message.theme);
+  }
   else if (message.type === "render") {
     dress(message.theme);
     begin(message.program);
   } else if (message.type === "page") {
+    own = message.page.own;
     put(message.page);
-    dress(message.theme);
+    if (!own) dress(message.theme);
   }
 });

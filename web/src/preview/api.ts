@@ -9,6 +9,7 @@ export interface Artifact {
   title: string;
   version: number;
   number: number;
+  updated_at: number;
   run: string | null;
   step: string | null;
 }
@@ -112,6 +113,21 @@ function propOf(told: Partial<Prop>): Prop {
 export async function save(artifact: Artifact, source: string): Promise<void> {
   const headers = { "content-type": artifact.media_type || "text/plain", "if-match": `"${artifact.version}"` };
   await ask(`artifacts/${artifact.id}/content`, { method: "PUT", headers, body: source });
+}
+
+export type Form = "plain" | "framer" | "vite" | "html";
+
+/** The saved edition of an artifact in a form, as a file with its name. */
+export async function exported(id: string, form: Form): Promise<{ name: string; content: Blob }> {
+  const answer = await ask(`artifacts/${encodeURIComponent(id)}/export?form=${form}`);
+  const said = answer.headers.get("content-disposition") ?? "";
+  const name = /filename\*=UTF-8''([^;]+)/.exec(said)?.[1];
+  return { name: name === undefined ? `${id}.txt` : decodeURIComponent(name), content: await answer.blob() };
+}
+
+/** The artifacts that changed last. */
+export async function newest(): Promise<Artifact[]> {
+  return ((await (await ask("artifacts?limit=50")).json()) as { artifacts: Artifact[] }).artifacts;
 }
 
 export async function repair(id: string, error: string, model: string): Promise<Run> {

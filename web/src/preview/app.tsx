@@ -1,6 +1,7 @@
 import { useCallback, useEffect, useMemo, useState, type ReactNode } from "react";
 import type { Theme } from "../shared/protocol";
 import { keep, type Refusal } from "./api";
+import { Choice } from "./choice";
 import { warm } from "./compiler";
 import { Pane, type SharedChange } from "./pane";
 import { useTheme } from "./theme";
@@ -24,7 +25,7 @@ export function App(): ReactNode {
   return (
     <>
       <header className="top">
-        <h1>Corral <span className="quiet">preview</span></h1>
+        <h1><a href="?">Corral <span className="quiet">preview</span></a></h1>
         <span className="grow" />
         {ids.length > 1 && (
           <label className="check"><input type="checkbox" checked={linked} onChange={(event) => link(event.target.checked)} /> Same props for all</label>
@@ -35,7 +36,7 @@ export function App(): ReactNode {
         <KeyForm refusal={refusal} given={(key) => { keep(key); refuse(null); setRound(round + 1); }} />
       )}
       <main className={ids.length > 1 ? "beside" : ""}>
-        {ids.length === 0 && <p className="quiet">No artifact is named: /ui/preview.html?artifact=ID, and &amp;with=ID for another beside it.</p>}
+        {ids.length === 0 && !refusal && <Choice key={round} refused={refuse} />}
         {!refusal && ids.map((id) => <Pane key={`${id} ${round}`} id={id} theme={theme} shared={shared} share={share} refused={refuse} />)}
       </main>
     </>

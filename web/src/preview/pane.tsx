@@ -4,6 +4,7 @@ import { preview as load, Refusal, save, type Preview } from "./api";
 import { compile } from "./compiler";
 import { Console, more, NOTHING, Wrongs, wrongs, type Printed } from "./console";
 import { Editor } from "./editor";
+import { Export } from "./export";
 import { PropsForm } from "./form";
 import { pageOf } from "./page";
 import { Repair } from "./repair";
@@ -85,7 +86,12 @@ export function Pane({ id, theme, shared, share, refused }: PaneProps): ReactNod
     return reload();
   }, [shown, code, reload]);
 
-  if (!shown) return <section className="pane"><p role="status" className="quiet">{said || "Loading…"}</p></section>;
+  useEffect(() => {
+    if (shown) document.title = `${shown.artifact.title || shown.artifact.name} · Corral`;
+  }, [shown]);
+
+  if (!shown && said) return <section className="pane"><p role="alert">{said} <a href="?">See those that there are.</a></p></section>;
+  if (!shown) return <section className="pane"><p role="status" className="quiet">Loading…</p></section>;
   const { artifact } = shown;
   return (
     <section className="pane" aria-label={artifact.name} data-artifact={id}>
@@ -94,6 +100,7 @@ export function Pane({ id, theme, shared, share, refused }: PaneProps): ReactNod
         <span className="quiet">{artifact.title ? `${artifact.name} · ` : ""}{shown.kind} · edition {artifact.number}{artifact.step ? ` · ${artifact.step}` : ""}</span>
         <span className="grow" />
         <span role="status">{said}</span>
+        <Export id={id} name={artifact.name} kind={shown.kind} component={formOf(shown) === "component"} say={say} />
         {dirty && <button type="button" className="plain" onClick={() => setCode(shown.source)}>Discard</button>}
         <button type="button" onClick={() => void keep()} disabled={!dirty}>Save</button>
       </header>
@@ -135,6 +142,7 @@ function Shown({ shown, code, setCode, values, setValues, change, theme, keep, r
       {form !== "text" && (
         <div className="stage">
           <div className="host" ref={host} data-turn={live.painted} data-ended={live.ended ?? undefined} />
+          {form === "component" && wrong[0] !== undefined && !live.ended && <p className="bar">{wrong[0].split("\n")[0]}</p>}
           {live.ended && <button type="button" className="again" onClick={live.again}>Run again</button>}
         </div>
       )}
@@ -230,7 +238,7 @@ function useLive(
       const { theme, values } = latest.current;
       if (page) {
         const order = page.order.filter((name) => modules.some((module) => module.name === name));
-        start(() => stage.current?.show({ type: "page", page: { html: page.html, modules, order }, theme }, again));
+        start(() => stage.current?.show({ type: "page", page: { html: page.html, modules, order, own: shown.kind === "html" }, theme }, again));
         return;
       }
       const program = {

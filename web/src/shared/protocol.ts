@@ -54,6 +54,8 @@ export interface WholePage {
   html: string;
   modules: Module[];
   order: string[];
+  /** Whether its colours are its own: it is then as any browser shows it, on white where it says nothing. */
+  own: boolean;
 }
 
 export type Theme = "light" | "dark";
