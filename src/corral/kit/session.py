@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from corral.domain.ports import Endpoint, Footprint, SessionFacts
 from corral.errors import CorralError
@@ -27,20 +27,10 @@ class ChildSession:
         self, child: Child, endpoint: Endpoint, facts: SessionFacts, health: str, tally: Tally | None = None
     ) -> None:
         self._child = child
-        self._endpoint = endpoint
-        self._facts = facts
+        self.endpoint: Final = endpoint
+        self.facts: Final = facts
         self._health = health
         self._tally = tally
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it answers."""
-        return self._endpoint
-
-    @property
-    def facts(self) -> SessionFacts:
-        """What it said of itself."""
-        return self._facts
 
     @property
     def pid(self) -> int:
@@ -50,7 +40,7 @@ class ChildSession:
     async def healthy(self) -> bool:
         """Whether it would answer now."""
         try:
-            status, _ = await loopback.get(self._health, self._endpoint.headers, _HEALTH_TIMEOUT)
+            status, _ = await loopback.get(self._health, self.endpoint.headers, _HEALTH_TIMEOUT)
         except CorralError:
             return False
         return status == 200

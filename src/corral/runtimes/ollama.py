@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from corral.domain.memory import DEFAULT_SLOTS, Demand
@@ -246,19 +246,9 @@ class DaemonSession:
 
     def __init__(self, loaded: _Loaded, endpoint: Endpoint, facts: SessionFacts) -> None:
         self._loaded = loaded
-        self._endpoint = endpoint
-        self._facts = facts
+        self.endpoint: Final = endpoint
+        self.facts: Final = facts
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it answers."""
-        return self._endpoint
-
-    @property
-    def facts(self) -> SessionFacts:
-        """What Ollama says of it."""
-        return self._facts
 
     async def healthy(self) -> bool:
         """Whether the daemon answers, for it loads a model again that it let go."""
@@ -267,7 +257,7 @@ class DaemonSession:
     async def footprint(self) -> Footprint:
         """As the daemon counts it."""
         try:
-            return Footprint({} if self._ended.done() else await self._loaded.devices(self._facts.device))
+            return Footprint({} if self._ended.done() else await self._loaded.devices(self.facts.device))
         except EngineError:
             return Footprint()
 

@@ -64,7 +64,7 @@ class VllmSession(ChildSession):
 
     async def _command(self, path: str, *, asleep: bool) -> None:
         """Give a command and see that it was followed."""
-        headers = self._endpoint.headers
+        headers = self.endpoint.headers
         try:
             status, _ = await loopback.post(f"{self._root}{path}", headers, _FALLING_ASLEEP)
             said, body = await loopback.get(f"{self._root}/is_sleeping", headers, _ASKING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from corral.domain.ports import Endpoint, Footprint, SessionFacts
 from corral.errors import ContainerError, ContainerNotFound, CorralError
@@ -127,24 +127,14 @@ class ContainerSession:
 
     def __init__(self, watched: Watched, endpoint: Endpoint, facts: SessionFacts, health: str, gpu: str | None) -> None:
         self._watched = watched
-        self._endpoint = endpoint
-        self._facts = facts
+        self.endpoint: Final = endpoint
+        self.facts: Final = facts
         self._health = health
         self._gpu = gpu
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it answers."""
-        return self._endpoint
-
-    @property
-    def facts(self) -> SessionFacts:
-        """What it said of itself."""
-        return self._facts
-
     async def healthy(self) -> bool:
         """Whether it would answer now."""
-        return not self._watched.gone and await answers(self._health, self._endpoint)
+        return not self._watched.gone and await answers(self._health, self.endpoint)
 
     async def footprint(self) -> Footprint:
         """Memory of the container as the Docker engine counts it, and of its GPU where that can be told."""
