@@ -36,7 +36,7 @@ from corral.workspace.pipelines.commits import book
 from corral.workspace.pipelines.definition import read
 from corral.workspace.pipelines.events import Feeds
 from corral.workspace.pipelines.executing import Execution, Tools, waiting
-from corral.workspace.pipelines.journal import Journal
+from corral.workspace.pipelines.journal import Journal, folder
 from corral.workspace.pipelines.reproducing import reasons
 from corral.workspace.pipelines.templates import Templates
 
@@ -263,8 +263,8 @@ class Runs:
 
     async def sweep(self) -> None:
         """Remove the journals of runs that are gone."""
-        folder = self._corral.settings.home / "workspace" / "runs"
-        for path in await in_thread(lambda: sorted(folder.glob("*.journal"))):
+        journals = folder(self._corral.settings.home)
+        for path in await in_thread(lambda: sorted(journals.glob("*.journal"))):
             try:
                 await self._corral.workspace.store.runs.get(path.stem, deleted=True)
             except EntryNotFound:
@@ -435,7 +435,7 @@ class Runs:
         return at_hand, beside
 
     def _journal(self, run: Run) -> Journal:
-        return Journal(self._corral.settings.home / "workspace" / "runs" / f"{run.id}.journal")
+        return Journal(folder(self._corral.settings.home) / f"{run.id}.journal")
 
     async def _loaded(self, run: Run) -> Journal:
         """The journal of a run, with what it holds that could not be written."""

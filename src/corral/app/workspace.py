@@ -19,8 +19,10 @@ from corral.domain.operations import OperationStatus, Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
 from corral.errors import Conflict, CorralError, EntryNotFound, Forbidden, InvalidRequest, OperationNotFound
+from corral.kit.disk import in_thread
 from corral.routing.keys import may_use
 from corral.routing.plan import Plan
+from corral.workspace.pipelines.journal import folder
 from corral.workspace.pipelines.order import RunOrder
 
 if TYPE_CHECKING:
@@ -277,7 +279,7 @@ class Workspace:
 
         Where there is no database, none is made.
         """
-        file, clock = self._corral.database.file, self._corral.clock
+        file, clock, journals = self._corral.database.file, self._corral.clock, folder(self._corral.settings.home)
         while file is not None and not file.exists():
             await clock.sleep(_LOOK)
         await ahead.operations()
@@ -288,7 +290,8 @@ class Workspace:
                 if clock.now() - swept >= _SWEEP:
                     swept = clock.now()
                     await self.store.sweep(clock.wall(), self._corral.settings.workspace.retention)
-                    await self.runs.sweep()
+                    if await in_thread(journals.is_dir):  # else nothing that does runs is needed in memory
+                        await self.runs.sweep()
             except CorralError as error:
                 _log.warning("the workspace is not tidied up: %s", error)
             await clock.sleep(_LOOK * 12)

@@ -31,6 +31,11 @@ _ROOM = 256 * 1024
 """Bytes that are free before anybody is asked: an answer that finds no room is paid all the same."""
 
 
+def folder(home: Path) -> Path:
+    """Where the journals of a home lie; there is none before its first run."""
+    return home / "workspace" / "runs"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of one try of one step: a text, an error, or nothing because it was called off (`left`).
