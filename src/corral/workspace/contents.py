@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from corral.catalog.blobs import Blobs
@@ -25,12 +25,14 @@ from corral.errors import BodyTooLarge, StoreError
 from corral.kit.disk import in_thread, translated, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from corral.domain.ports import Clock
 
 _BATCH = 200  # files that a sweep holds at a time
+_PIECE = 1 << 18
+"""Bytes that are read in one go for who takes them piece by piece."""
 
 
 class Contents:
@@ -86,22 +88,46 @@ class Contents:
             StoreError: they are not there (another machine shares the database and has them), or are damaged.
         """
         path = self._blobs.path(digest)
-        try:
-            with translated("reading", path):
-                data = await in_thread(path.read_bytes)
-        except StoreError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise StoreError(
-                    f"The content {digest[:12]}… is not in {self._blobs.root}.",
-                    "It may lie on another machine that uses the same database; bring its workspace/blobs here.",
-                ) from error
-            raise
-        found = await in_thread(lambda: hashlib.sha256(data).hexdigest())
-        if found != digest:
-            raise StoreError(
-                f"The content {digest[:12]}… in {self._blobs.root} is damaged.", "Bring it back from a backup."
-            )
+        with self._missed(digest), translated("reading", path):
+            data = await in_thread(path.read_bytes)
+        if await in_thread(lambda: hashlib.sha256(data).hexdigest()) != digest:
+            raise self._damaged(digest)
         return data
+
+    async def pieces(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """As `read`, piece by piece, for who takes long: all of it is looked through before the first.
+
+        Purged meanwhile, it is given to its end.
+        """
+        path = self._blobs.path(digest)
+        with self._missed(digest), translated("opening", path):
+            file = await in_thread(path.open, "rb", 0)
+        with file, translated("reading", path):
+            found = hashlib.sha256()
+            while piece := await in_thread(file.read, _PIECE):
+                await in_thread(found.update, piece)
+            if found.hexdigest() != digest:
+                raise self._damaged(digest)
+            file.seek(0)
+            while piece := await in_thread(file.read, _PIECE):
+                yield piece
+
+    @contextmanager
+    def _missed(self, digest: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise StoreError(
+                f"The content {digest[:12]}… is not in {self._blobs.root}.",
+                "It may lie on another machine that uses the same database; bring its workspace/blobs here.",
+            ) from error
+
+    def _damaged(self, digest: str) -> StoreError:
+        return StoreError(
+            f"The content {digest[:12]}… in {self._blobs.root} is damaged.", "Bring it back from a backup."
+        )
 
     async def sweep(self, named: Callable[[Collection[str]], Awaitable[Collection[str]]]) -> int:
         """Remove what nothing names; returns how many bytes that freed. `named` says which digests are named.

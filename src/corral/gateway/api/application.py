@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from corral import __version__
 from corral.app import Corral
@@ -101,6 +102,7 @@ def create(
     api.add_exception_handler(CorralError, _corral_error)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(ClientDisconnect, _left)
     api.add_exception_handler(Exception, _crash)
     return api
 
@@ -121,6 +123,10 @@ def _workspace(api: FastAPI, corral: Corral, workshop: Workshop) -> None:
 
 def _crash(_: Request, __: Exception) -> JSONResponse:
     return JSONResponse(envelope(crash()), 500)
+
+
+def _left(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # to nobody: a body was cut
 
 
 def _corral_error(_: Request, error: Exception) -> JSONResponse:

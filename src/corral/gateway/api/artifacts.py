@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from corral.app import authoring
 from corral.domain.workspace import Form
 from corral.errors import EntryNotFound
-from corral.gateway.api.downloads import DOWNLOAD, attachment, taking
+from corral.gateway.api.downloads import DOWNLOAD, LARGE, attachment, large, taking
 from corral.gateway.api.workspace_entries import (
     ARTIFACTS,
     BASE,
@@ -95,14 +95,18 @@ def _content(routes: APIRouter, desk: Desk) -> None:
         """The file, to be saved, under its digest as ETag."""
         visit = await desk.visit(request)
         artifact = await visit.entry("artifacts", key)
-        digest = artifact.digest
+        digest, size = artifact.digest, artifact.size
         if edition is not None and edition != artifact.number:
-            known = {each.number: each.digest for each in await visit.store.artifacts.editions(artifact.id)}
+            found = await visit.store.artifacts.editions(artifact.id)
+            known = {each.number: (each.digest, each.size) for each in found}
             if edition not in known:
                 raise EntryNotFound(
                     f"{artifact.name} has no edition {edition}.", f"The newest is {artifact.number}.", param="edition"
                 )
-            digest = known[edition]
+            digest, size = known[edition]
+        if size > LARGE:
+            pieces = visit.store.contents.pieces(digest)
+            return large(request, artifact.name, pieces, size, artifact.media_type, tag=digest)
         content = await visit.store.artifacts.content(artifact.id, edition)
         return attachment(request, artifact.name, content, artifact.media_type, tag=digest)
 

@@ -10,7 +10,7 @@ from fastapi import Query as Asked
 from corral.app import authoring
 from corral.domain.workspace import Context, ContextKind
 from corral.errors import InvalidRequest
-from corral.gateway.api.downloads import DOWNLOAD, attachment, taking
+from corral.gateway.api.downloads import DOWNLOAD, LARGE, attachment, large, taking
 from corral.gateway.api.workspace_entries import (
     BASE,
     CONTEXTS,
@@ -78,6 +78,9 @@ def _content(routes: APIRouter, desk: Desk) -> None:
         """The bytes of a file or document, to be saved. 404 where there are none."""
         visit = await desk.visit(request)
         context = await visit.entry("contexts", key)
+        if context.digest is not None and context.size > LARGE:
+            pieces = visit.store.contents.pieces(context.digest)
+            return large(request, context.name, pieces, context.size, context.media_type, tag=context.digest)
         held = await visit.store.contexts.content(context.id)
         return attachment(request, context.name, held, context.media_type, tag=context.digest)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from typing import Annotated
 
@@ -28,7 +27,7 @@ from corral.gateway.api.workspace_entries import (
 from corral.gateway.api.workspace_requests import NewProject, ProjectChange
 from corral.gateway.api.workspace_shapes import ManyProjects, OneProject
 from corral.gateway.api.workspace_views import SearchHits
-from corral.kit.disk import translated
+from corral.kit.disk import in_thread, translated
 from corral.workspace.described import describe
 
 _KINDS = ("project", "context", "pipeline", "run", "artifact")
@@ -90,11 +89,15 @@ def _carried(routes: APIRouter, corral: Corral, desk: Desk) -> None:
             visit.naming(check_project(name))
         elif visit.caller.projects:
             raise InvalidRequest("A key that is for some projects says what this one is called.", param="name")
-        with translated("writing", corral.settings.home), tempfile.SpooledTemporaryFile(_SPOOLED) as file:
-            async for piece in request.stream():
-                await asyncio.to_thread(file.write, piece)
-            file.seek(0)
-            made = await visit.workspace.take_in(file, name=name)
+        folder = corral.settings.home / "workspace"
+        with translated("writing", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            # Beside what is made of it: where others put what is passing there may be no room, or it is memory.
+            with tempfile.SpooledTemporaryFile(_SPOOLED, dir=str(folder)) as file:
+                async for piece in request.stream():
+                    await in_thread(file.write, piece)
+                file.seek(0)
+                made = await visit.workspace.take_in(file, name=name)
         return single(request, PROJECTS, made, made=True)
 
 

@@ -12,7 +12,7 @@ from corral.kit.clients import Clients
 
 
 class Streaming(Response):
-    """What `pieces` gives: events, unless `media_type` and `headers` say what else.
+    """What `pieces` gives: events, unless `media_type` and `headers` say what else; `size` bytes, where that is known.
 
     What goes wrong before its first piece is an answer of its own, with its status; the pieces are closed in every
     case, also when the client goes away in the middle of them.
@@ -24,12 +24,16 @@ class Streaming(Response):
         self,
         pieces: AsyncGenerator[bytes, None],
         *,
+        size: int | None = None,
         media_type: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         known = {"x-accel-buffering": "no", "cache-control": "no-cache", **(headers or {})}
         super().__init__(headers=known, media_type=media_type)
-        del self.headers["content-length"]
+        if size is None:
+            del self.headers["content-length"]
+        else:
+            self.headers["content-length"] = str(size)
         self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
