@@ -53,7 +53,7 @@ from tests.support.docker_images import CORRAL, PLAYER, TINY
 
 __all__ = ["CORRAL", "PLAYER", "TINY", "Engine", "bridged", "corral_image", "docker", "running", "until"]
 
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _NO_BRIDGE = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
 _NEWNET = 0x40000000
 
@@ -63,8 +63,13 @@ def lacking(*, bridge: bool = False) -> str:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a Docker engine of our own needs Linux and root"
     needed = ("dockerd", "docker", *(("iptables", "unshare", "nsenter", "ip") if bridge else ()))
-    missing = [name for name in needed if shutil.which(name, path=_PATH) is None]
+    missing = [name for name in needed if not program(name)]
     return f"a Docker engine of our own needs {', '.join(missing)} (Debian: docker.io iptables)" if missing else ""
+
+
+def program(name: str) -> str:
+    """Where a program of the administrator is; empty where it is not."""
+    return shutil.which(name, path=PATH) or ""
 
 
 def until(condition: Callable[[], Any], within: float = 90.0) -> Any:
@@ -343,4 +348,4 @@ def _for_one_test(engine: Engine) -> Iterator[Engine]:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "COVERAGE_"))}
-    return {**kept, "PATH": _PATH}
+    return {**kept, "PATH": PATH}

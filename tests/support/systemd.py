@@ -10,35 +10,29 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
-import psutil
+from tests.support import docker
 
 ROOT = Path(__file__).parent.parent.parent
 HOME = "/srv/yard"
 USER = "ada"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "python3")
-NEEDED = ("dockerd", "docker", "debootstrap")
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _IMAGE = "corral-systemd"
 
 
 def lacking() -> str:
     """Why no such machine can be made here; empty when it can."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "a container with systemd needs Linux and root"
-    missing = [name for name in NEEDED if shutil.which(name, path=_PATH) is None]
-    return f"a container with systemd needs {', '.join(missing)}" if missing else ""
+    return docker.lacking() or ("" if docker.program("debootstrap") else "a container with systemd needs debootstrap")
 
 
 @dataclass(frozen=True)
@@ -96,24 +90,16 @@ class Machine:
 def machine() -> Iterator[Machine]:
     """Such a machine, for the block's length; nothing of it is left afterwards but the archive."""
     archive = _archive()
-    with ExitStack() as stack:
-        docker = stack.enter_context(_engine())
+    with docker.running() as engine:
         with archive.open("rb") as source:
             subprocess.run(
-                [*docker, "import", "--change", 'CMD ["/sbin/init"]', "-", _IMAGE],
+                [*engine.command, "import", "--change", 'CMD ["/sbin/init"]', "-", _IMAGE],
                 stdin=source,
                 stdout=subprocess.DEVNULL,
                 check=True,
             )
-        built = Machine(docker, "machine")
-        subprocess.run(
-            [*docker, "run", "--detach", "--name", built.name, *_options(), _IMAGE],
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        stack.callback(
-            subprocess.run, [*docker, "rm", "--force", built.name], stdout=subprocess.DEVNULL, check=True, timeout=60
-        )
+        built = Machine(engine.command, "machine")
+        engine.cli("run", "--detach", "--name", built.name, *_options(), _IMAGE)
         _settle(built)
         yield built
 
@@ -153,35 +139,6 @@ def _bound() -> Sequence[Path]:
     return found
 
 
-@contextmanager
-def _engine() -> Iterator[tuple[str, ...]]:
-    """A Docker engine of our own: no bridge, no rules in the firewall, everything in one folder."""
-    with tempfile.TemporaryDirectory(prefix="corral-docker-") as made:
-        folder = Path(made)
-        where = f"unix://{folder}/docker.sock"
-        command = [
-            *("dockerd", "--host", where, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
-            *("--pidfile", f"{folder}/pid", "--bridge=none", "--iptables=false", "--ip-forward=false"),
-            "--ip-masq=false",
-        ]
-        env = {**{k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "COVERAGE_"))}, "PATH": _PATH}
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        docker = ("docker", "--host", where)
-        try:
-            until = time.monotonic() + 60
-            while subprocess.run([*docker, "version"], capture_output=True, check=False).returncode != 0:
-                assert process.poll() is None, (folder / "log").read_text()[-2000:]
-                assert time.monotonic() < until, "dockerd did not come up"
-            yield docker
-        finally:
-            below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            process.terminate()
-            process.wait(60)
-            psutil.wait_procs(below, timeout=20)
-            subprocess.run(["umount", str(folder / "exec" / "netns" / "default")], capture_output=True, check=False)
-
-
 def _archive() -> Path:
     """The root file system of this machine's own release of Debian; made when it is not there yet."""
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
@@ -210,7 +167,7 @@ def _bootstrap(release: str, folder: str) -> None:
     mirrors = [line.split()[0] for line in listed.stdout.splitlines() if line.split()[1:] == [release, "main"]]
     done = subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, folder, *mirrors[:1]],
-        env={**os.environ, "PATH": _PATH},
+        env={**os.environ, "PATH": docker.PATH},
         capture_output=True,
         text=True,
         check=False,
