@@ -63,7 +63,9 @@ def any_desk(request: pytest.FixtureRequest, desk: Yard) -> Iterator[Yard]:
 def of(hub: Hub, yard: Yard) -> Yard:
     """The yard that asks this hub."""
     private = hub.url.removeprefix("http://")
-    return Yard(yard.home, {**yard.more, **hub.env, "CORRAL_SOURCES_ALLOW_PRIVATE": private})
+    # A download that stops here goes on when the test says so, however long that takes.
+    more = {"CORRAL_SOURCES_ALLOW_PRIVATE": private, "CORRAL_SOURCES_STALL_TIMEOUT": "1h"}
+    return Yard(yard.home, {**yard.more, **hub.env, **more})
 
 
 def file(yard: Yard, name: str, seed: int, elements: int = 256) -> Path:
