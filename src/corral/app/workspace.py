@@ -264,7 +264,10 @@ class Workspace:
         if run.operation is None:
             run = await self._submit(run)
         if run.operation is not None and not run.status.ended:
-            await self._corral.catalog.operations.perform(run.operation, report)
+            try:
+                await self._corral.catalog.operations.perform(run.operation, report)
+            except OperationNotFound:
+                raise _elsewhere(run) from None
         return await self.store.runs.get(run_id)
 
     async def compare(self, a: str, b: str) -> dict[str, Any]:
@@ -367,7 +370,10 @@ class Workspace:
                 f"The run {run.id} has ended: {run.status}.", f"Run it again: corral pipeline rerun {run.id}"
             )
         operations = self._corral.catalog.operations
-        operation: Operation = await getattr(operations, what)(run.operation)
+        try:
+            operation: Operation = await getattr(operations, what)(run.operation)
+        except OperationNotFound:
+            raise _elsewhere(run) from None
         await self.runs.settle(operation)
         return await self.store.runs.get(run_id)
 
@@ -408,6 +414,13 @@ class Workspace:
         except CorralError as error:
             return str(error)
         return None
+
+
+def _elsewhere(run: Run) -> Conflict:
+    return Conflict(
+        f"The run {run.id} is another machine's, which shares the database: what was answered for it lies there.",
+        f"Ask there, or start a server with that home. To do all of it here: corral pipeline rerun {run.id}",
+    )
 
 
 def _bound(definition: Definition, inputs: Mapping[str, Any]) -> dict[str, Any]:
