@@ -119,7 +119,7 @@ async def install(home: Path, files: dict[str, Path]) -> None:
 
     corral = Corral(load(flags={"home": str(home)}))
     for name, file in files.items():
-        await corral.install(f"file:{file}", name=name)
+        await corral.origins.install(f"file:{file}", name=name)
     await corral.close()
 
 

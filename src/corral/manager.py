@@ -153,7 +153,7 @@ class ModelManager(Hosted):
 
     async def install(self, what: str, *, name: str | None = None, report: Report = silent) -> Installed:
         """Install a model by library name or reference, as `corral pull` does."""
-        return await self.corral.install(what, name=name, report=report)
+        return await self.corral.origins.install(what, name=name, report=report)
 
     async def load_model(self, name: str, *, report: Report = silent) -> tuple[LoadedModel, ModelInfo]:
         """Bring a model into memory, or reach the cloud for it; where it cannot be had, the next of its `fallback`.

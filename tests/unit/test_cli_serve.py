@@ -24,14 +24,14 @@ async def install_snapshot(corral: Corral, home: Path, name: str) -> None:
     folder.mkdir()
     for file, data in models.snapshot().items():
         (folder / file).write_bytes(data)
-    await corral.install(f"file:{folder}")
+    await corral.origins.install(f"file:{folder}")
     await corral.choices.survey_all()
 
 
 async def install_gguf(corral: Corral, home: Path, name: str, *, chats: bool = True) -> None:
     path = home / f"{name}.gguf"
     path.write_bytes(models.gguf(drop=() if chats else ["tokenizer.chat_template"]))
-    await corral.install(f"file:{path}")
+    await corral.origins.install(f"file:{path}")
 
 
 async def test_what_no_runtime_runs_is_not_recommended(tmp_path: Path) -> None:

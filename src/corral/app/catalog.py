@@ -78,7 +78,7 @@ class Catalog:
             case "install":
                 if order.params.get("name"):
                     check_name(str(order.params["name"]))
-                self._corral.check_source(str(order.params["what"]))
+                self._corral.origins.check(str(order.params["what"]))
             case "remove":
                 self._check_removal(order.model, force=bool(order.params.get("force")))
             case "gc":
@@ -106,8 +106,8 @@ class Catalog:
             raise InvalidName("There is nothing to install: the name is empty.", "For example: smollm2", param="name")
         params = {"what": what, "name": name, "runtime": runtime}
         given = {key: value for key, value in params.items() if value}
-        model = name or self._corral.name_for(what)
-        return Order("install", model, given, runtime or f"model:{model}", _host(self._corral.source_of(what)))
+        model = name or self._corral.origins.name_for(what)
+        return Order("install", model, given, runtime or f"model:{model}", _host(self._corral.origins.of(what)))
 
     def order(self, kind: str, name: str, **params: Any) -> Order:
         """The order to do `kind` to an installed model, or to all where `name` is empty.
@@ -119,7 +119,7 @@ class Catalog:
         host = ""
         if kind == "update" and model in self._corral.registry:
             installed = self._corral.registry.get(model)
-            host = _host(self._corral.source_of(installed.follows or installed.revision.source))
+            host = _host(self._corral.origins.of(installed.follows or installed.revision.source))
         return Order(kind, model, given, lane=f"model:{model}" if model else kind, host=host)
 
     async def rollback(self, name: str, to: str | None = None) -> Installed:

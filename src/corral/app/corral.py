@@ -15,11 +15,11 @@ from corral.app.choice import Choices
 from corral.app.contexts import Contexts
 from corral.app.exchange import Exchange
 from corral.app.memory import Memory
+from corral.app.origins import Origins
 from corral.app.reloading import Reloading
 from corral.app.routes import Routes
 from corral.catalog.caches import Caches
 from corral.catalog.discovery import Discovery
-from corral.catalog.references import name_of, reference
 from corral.catalog.registry import Registry
 from corral.catalog.usage import Limits
 from corral.config import ModelSettings, Settings, load, model_settings
@@ -125,6 +125,7 @@ class Corral:
         self.memory.news = self.supervisor.decide_soon
         self.dispatcher = Dispatcher(self.supervisor, self.upstream, self.clock, self.canonical)
         self.routes = Routes(self)
+        self.origins = Origins(self)
         self.catalog = Catalog(self)
         self.exchange = Exchange(self)
         self.contexts = Contexts(self)
@@ -328,60 +329,6 @@ class Corral:
         if "fleet" in self.__dict__:
             self.fleet.take_over(old)
         self.routes.renew()
-
-    def source_of(self, what: str) -> ModelRef | None:
-        """Where `what` would be installed from: the pinned reference of a library name, or the reference itself."""
-        asked = self._asked(what)
-        entry = self.registry.library.find(asked)
-        if entry is not None:
-            return entry.ref
-        return ModelRef.parse(asked) if ":" in asked else None
-
-    def name_for(self, what: str) -> str:
-        """What `what` would be called once installed; itself where it means nothing here."""
-        asked = self._asked(what)
-        entry = self.registry.library.find(asked)
-        if entry is not None:
-            return entry.name
-        if asked != what or ":" not in asked:
-            return what
-        return name_of(ModelRef.parse(asked))
-
-    def check_source(self, what: str) -> None:
-        """Refuse what is neither in the library nor a reference to a source that is here.
-
-        Raises:
-            ModelNotFound: with what was perhaps meant.
-        """
-        asked = self._asked(what)
-        if self.registry.library.find(asked) is None:
-            reference(asked, self.sources, self.registry.library.names())
-
-    def _asked(self, what: str) -> str:
-        """`what`, or where the configuration says that it comes from."""
-        configured = self.models.get(what)
-        return what if configured is None or configured.source is None else configured.source
-
-    async def install(
-        self,
-        what: str,
-        *,
-        name: str | None = None,
-        report: Report = silent,
-        on_part: Callable[[str], None] = lambda _: None,
-    ) -> Installed:
-        """Install a library name, a reference, or a configured model's source; at once when it is there already.
-
-        `on_part` is told the key of each unfinished file that a next try would go on from.
-        """
-        entry = self.models.get(what)
-        if entry is None or entry.source is None:
-            wanted, called = what, name
-        elif self.registry.library.find(entry.source) is not None or ":" not in entry.source:
-            wanted, called = entry.source, name  # it is another name for that
-        else:
-            wanted, called = entry.source, name or what
-        return await self.registry.install(wanted, name=called, report=report, on_part=on_part)
 
     def preloads(self) -> list[str]:
         """The models to load when the server starts."""

@@ -72,7 +72,7 @@ async def _asked(corral: Corral, what: str, wish: Wish) -> tuple[Mapping[str, An
     try:
         launch = await prepare(corral, what)
     except ModelNotFound:
-        ref = corral.source_of(what)
+        ref = corral.origins.of(what)
         if ref is None:
             raise
         listing = await corral.sources[ref.scheme].resolve(ref)

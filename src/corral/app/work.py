@@ -57,7 +57,7 @@ class _Hands:
     async def install(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         params = operation.order.params
         what, name = str(params["what"]), params.get("name")
-        installed = await self._corral.install(what, name=name, report=work.report, on_part=work.on_part)
+        installed = await self._corral.origins.install(what, name=name, report=work.report, on_part=work.on_part)
         remark = await self._choose(installed, params.get("runtime"))
         self._corral.catalog.renew(installed.name)
         return brief(installed) | ({"remark": remark} if remark else {})
