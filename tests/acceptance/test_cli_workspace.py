@@ -224,6 +224,8 @@ def test_artifacts_are_seen_taken_away_and_put_back(kind: str, yard: Yard, tmp_p
         assert desk.run("artifacts", "diff", "src/Other.tsx", "src/Counter.tsx").stdout == "They are the same.\n"
         desk.run("artifacts", "export", "src/Counter.tsx", "--form", "html", "-o", str(tmp_path / "page.html"))
         assert "<!doctype html>" in (tmp_path / "page.html").read_text().lower()
+        desk.run("artifacts", "export", "src/Counter.tsx", "-o", str(tmp_path / "same.tsx"))
+        assert (tmp_path / "same.tsx").read_text() == desk.run("artifacts", "cat", "src/Counter.tsx").stdout
         desk.run("artifacts", "export", "src/Counter.tsx", "--form", "pdf", code=2)
         (yard.home / "Money.tsx").write_text("export default (p: { of: (n: number) => string }) => <b>{p.of(1)}</b>;\n")
         desk.run("artifacts", "put", "Money.tsx", "--project", "shop")
@@ -354,7 +356,7 @@ def test_a_run_that_fails_says_so(yard: Yard) -> None:
 
     assert re.search(r"✗ one +failed +lame", done.stdout)
     assert done.stderr.splitlines()[-2].startswith("error: ")
-    assert "hint: " in done.stderr.splitlines()[-1]
+    assert re.search(r"^hint: .*corral pipeline show run-\w+ --step one$", done.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize("kind", ["alone", "server"])

@@ -14,6 +14,7 @@ import pytest
 
 from corral.cli.invocation import Invocation
 from corral.cli.output import Mode, Output
+from corral.cli.pipelines import step_shown
 from corral.cli.pipelines_comparison import shown as side_by_side
 from corral.cli.pipelines_inputs import check_given, inputs, is_file, kinds_of, models, pairs, value_of
 from corral.cli.pipelines_live import follow, shown
@@ -309,6 +310,19 @@ def test_a_file_that_holds_no_inputs_is_refused(tmp_path: Path, content: str) ->
 
     with pytest.raises(InvalidRequest):
         inputs([], [str(tmp_path / "inputs.yaml")], {})
+
+
+def test_a_step_that_failed_shows_what_was_answered_and_not_taken() -> None:
+    stdout = io.StringIO()
+    tried = ({"attempt": 1, "text": "no JSON"}, {"attempt": 2, "text": ""}, {"attempt": 3, "text": "[1]"})
+    failed = replace(ANALYSIS, status=StepStatus.FAILED, tries=tried)
+
+    step_shown(Invocation(Output(stdout=stdout, stderr=io.StringIO())), describe(failed))
+
+    said = stdout.getvalue()
+    assert "answer of try 1, which was not taken:\nno JSON\n" in said
+    assert said.endswith("answer of try 3, which was not taken:\n[1]\n")
+    assert "try 2" not in said
 
 
 def test_all_inputs_that_are_missing_are_named_with_what_to_type() -> None:

@@ -208,9 +208,9 @@ def export(
         typer.Option(
             metavar="FORM",
             autocompletion=names.chosen(*FORMS),
-            help="plain, framer (a code component), vite (a project, zipped) or html (one page).",
+            help="plain (as it is), framer (a code component), vite (a project, zipped) or html (one page).",
         ),
-    ] = "html",
+    ] = "plain",
     file: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there, if there is no such file.")
     ] = None,

@@ -269,10 +269,10 @@ def _show_run(given: Invocation, what: str, step: str | None) -> None:
         known = ", ".join(one["key"] for one in steps)
         raise EntryNotFound(f"Run {run['id']} has no step {step[:60]!r}.", f"It has: {known}.")
     for one in chosen:
-        given.output.result(one, lambda one=one: _step(given, one), [one["output"] or ""])  # type: ignore[misc]  # its own
+        given.output.result(one, lambda one=one: step_shown(given, one), [one["output"] or ""])  # type: ignore[misc]  # its own
 
 
-def _step(given: Invocation, step: Found) -> None:
+def step_shown(given: Invocation, step: Found) -> None:
     """All that is known of a step, for a person."""
     from corral.cli.pipelines_tree import money, tokens
     from corral.cli.workspace_words import moment, status
@@ -289,6 +289,12 @@ def _step(given: Invocation, step: Found) -> None:
         output.say()
         output.say(f"{message.get('role')}:", "bold")
         output.say(str(message.get("content", "")).rstrip())
+    given_up = () if step["output"] else step.get("tries") or ()
+    for attempt in given_up:
+        if attempt.get("text"):
+            output.say()
+            output.say(f"answer of try {attempt['attempt']}, which was not taken:", "bold")
+            output.say(attempt["text"].rstrip())
     if step["output"]:
         output.say()
         output.say("answer:", "bold")

@@ -5,7 +5,8 @@ Without a server this process does the work, and stops with it; what has been an
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import shlex
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from corral.cli.pipelines_tree import View, lines, money
 from corral.cli.workspace_files import text_of
 from corral.cli.workspace_hands import Found, Hands, ask, every, hands
 from corral.cli.workspace_words import told
-from corral.domain.workspace import RunStatus
+from corral.domain.workspace import RunStatus, StepStatus
 from corral.errors import Conflict, CorralError, EntryNotFound, InvalidRequest, ServerNotRunning
 
 _WHOLE = re.compile(r"run-[0-9a-f]{12}")
@@ -350,12 +351,12 @@ def _concluded(given: Invocation, view: View) -> None:
         given.output.emit({"type": "result", "run": run, "steps": steps, "artifacts": artifacts})
     else:
         outcome(given, run, steps, artifacts)
-    failure = _failure(run)
+    failure = _failure(run, steps)
     if failure is not None:
         raise failure
 
 
-def _failure(run: Mapping[str, Any]) -> CorralError | None:
+def _failure(run: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> CorralError | None:
     """Why a run did not come to its end; None when it did."""
     again = f"Go on: corral pipeline resume {run['id']}"
     said = dict(run.get("error") or {})
@@ -363,7 +364,10 @@ def _failure(run: Mapping[str, Any]) -> CorralError | None:
         from corral.cli.server import error_of
 
         hint = said.get("hint") or ""
-        return error_of({**said, "hint": f"{hint} {again}" if run["status"] == RunStatus.PAUSED else hint or again})
+        key = next((step["key"] for step in steps if step["status"] == StepStatus.FAILED), None)
+        seen = "" if key is None else f"Its step: corral pipeline show {run['id']} --step {shlex.quote(key)}"
+        ways = (hint, again) if run["status"] == RunStatus.PAUSED else (hint or again, seen)
+        return error_of({**said, "hint": " ".join(way for way in ways if way)})
     if run["status"] == RunStatus.CANCELLED:
         return Conflict(f"Run {run['id']} was cancelled.", f"Run the same again: corral pipeline rerun {run['id']}")
     if run["status"] in (RunStatus.PAUSED, RunStatus.QUEUED, RunStatus.RUNNING):
