@@ -450,6 +450,16 @@ def test_a_component_is_taken_away_in_each_form(
         expect(page.get_by_text(f"{name} is exported.")).to_be_visible()
 
 
+def test_what_is_to_be_known_of_an_export_is_told(browser: Any, shown: Previews) -> None:
+    with opened(browser) as page:
+        source = "export default (p: { of: (n: number) => string }) => <b>{p.of?.(1)}</b>;\n"
+        page.goto(shown.page(shown.put("Money.tsx", source)))
+        page.get_by_text("Export", exact=True).click()
+        with page.expect_download():
+            page.get_by_role("button", name="For Framer").click()
+        expect(page.get_by_text("The prop of has no control in Framer.")).to_be_visible()
+
+
 def test_what_is_no_component_has_no_form_for_framer_and_a_refusal_is_told(browser: Any, shown: Previews) -> None:
     with opened(browser) as page:
         artifact = shown.put("notes.md", "# Notes\n")

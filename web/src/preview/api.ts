@@ -118,11 +118,12 @@ export async function save(artifact: Artifact, source: string): Promise<void> {
 export type Form = "plain" | "framer" | "vite" | "html";
 
 /** The saved edition of an artifact in a form, as a file with its name. */
-export async function exported(id: string, form: Form): Promise<{ name: string; content: Blob }> {
+export async function exported(id: string, form: Form): Promise<{ name: string; content: Blob; notes: string[] }> {
   const answer = await ask(`artifacts/${encodeURIComponent(id)}/export?form=${form}`);
   const said = answer.headers.get("content-disposition") ?? "";
   const name = /filename\*=UTF-8''([^;]+)/.exec(said)?.[1];
-  return { name: name === undefined ? `${id}.txt` : decodeURIComponent(name), content: await answer.blob() };
+  const notes = JSON.parse(answer.headers.get("x-corral-notes") ?? "[]") as string[];
+  return { name: name === undefined ? `${id}.txt` : decodeURIComponent(name), content: await answer.blob(), notes };
 }
 
 /** The artifacts that changed last. */

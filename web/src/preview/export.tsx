@@ -46,7 +46,7 @@ export function Export({ id, name, kind, component, say }: ExportProps): ReactNo
       link.download = file.name;
       link.click();
       window.setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser reads it in its own time
-      say(`${file.name} is exported.`);
+      say([`${file.name} is exported.`, ...file.notes].join(" "));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       say(`It was not exported. ${error.message} ${error.hint}`);
