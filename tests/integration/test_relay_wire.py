@@ -1,13 +1,15 @@
-"""The server's protocol: what a client's socket sees of a response's two messages, on both loops."""
+"""The server's protocol: what a client's socket sees of a response's two messages, and how long one may rest."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+import uvicorn
 import uvloop
+from uvicorn.server import ServerState
 
-from corral.gateway.wire import Joining
+from corral.gateway.wire import Joining, Protocol, hurry
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -104,5 +106,80 @@ def test_everything_else_is_the_transport_s_own(run):
         wire.pause_reading()
         wire.resume_reading()
         assert kernel.writes == ["paused", "resumed"]
+
+    run(main())
+
+
+KEPT = 75
+REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+class Wire(Kernel):
+    """A connection's transport, of which nothing is known."""
+
+    def get_extra_info(self, name):
+        return None
+
+
+async def answering(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def connected():
+    """A connection, its transport, and that the loop has come round often enough for an answer."""
+    config = uvicorn.Config(answering, http=Protocol, ws=None, lifespan="off", log_config=None, timeout_keep_alive=KEPT)
+    config.load()
+    protocol, wire = Protocol(config, ServerState(), {}), Wire()
+    protocol.connection_made(wire)
+
+    async def ask(data=REQUEST):
+        protocol.data_received(data)
+        for _ in range(5):
+            await turn()
+
+    return protocol, wire, ask
+
+
+def test_a_connection_at_rest_is_closed_when_its_time_is_over(run):
+    async def main():
+        protocol, wire, ask = await connected()
+        for _ in range(2):
+            await ask()
+        assert sum(b"200 OK" in each for each in wire.writes) == 2
+        ended = asyncio.get_running_loop().time()
+        hurry([protocol], ended + KEPT - 1, 10.0)
+        assert not wire.closing
+        hurry([protocol], ended + KEPT + 1, 10.0)
+        assert wire.closing
+
+    run(main())
+
+
+def test_a_connection_that_begins_to_ask_is_not_at_rest_and_is_told_what_it_owes(run):
+    async def main():
+        protocol, wire, ask = await connected()
+        await ask()
+        await ask(REQUEST[:20])
+        now = asyncio.get_running_loop().time()
+        hurry([protocol], now + KEPT + 1, 1000.0)
+        assert not wire.closing
+        hurry([protocol], now + KEPT + 1, 10.0)
+        assert wire.closing
+        assert b" 408 " in wire.writes[-1]
+
+    run(main())
+
+
+def test_a_connection_whose_answer_is_under_way_is_left_alone(run):
+    async def main():
+        protocol, wire, ask = await connected()
+        await ask()
+        protocol.data_received(REQUEST)
+        hurry([protocol], asyncio.get_running_loop().time() + 10 * KEPT, 10.0)
+        assert not wire.closing
+        for _ in range(5):
+            await turn()
+        assert protocol.idle_since is not None
 
     run(main())

@@ -146,6 +146,7 @@ class Gateway:
                 status = await self._other(scope, head, request_id.encode(), receive, send)
         except CorralError as error:
             status = error.http_status
+            error.__traceback__ = None  # its frames hold it, and the request with it
             if isinstance(error, _AT_THE_DOOR):
                 self.corral.traffic.metrics.refuse(error.code)
             await _refuse(send, path, error, request_id.encode())

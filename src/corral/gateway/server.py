@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 _TICKS_A_SECOND = 10  # of uvicorn's
-_LOOKED_THROUGH = 5000
-"""New objects after which they are looked through for garbage; a few dozen requests under way have as many as Python's
-own 700."""
+_LOOKED_THROUGH = 15_000
+"""New objects after which they are looked through for garbage. Those that the latest answers are remembered by
+(`observability.usage.RECENT`) are fewer: they come and go without ever being looked through."""
 _LARGEST_MESSAGE = 64 * 1024
 """Bytes of a message that a WebSocket takes; a larger one ends it."""
 

@@ -76,6 +76,7 @@ class Protocol(HttpToolsProtocol):
     """What uvicorn is given as its `http`: its protocol, with an end to patience and with Corral's words for errors.
 
     `owed_since` is when the client began to owe us the rest of a request, on the loop's clock; None while it owes none.
+    `idle_since` is when the last answer ended, None once anything came after it.
     """
 
     url = b""  # until a request has begun
@@ -84,12 +85,14 @@ class Protocol(HttpToolsProtocol):
         """Called by the loop."""
         self._head: int | None = 0  # bytes of a head that is not whole yet
         self.owed_since: float | None = self.loop.time()
+        self.idle_since: float | None = None
         self._ahead: list[RequestResponseCycle] = []  # of the latest request: what was asked before its answer ended
         joining: Any = Joining(cast("asyncio.Transport", transport), self.loop)
         super().connection_made(joining)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
+        self.idle_since = None
         super().data_received(data)
         if self.owed_since is None:
             return  # the request is whole, as most are with their first piece
@@ -133,6 +136,16 @@ class Protocol(HttpToolsProtocol):
         """Called by the parser."""
         self.owed_since = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn, which would set a timer at each answer's end, to be taken back with the next request."""
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.idle_since = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn when the parser gives up."""
@@ -244,9 +257,16 @@ def websocket(**parts: Any) -> asyncio.Protocol:
 
 
 def hurry(connections: Iterable[object], now: float, patience: float) -> None:
-    """Refuse those who have owed us the rest of a request for longer than `patience` seconds."""
+    """Refuse those who have owed us the rest of a request for longer than `patience` seconds; close who rests too long.
+
+    How long that is, uvicorn has been told (`timeout_keep_alive`).
+    """
     for connection in list(connections):
-        if isinstance(connection, Protocol) and connection.owed_since is not None and not connection.pipeline:
+        if not isinstance(connection, Protocol):
+            continue
+        if connection.idle_since is not None and now - connection.idle_since > connection.timeout_keep_alive:
+            connection.timeout_keep_alive_handler()
+        elif connection.owed_since is not None and not connection.pipeline:
             owed = now - connection.owed_since
             if owed > patience:
                 connection.refuse(RequestTimeout(f"The request was not whole after {owed:.0f} s.", "Send it faster."))

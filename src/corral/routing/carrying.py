@@ -157,7 +157,10 @@ class Carrying:
                 if attempt is not None:
                     self.tries = (*self.tries, attempt)
                 raise
-            await self.again(failure)
+            try:
+                await self.again(failure)
+            finally:
+                del failure  # its traceback holds this frame: together they would lie until they are looked for
 
     async def failed(self, passage: Passage, error: UpstreamError) -> None:
         """Of `passage`, nothing has reached the client, and nothing will: returns when another call may answer.

@@ -148,6 +148,7 @@ class Answers:
     @staticmethod
     async def _refuse(order: Order, error: Refused, send: Send, outcome: Outcome) -> None:
         """Hand on what an engine refused with: in its own words to clients of its dialect, else in theirs."""
+        error.__traceback__ = None  # its frames hold it, and the request with it
         if error.told != error.status:
             raise error.error
         body = error.body or orjson.dumps(order.form.write_fault(error.fault, error.status))
