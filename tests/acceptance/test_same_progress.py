@@ -64,7 +64,7 @@ def origin() -> Iterator[HalfWay]:
 
 @pytest.fixture(scope="module")
 def server(origin: HalfWay, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    config = f"sources: {{allow_private: ['{origin.server.origin.host}']}}"
+    config = f"sources: {{allow_private: ['{origin.server.origin.host}'], stall_timeout: 1h}}"
     with corral_server(tmp_path_factory.mktemp("browser"), config) as running:
         yield running
 

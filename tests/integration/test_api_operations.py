@@ -21,7 +21,7 @@ from support.models import gguf
 from support.origin import Asked, Reply, ThreadedOrigin
 from support.servers import Server, corral_server
 
-CONFIG = "sources: {allow_private: [127.0.0.1]}\n"
+CONFIG = "sources: {allow_private: [127.0.0.1], stall_timeout: 1h}\n"
 KEY = "s3cret/key+="
 
 

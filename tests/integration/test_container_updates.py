@@ -266,7 +266,7 @@ async def test_an_update_that_is_killed_is_brought_to_its_end_by_the_next(tmp_pa
     entries = {"coder": {**player(f"{registry}/player:1"), "models": ["tiny:1b"]}}
     async with corral_with(tmp_path / "home", docker, entries) as corral:
         await corral.fleet.up()
-    second = publish(docker, registry, f"ENV PLAYED_DELAY=4 {'PLAYED_MUTE=1' if mute else 'EDITION=2'}")
+    second = publish(docker, registry, f"ENV PLAYED_DELAY=8 {'PLAYED_MUTE=1' if mute else 'EDITION=2'}")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "DOCKER_"))}
     env |= {"CORRAL_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-c", UPDATER, str(tmp_path / "home" / "corral.yaml")]
