@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 from corral import Workspace
+from corral.errors import EntryNotFound
 
 PIPELINE = """
 name: leaflet
@@ -34,8 +35,11 @@ def show(message: dict[str, Any]) -> None:
 
 async def main() -> None:
     async with Workspace() as workspace:
-        project = await workspace.projects.create("garden", title="A garden")
-        await workspace.contexts.instruct(project, "Write one short sentence, for children.")
+        try:
+            project = await workspace.projects.get("leaflets")
+        except EntryNotFound:
+            project = await workspace.projects.create("leaflets", title="Leaflets")
+            await workspace.contexts.instruct(project, "Write one short sentence, for children.")
         for issue in (await workspace.pipelines.validate(PIPELINE)).issues:
             print(issue)
 
@@ -45,7 +49,9 @@ async def main() -> None:
 
         again = await workspace.rerun(result, seed=2)
         difference = await workspace.compare(result, again)
-        print("The same again:", again.status, sorted(difference))
+        print(f"With another seed, in {difference['b']['seconds']:.1f} s:")
+        for step in difference["steps"]:
+            print(f"  {step['key']}: {'the same' if step['equal'] else 'another answer'}")
 
 
 if __name__ == "__main__":
