@@ -83,7 +83,8 @@ async def test_many_who_ask_for_different_lengths_do_not_make_it_flap(http):
 
     assert all(held(answer) >= length for answer, length in zip(answers, lengths, strict=True))
     assert held(await asked(http)) == max(lengths)
-    assert await loads(http) - before <= 2
+    # Two, where all of them have come before the first load is done; a client that stood still meanwhile has more.
+    assert await loads(http) - before <= 5
 
 
 async def test_answers_under_way_end_first(http):

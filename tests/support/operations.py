@@ -98,7 +98,7 @@ class Bench:
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Let time pass until `condition` holds."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not condition():
                 await self.clock.advance(0.1)
 
