@@ -6,11 +6,12 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from corral.app import Corral, ahead
 from corral.app.described import Describer, capabilities
 from corral.app.fitness import Judge
+from corral.app.hosted import Closing
 from corral.app.providers import scheme, wanted
 from corral.config import Settings, load
 from corral.domain.models import Installed, check_name
@@ -21,7 +22,6 @@ from corral.errors import Conflict, CorralError, OperationNotFound, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from corral.catalog.changes import Change
     from corral.catalog.history import Past
@@ -35,7 +35,7 @@ _KEPT = 1000
 """Operations whose state is remembered here."""
 
 
-class ModelRegistry:
+class ModelRegistry(Closing):
     """The models of a folder: listed, installed, updated, removed, in this process's loop and without a server.
 
     Long work is an operation: the call returns its id at once, and `get_operation_status` says how it stands. An
@@ -75,14 +75,6 @@ class ModelRegistry:
         self._worker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Stop what is at work, so that the next one goes on with it, and every engine. Idempotent."""

@@ -6,9 +6,10 @@ import asyncio
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from corral.app import Corral, ahead
+from corral.app.hosted import Closing
 from corral.config import Settings, load
 from corral.domain.ports import Report, silent
 from corral.domain.standings import describe
@@ -23,14 +24,13 @@ from corral.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from corral.domain.standings import Standing
 
 _UNKNOWN = "unknown"
 
 
-class _Stack:
+class _Stack(Closing):
     """A Corral whose containers are asked for in one event loop."""
 
     def __init__(
@@ -47,14 +47,6 @@ class _Stack:
         self.corral = corral or Corral(settings, env=env)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Close every connection; containers go on running. Idempotent."""

@@ -571,16 +571,17 @@ def test_a_body_of_another_length_than_was_said_is_not_sent_as_if_it_were_whole(
     run(main())
 
 
-def test_an_answer_that_comes_before_a_poured_body_was_sent_ends_the_reading(run):
-    async def handler(stub, reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(HELLO.replace(b"200 OK", b"413 Too Large"))
-        await writer.drain()
-        await stub.go.wait()
+async def too_large(stub, reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(HELLO.replace(b"200 OK", b"413 Too Large"))
+    await writer.drain()
+    await stub.go.wait()
 
+
+def test_an_answer_that_comes_before_a_poured_body_was_sent_ends_the_reading(run):
     async def main():
         body = Poured(1 << 30, 1 << 30)
-        async with served(handler) as stub, client() as upstream:
+        async with served(too_large) as stub, client() as upstream:
             response, _ = await fetch(upstream, stub, body=body)
             assert response.status == 413
             assert body.read < 1 << 26
@@ -590,14 +591,8 @@ def test_an_answer_that_comes_before_a_poured_body_was_sent_ends_the_reading(run
 
 
 def test_an_answer_that_comes_before_the_body_was_sent_ends_the_sending(run):
-    async def handler(stub, reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(HELLO.replace(b"200 OK", b"413 Too Large"))
-        await writer.drain()
-        await stub.go.wait()
-
     async def main():
-        async with served(handler) as stub, client() as upstream:
+        async with served(too_large) as stub, client() as upstream:
             response, body = await fetch(upstream, stub, body=bytes(64 * 1024 * 1024))
             assert (response.status, body) == (413, b"hello")
             stub.go.set()

@@ -15,7 +15,23 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Hosted:
+class Closing:
+    """Is closed with its `async with` block."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        raise NotImplementedError
+
+
+class Hosted(Closing):
     """Has a Corral, and lets its idle engines go while it is used. All calls belong to one event loop.
 
     Args:
@@ -38,14 +54,6 @@ class Hosted:
         self.corral = Corral(settings, env=env)
         self._idler: asyncio.Task[None] | None = None
         self._closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Let work that goes on later rest, and stop every engine; nothing is loaded after that. Idempotent."""
