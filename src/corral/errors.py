@@ -325,7 +325,9 @@ class EntryNotFound(NotFound):
     def of(cls, kind: str, key: str) -> EntryNotFound:
         """The error for a `run`, a `project` and so on with that id or name: the same wherever it is not found."""
         return cls(
-            f"There is no {kind} {key[:100]!r}.", "It may have been deleted; look among the deleted.", param="id"
+            f"There is no {kind} {key[:100]!r}.",
+            "It may have been deleted: see those with --removed, or ?deleted=true.",
+            param="id",
         )
 
 

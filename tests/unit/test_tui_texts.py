@@ -243,6 +243,16 @@ def test_work_under_way() -> None:
     }  # fmt: skip
 
 
+def test_a_run_of_a_pipeline_counts_steps_and_no_bytes() -> None:
+    yard = Yard()
+    run = operation(order=Order("pipeline-run", "page", {}), phase="steps", done=2, total=5, rate=1.0, progress=40.0)
+    yard.set_operation(run)
+
+    assert shown(work_table(yard, NOW))["op-1"]["RATE"] == "-"
+    assert named(operation_fields(run))["done"] == "2 of 5"
+    assert "bytes" not in named(operation_fields(run))
+
+
 def test_work_that_failed_says_why_and_what_to_do() -> None:
     yard = Yard()
     failed = operation(

@@ -287,6 +287,10 @@ def work_table(yard: Yard, now: float) -> Table:
     return Table(WORK, tuple(one.id for one in found), tuple(_operation(one, now) for one in found), empty)
 
 
+_STEPS = "steps"
+"""The phase of a pipeline's run, in which no bytes are counted."""
+
+
 def _operation(one: Operation, now: float) -> Row:
     at = one.ended_at or one.started_at or one.created_at
     ago = f"{time_text(float(round(max(0.0, now - at))))} ago" if at else None
@@ -297,7 +301,7 @@ def _operation(one: Operation, now: float) -> Row:
         cell(one.order.model or "all"),
         toned(one.status),
         Cell(f"{bar(one.progress / 100, _BAR)} {one.progress:3.0f} %", "accent" if moving else "dim"),
-        cell(f"{size_text(one.rate)}/s" if moving and one.rate else None),
+        cell(f"{size_text(one.rate)}/s" if moving and one.rate and one.phase != _STEPS else None),
         cell(time_text(one.eta) if moving else None),
         cell(ago, "dim"),
         cell(message, "red" if one.error is not None else "dim"),
@@ -310,9 +314,13 @@ def operation_fields(one: Operation) -> Fields:
     if one.error is not None:
         fields += [("error", cell(one.error.message, "red"))]
         fields += _given(("do", one.error.hint))
-    arrived = f"{size_text(one.done)} of {size_text(one.total)}" if one.total else None
+    stepwise = one.phase == _STEPS
+    done, total = (one.done, one.total) if stepwise else (size_text(one.done), size_text(one.total))
+    arrived = f"{done} of {total}" if one.total else None
     tries = one.attempts if one.attempts > 1 else None
-    fields += _given(("phase", one.phase), ("bytes", arrived), ("tries", tries), ("message", one.message))
+    fields += _given(
+        ("phase", one.phase), ("done" if stepwise else "bytes", arrived), ("tries", tries), ("message", one.message)
+    )
     return fields
 
 
