@@ -49,7 +49,7 @@ def _run(copy: Path, *argv: str, **env: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, "PYTHONPATH": str(copy / "src"), "CORRAL_HOME": str(copy / "home"), **env},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
 

@@ -34,7 +34,7 @@ def _lint(house: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(house / "src")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

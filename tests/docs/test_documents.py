@@ -185,7 +185,7 @@ def install(what: Path, name: str, env: dict[str, str], folder: Path) -> None:
         env=env,
         cwd=folder,
         capture_output=True,
-        timeout=100,
+        timeout=240,
         check=True,
     )
 
@@ -237,7 +237,7 @@ def test_models_json_becomes_configuration(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -77,7 +77,7 @@ def server(env: dict[str, str], tmp_path: Path) -> Iterator[str]:
 
 
 def _run(argv: list[str], env: dict[str, str], cwd: Path) -> str:
-    done = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return done.stdout

@@ -50,7 +50,7 @@ def test_a_killed_engine_leaves_nothing(docker: Engine, tiny_image: str):
     docker.kill()
     assert inner.is_running()
     docker.start()
-    psutil.wait_procs([inner], timeout=10)
+    psutil.wait_procs([inner], timeout=60)
     assert not inner.is_running()
 
 
