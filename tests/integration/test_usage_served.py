@@ -114,8 +114,8 @@ def test_spans_and_lines_are_sent_where_they_are_asked_for(tmp_path):
             collector.shutdown()
             thread.join()
 
-    ((path, spans),) = collector.sent
-    assert path == "/v1/traces"
+    assert {path for path, _ in collector.sent} == {"/v1/traces"}
+    spans = b"".join(body for _, body in collector.sent)  # in one piece, unless their time came between two of them
     assert all(word in spans for word in (b"chat echo", b"call echo", b"gen_ai.usage.output_tokens", name.encode()))
     lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
     (line,) = [line for line in lines if line.get("request_id") == name]
