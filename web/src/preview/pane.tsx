@@ -100,9 +100,11 @@ export function Pane({ id, theme, shared, share, refused }: PaneProps): ReactNod
         <span className="quiet">{artifact.title ? `${artifact.name} · ` : ""}{shown.kind} · edition {artifact.number}{artifact.step ? ` · ${artifact.step}` : ""}</span>
         <span className="grow" />
         <span role="status">{said}</span>
-        <Export id={id} name={artifact.name} kind={shown.kind} component={formOf(shown) === "component"} say={say} />
-        {dirty && <button type="button" className="plain" onClick={() => setCode(shown.source)}>Discard</button>}
-        <button type="button" onClick={() => void keep()} disabled={!dirty}>Save</button>
+        <span className="actions">
+          <Export id={id} name={artifact.name} kind={shown.kind} component={formOf(shown) === "component"} say={say} />
+          {dirty && <button type="button" className="plain" onClick={() => setCode(shown.source)}>Discard</button>}
+          <button type="button" onClick={() => void keep()} disabled={!dirty}>Save</button>
+        </span>
       </header>
       <Shown {...{ shown, code, setCode, values, setValues, change, theme, keep, reload }} />
     </section>
