@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from corral.domain.workspace import ContextKind, Query
-from corral.errors import EntryNotFound
+from corral.domain.workspace import ContextKind, Query, RunStatus
+from corral.errors import DatabaseError, EntryNotFound
 from corral.workspace.artifacts import Artifacts
 from corral.workspace.contents import Contents
 from corral.workspace.contexts import Contexts
 from corral.workspace.exports.archive import export_project, import_project
 from tests.support import workspaces
 from tests.support.database import Cluster, cluster
-from tests.support.workspaces import LARGEST, Place, artifact, context, project
+from tests.support.workspaces import LARGEST, Place, artifact, completed, context, made, project, run
 
 DAY = 86400.0
 
@@ -94,6 +94,63 @@ async def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_is_then(pl
 
     contexts = Contexts(place.database, place.clock, Meddled(place, replaced))
     assert await contexts.content(made.id) == b"after"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("what", ["create", "purge", "delete", "edit", "step", "run", "purge run"])
+async def test_what_is_changed_while_its_project_is_taken_out_spoils_no_archive(place: Place, what: str) -> None:
+    """After each piece of an archive something happens in the project; it is brought in all the same."""
+    store, pieces = place.store, 1
+    for at in range(1, 100):
+        home = f"home-{at}"
+        await store.projects.create(project(home))
+        first, second = [await store.artifacts.create(artifact(name, of=home), b"one") for name in ("a", "b")]
+        runs = [await store.runs.create(run(home, status=RunStatus.PAUSED)) for _ in range(2)]
+        await store.runs.commit(completed(runs[0].id), [made("of-run.tsx")])
+        happens: dict[str, Callable[[], Awaitable[object]]] = {
+            "create": lambda home=home: store.artifacts.create(artifact("c", of=home), b"new"),  # type: ignore[misc]
+            "purge": lambda second=second: store.artifacts.purge(second.id),  # type: ignore[misc]
+            "delete": lambda second=second: store.artifacts.delete(second.id),  # type: ignore[misc]
+            "edit": lambda first=first: store.artifacts.edit(first.id, b"two"),  # type: ignore[misc]
+            "step": lambda runs=runs: store.runs.commit(completed(runs[0].id, "more"), [made("m.tsx", b"m")]),  # type: ignore[misc]
+            "run": lambda home=home: store.runs.create(run(home)),  # type: ignore[misc]
+            "purge run": lambda runs=runs: store.runs.purge(runs[1].id),  # type: ignore[misc]
+        }
+        archive, pieces = b"", 0
+        async for piece in export_project(store, home):
+            archive, pieces = archive + piece, pieces + 1
+            if pieces == at:
+                await happens[what]()
+        carried = await import_project(store, io.BytesIO(archive), name=f"again-{at}")
+        for each in (await store.artifacts.page(Query(project=carried.id))).items:
+            assert await store.artifacts.content(each.id)
+        if at > pieces:
+            return
+    raise AssertionError("there is no end to it")
+
+
+@pytest.mark.timeout(60)
+async def test_of_two_changes_that_wait_for_each_other_one_is_told_to_try_again(
+    postgresql: Cluster, tmp_path: Path
+) -> None:
+    async with workspaces.opened(postgresql, tmp_path) as place:
+        for name in ("atlas", "other"):
+            await place.store.projects.create(project(name))
+        both = asyncio.Barrier(2)
+
+        async def change(first: str, then: str) -> None:
+            async def work(connection: AsyncConnection) -> None:
+                await connection.execute(text(f"SELECT 1 FROM projects WHERE name = '{first}' FOR UPDATE"))
+                await both.wait()
+                await connection.execute(text(f"SELECT 1 FROM projects WHERE name = '{then}' FOR UPDATE"))
+
+            await place.store.write(work)
+
+        done = await asyncio.gather(change("atlas", "other"), change("other", "atlas"), return_exceptions=True)
+        (refused,) = [each for each in done if each is not None]
+        assert isinstance(refused, DatabaseError)
+        assert "waited for each other: nothing of it is done" in refused.message
+        assert refused.hint == "Try again."
 
 
 @pytest.mark.timeout(60)

@@ -97,7 +97,7 @@ def test_sizes(count: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (inf, "never"), (0, "0s"), (0.0231, "23.1ms"), (1.0, "1s"), (9.94, "9.9s"), (10.4, "10s"),
+    [(None, "-"), (inf, "never"), (0, "0s"), (-5, "0s"), (0.0231, "23.1ms"), (1.0, "1s"), (9.94, "9.9s"), (10.4, "10s"),
      (60, "1m"), (252, "4m 12s"), (3600, "1h"), (7320, "2h 2m"), (90000, "1d 1h")],
 )  # fmt: skip
 def test_times(seconds: float | None, text: str) -> None:

@@ -118,6 +118,7 @@ def time_text(seconds: float | None) -> str:
     """A length of time for a person, in its two largest units: `4m 12s`; a dash when unknown, `never` when endless."""
     if seconds is None:
         return "-"
+    seconds = max(seconds, 0)  # where the clock was set back meanwhile
     if isinf(seconds):
         return "never"
     if 0 < seconds < 0.9995:

@@ -227,6 +227,11 @@ class Database:
         why = _without_secrets(str(getattr(error, "orig", None) or error), self._url)
         if isinstance(error, TimeoutError):
             why = why or "no answer in time"
+        if self.file is None and "deadlock" in why:
+            return DatabaseError(
+                f"{self.place} gave this up, since it and another change waited for each other: nothing of it is done.",
+                "Try again.",
+            )
         if self.file is None:
             return DatabaseError(f"{self.place} failed: {why}.", "Check database.url, and that PostgreSQL runs there.")
         if "locked" in why or "busy" in why:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from corral.catalog.blobs import Blobs
 from corral.domain.models import FileEntry
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from corral.domain.ports import Clock
 
 _BATCH = 200  # files that a sweep holds at a time
+_SPOOLED = 1 << 20
+"""Bytes of what is passing that stay in memory."""
 _PIECE = 1 << 18
 """Bytes that are read in one go for who takes them piece by piece."""
 
@@ -80,6 +83,15 @@ class Contents:
         """Let nobody sweep until the block ends: what is there stays, though nothing names it yet, or any more."""
         async with self._blobs.locked(shared=True):
             yield
+
+    @contextmanager
+    def scratch(self) -> Iterator[IO[bytes]]:
+        """A file on the same disk for what is passing; it has no name, and is gone when the block ends."""
+        root = self._blobs.root
+        with translated("writing", root):
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.SpooledTemporaryFile(_SPOOLED, dir=str(root)) as file:
+                yield file
 
     async def read(self, digest: str) -> bytes:
         """The bytes with that SHA-256.

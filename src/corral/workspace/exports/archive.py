@@ -31,7 +31,7 @@ from corral.domain.workspace import (
     StepStatus,
     check_project,
 )
-from corral.errors import Conflict
+from corral.errors import Conflict, EntryNotFound
 from corral.kit.disk import in_thread
 from corral.workspace.artifacts import text_of
 from corral.workspace.exports import records
@@ -50,7 +50,7 @@ from corral.workspace.exports.survey import (
 from corral.workspace.exports.zips import PIECE, Poured, Suspect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -76,19 +76,30 @@ async def export_project(store: Store, identifier: str) -> AsyncGenerator[bytes,
         StoreError: a content cannot be read. The zip ends there, and is none.
     """
     project = await store.projects.get(identifier)
-    async with store.contents.undisturbed(), aclosing(_pieces(store, project)) as pieces:
-        async for piece in pieces:
-            yield piece
+    poured = Poured()
+    async with store.contents.undisturbed(), aclosing(_pieces(store, project, poured)) as pieces:
+        try:
+            async for piece in pieces:
+                yield piece
+        finally:
+            poured.end()  # who has enough of it leaves in the middle of a member
 
 
-async def _pieces(store: Store, project: Project) -> AsyncGenerator[bytes, None]:
-    poured, manifest = Poured(), _Manifest(project)
-    for kind in RECORDS:
-        poured.begin(place(kind))
-        async for batch in _batches(store, project, kind):
-            await in_thread(manifest.write, poured, kind, batch)
-            yield poured.taken()
-        poured.end()
+async def _pieces(store: Store, project: Project, poured: Poured) -> AsyncGenerator[bytes, None]:
+    manifest = _Manifest(project)
+    with store.contents.scratch() as editions:
+        for kind in RECORDS:
+            poured.begin(place(kind))
+            async for batch in _batches(store, project, kind, manifest.runs):
+                whole = batch if kind != "artifacts" else await _with_editions(store, batch, manifest, editions)
+                await in_thread(manifest.write, poured.write, kind, whole)
+                yield poured.taken()
+            if kind == "editions":
+                await in_thread(editions.seek, 0)
+                while lines := await in_thread(editions.read, PIECE):
+                    await in_thread(poured.write, lines)
+                    yield poured.taken()
+            poured.end()
     for digest, size in sorted(manifest.contents.items()):
         data = await store.contents.read(digest)
         poured.begin(f"contents/{digest}")
@@ -146,17 +157,20 @@ class _Manifest:
 
     def __init__(self, project: Project) -> None:
         self.contents: dict[str, int] = {}
+        self.runs: list[str] = []
         self._project = project
         self._digests = {kind: hashlib.sha256() for kind in RECORDS}
         self._counts = dict.fromkeys(RECORDS, 0)
 
-    def write(self, poured: Poured, kind: str, batch: Sequence[Any]) -> None:
-        """Write entries into the member that was begun."""
+    def write(self, write: Callable[[bytes], object], kind: str, batch: Sequence[Any]) -> None:
+        """Write entries of a kind."""
+        if kind == "runs":
+            self.runs += [run.id for run in batch]
         for entry in batch:
             line = records.write(entry)
             self._digests[kind].update(line)
             self._counts[kind] += 1
-            poured.write(line)
+            write(line)
             digest = getattr(entry, "digest", None)
             if digest:
                 self.contents[digest] = entry.size
@@ -180,19 +194,32 @@ class _Manifest:
         )
 
 
-async def _batches(store: Store, project: Project, kind: str) -> AsyncIterator[Sequence[Any]]:
-    """The entries of a kind in a project, some at a time."""
+async def _with_editions(
+    store: Store, batch: Sequence[Artifact], manifest: _Manifest, file: IO[bytes]
+) -> Sequence[Artifact]:
+    """Those of the artifacts that are there, as they stand; `file` is given the editions that they have as such.
+
+    Read here, and not once all artifacts are written: by then they may have others, or be gone.
+    """
+    there = []
+    for artifact in batch:
+        with suppress(EntryNotFound):
+            found = await store.artifacts.editions(artifact.id, deleted=True)
+            own = [edition for edition in found if edition.number <= artifact.number]
+            await in_thread(manifest.write, file.write, "editions", own)
+            there.append(artifact)
+    return there
+
+
+async def _batches(store: Store, project: Project, kind: str, runs: Sequence[str]) -> AsyncIterator[Sequence[Any]]:
+    """The entries of a kind in a project, some at a time; steps of `runs`, editions not at all."""
     if kind == "project":
         yield [project]
     elif kind == "steps":
-        async for runs in _batches(store, project, "runs"):
-            for run in runs:
-                yield await store.runs.steps(run.id)
-    elif kind == "editions":
-        async for artifacts in _batches(store, project, "artifacts"):
-            for artifact in artifacts:
-                yield await store.artifacts.editions(artifact.id, deleted=True)
-    else:
+        for run in runs:
+            with suppress(EntryNotFound):  # purged meanwhile
+                yield await store.runs.steps(run)
+    elif kind != "editions":
         cursor = None
         while True:
             query = Query(project=project.id, archived=None, sort="created_at", limit=_PAGE, cursor=cursor)
