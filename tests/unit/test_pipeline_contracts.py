@@ -65,7 +65,7 @@ def test_json_is_found_in_words(text: str) -> None:
         ('{"a": 1, "b": "\\u0000"}', f"{UNREAD}a text has a character that cannot be kept."),
         ("[" * 50_000, f"{UNREAD}it is nested too deeply."),
         ('{"a":' * 60 + "1" + "}" * 60, f"{UNREAD}it is nested too deeply."),
-        ('{"b": 1}', 'In the JSON, at `its top`: "a" is a required property.'),
+        ('{"b": 1}', 'In the JSON, at its top: "a" is a required property.'),
         ('{"a": "one"}', 'In the JSON, at `a`: "one" is not of type "integer".'),
         ('{"a": 1, "b": "' + "x" * LONGEST_JSON + '"}', "The answer is longer than 1,048,576 characters."),
     ],

@@ -215,7 +215,8 @@ def _parts(value: Any) -> int:
 def _told(error: jsonschema_rs.ValidationError) -> str:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
     message = error.message if len(error.message) <= 200 else f"{error.message[:100]} … {error.message[-100:]}"
-    return f"In the JSON, at `{where.removeprefix('.')[:100] or 'its top'}`: {message}."
+    place = where.removeprefix(".")[:100]
+    return f"In the JSON, at {f'`{place}`' if place else 'its top'}: {message}."
 
 
 # Code
