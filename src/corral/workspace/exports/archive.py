@@ -206,8 +206,9 @@ async def _with_editions(
         with suppress(EntryNotFound):
             found = await store.artifacts.editions(artifact.id, deleted=True)
             own = [edition for edition in found if edition.number <= artifact.number]
-            await in_thread(manifest.write, file.write, "editions", own)
-            there.append(artifact)
+            if len(own) == artifact.number:  # or it was purged between the two statements that read them
+                await in_thread(manifest.write, file.write, "editions", own)
+                there.append(artifact)
     return there
 
 
