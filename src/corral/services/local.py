@@ -164,7 +164,9 @@ class LocalServices:
             if lock is not None:
                 return lock
             keeper = pidfile.read(folder.pid)
-            if keeper is not None and pidfile.alive(keeper) and folder.read().state is not ServiceState.STOPPING:
+            state = folder.read().state
+            # One that has said that it failed is about to go, as one that stops: it keeps nothing any more.
+            if keeper is not None and pidfile.alive(keeper) and state.up and state is not ServiceState.STOPPING:
                 return None
             if self._clock.now() > until:
                 raise ServiceError(
