@@ -241,6 +241,25 @@ async def test_a_number_that_another_process_has_now_is_never_signalled(place: P
         bystander.wait()
 
 
+async def test_one_whose_keeper_has_given_up_is_started_as_soon_as_that_has_gone(place: Place) -> None:
+    manager, spec, folder = place.manager(), place.spec(), Folder(place.home, "web")
+    folder.make()
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as going:
+        assert try_lock(lock)
+        keeper = pidfile.identity(going.pid)
+        assert keeper is not None
+        pidfile.write(folder.pid, keeper)
+        folder.write(replace(folder.read(), state=FAILED))
+        starting = asyncio.ensure_future(manager.start(spec))
+        await asyncio.sleep(0)  # it has looked
+        going.kill()
+    folder.pid.unlink()
+    os.close(lock)
+    assert await starting
+    assert await manager.stop(spec)
+
+
 class Hurried(SystemClock):
     """A clock that a minute passes on at each look."""
 
