@@ -36,19 +36,19 @@ models:
 NAMES = [f"m{n}" for n in range(MODELS)] + ["stubborn", "broken", "mortal"]
 
 
-_OF_VLLM = ("corral-vllm-", "psm_", "sem.mp-")
-"""What a test of vLLM's, which may run beside this one, has while it runs. Nothing here makes such things."""
+_OF_OTHERS = ("corral-vllm-", "psm_", "sem.mp-", "PostgreSQL.")
+"""What tests of vLLM and PostgreSQL, which may run beside this one, have while they run. Nothing here makes such."""
 
 
 def shared_memory() -> set[str]:
     folder = Path("/dev/shm")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return {name for name in names if not name.startswith(_OF_VLLM)}
+    return {name for name in names if not name.startswith(_OF_OTHERS)}
 
 
 def left_in_tmp() -> set[str]:
     names = {path.name for path in Path(tempfile.gettempdir()).iterdir()}
-    return {name for name in names if name.startswith("corral") and not name.startswith(_OF_VLLM)}
+    return {name for name in names if name.startswith("corral") and not name.startswith(_OF_OTHERS)}
 
 
 def family() -> list[psutil.Process]:

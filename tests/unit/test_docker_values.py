@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from corral.containers.gpus import Share, container_of, shares
 from corral.containers.meters import Samples, usage
 from corral.containers.ports import containers_with
 from corral.containers.pulling import Pulled
-from corral.containers.streams import JsonReader, LogReader
+from corral.containers.streams import JsonReader, LogReader, Rest
 from corral.domain.containers import ContainerSpec, Line, Mount, Port, Seen
 from corral.domain.hardware import Gpu, GpuProcess
 from corral.domain.ports import Progress
@@ -446,3 +446,44 @@ def test_why_an_engine_does_not_answer(tmp_path: Path):
         assert words in found.message
         assert "DOCKER_HOST" in found.message
         assert hint in found.hint
+
+
+# A log that is read again, since the engine stopped in the middle
+
+SAID = [Line(str(number), 100.0 + number / 10) for number in range(30)]
+
+
+def rest_of(had: Sequence[Line], again: Sequence[Line]) -> list[Line]:
+    rest = Rest()
+    for line in had:
+        rest.had(line)
+    found = [new for line in again if rest.since is None or (line.at or 0) >= rest.since for new in rest.of(line)]
+    return [*found, *rest.end()]
+
+
+@pytest.mark.parametrize("had", [0, 1, 7, 29, 30])
+def test_of_a_log_that_is_read_again_what_was_not_read_is_new(had: int) -> None:
+    assert rest_of(SAID[:had], SAID) == SAID[had:]
+
+
+@pytest.mark.parametrize("had", [1, 2, 3])
+def test_equal_lines_of_one_moment_are_counted(had: int) -> None:
+    same = [Line("the same", 100.0)] * 4
+    assert rest_of(same[:had], [*same, Line("other", 100.0)]) == [*same[had:], Line("other", 100.0)]
+
+
+def test_lines_of_two_streams_may_be_out_of_order() -> None:
+    late, early = Line("out", 100.5), Line("wrong", 100.2, error=True)
+    between = Line("before", 100.9)
+    assert rest_of([between, late], [between, late, early, Line("end", 100.6)]) == [early, Line("end", 100.6)]
+
+
+def test_what_was_read_last_may_be_thrown_away_by_now() -> None:
+    assert rest_of(SAID[:2], SAID[5:]) == SAID[5:]
+    assert rest_of(SAID[:2], SAID[5:8]) == SAID[5:8]
+    assert rest_of(SAID[:2], []) == []
+
+
+def test_lines_without_a_time_are_read_as_before() -> None:
+    lines = [Line("a"), Line("b"), Line("c")]
+    assert rest_of(lines[:2], lines) == lines[2:]

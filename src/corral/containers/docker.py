@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from corral.containers.meters import APART, Samples
 from corral.containers.meters import usage as read_usage
 from corral.containers.ports import containers_with, programs_with
 from corral.containers.pulling import Pulled
-from corral.containers.streams import JsonReader, LogReader
+from corral.containers.streams import JsonReader, LogReader, Rest
 from corral.domain.containers import (
     YARD_LABEL,
     ContainerSpec,
@@ -35,7 +35,7 @@ from corral.domain.containers import (
 from corral.errors import Conflict, ContainerError, ContainerNotFound, DockerUnavailable, ImageNotFound, PortTaken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     import aiohttp
     from aiodocker import Docker as Client
@@ -187,15 +187,38 @@ class Docker:
         end of one.
         """
         found = await self._inspect(container)
-        reader = LogReader(terminal=bool((found.get("Config") or {}).get("Tty")))
-        asked = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": str(lines), "follow": str(int(follow))}
+        terminal = bool((found.get("Config") or {}).get("Tty"))
+        reader, rest = LogReader(terminal=terminal), Rest()
+        asked = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": str(lines)}
+        first = self._printed(found["Id"], container, reader, {**asked, "follow": str(int(follow))})
+        async with aclosing(first) as printed:
+            async for line in printed:
+                rest.had(line)
+                yield line
+        if follow:  # of a container that has ended the engine may stop in the middle: it is asked for what is left
+            if rest.since is not None:
+                asked |= {"tail": "all", "since": f"{rest.since:.9f}"}
+            again = LogReader(terminal=terminal)
+            with suppress(ContainerNotFound, Conflict):  # it is removed, or about to be
+                async with aclosing(self._printed(found["Id"], container, again, asked)) as printed:
+                    async for line in printed:
+                        for new in rest.of(line):
+                            yield new
+                reader = again
+        for line in reader.end():
+            for new in rest.of(line) if follow else (line,):
+                yield new
+        for new in rest.end():
+            yield new
+
+    async def _printed(
+        self, identity: str, container: str, reader: LogReader, asked: Mapping[str, str]
+    ) -> AsyncGenerator[Line, None]:
         doing = f"show what {container} prints"
-        async with self._sent("GET", f"containers/{found['Id']}/logs", doing, asked, timeout=None) as answer:
+        async with self._sent("GET", f"containers/{identity}/logs", doing, asked, timeout=None) as answer:
             async for data in answer.content.iter_any():
                 for line in reader.feed(data):
                     yield line
-        for line in reader.end():
-            yield line
 
     async def usage(self, container: str, *, brief: bool = False) -> Usage | None:
         """What it takes now; None while it does not run. May take a second, for the processors: `brief` is without."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LONGEST = 256 * 1024
 """Bytes of a line after which it is cut in two."""
+_OVERLAP = 1.0
+"""Seconds by which two streams of a container may be out of order in its log."""
 
 _HEADER = 8
 _STDERR = 2
@@ -85,6 +87,43 @@ class LogReader:
     def _line(self, message: bytes, *, error: bool) -> Line:
         at, text = _timed(message)
         return Line(_text(text), at, error)
+
+
+class Rest:
+    """What of a log, read anew, is new to whoever `had` some of it. It is given it from `since` on."""
+
+    def __init__(self) -> None:
+        self._last: Line | None = None
+        self._times = 0
+        self._later: list[Line] = []
+
+    def had(self, line: Line) -> None:
+        """Know of a line that was read."""
+        self._times = self._times + 1 if line == self._last else 1
+        self._last = line
+
+    @property
+    def since(self) -> float | None:
+        """Unix seconds from which on to read again; None is as before."""
+        return None if self._last is None or self._last.at is None else max(0.0, self._last.at - _OVERLAP)
+
+    def of(self, line: Line) -> Iterator[Line]:
+        """The lines that are known to be new by now."""
+        if self._times == 0 or self._last is None:
+            yield line
+        elif line == self._last:
+            self._times -= 1
+            self._later.clear()
+        elif line.at is not None and self._last.at is not None and line.at > self._last.at:
+            self._later.append(line)
+            if line.at > self._last.at + _OVERLAP:  # what was read last is not kept any more
+                self._times = 0
+                yield from self.end()
+
+    def end(self) -> Iterator[Line]:
+        """The others, now that there is no more."""
+        yield from self._later
+        self._later.clear()
 
 
 class JsonReader:
