@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from corral.domain.workspace import ContextKind, Query, RunStatus
-from corral.errors import DatabaseError, EntryNotFound
+from corral.errors import EntryNotFound
 from corral.workspace.artifacts import Artifacts
 from corral.workspace.contents import Contents
 from corral.workspace.contexts import Contexts
@@ -127,30 +127,6 @@ async def test_what_is_changed_while_its_project_is_taken_out_spoils_no_archive(
         if at > pieces:
             return
     raise AssertionError("there is no end to it")
-
-
-@pytest.mark.timeout(60)
-async def test_of_two_changes_that_wait_for_each_other_one_is_told_to_try_again(
-    postgresql: Cluster, tmp_path: Path
-) -> None:
-    async with workspaces.opened(postgresql, tmp_path) as place:
-        for name in ("atlas", "other"):
-            await place.store.projects.create(project(name))
-        both = asyncio.Barrier(2)
-
-        async def change(first: str, then: str) -> None:
-            async def work(connection: AsyncConnection) -> None:
-                await connection.execute(text(f"SELECT 1 FROM projects WHERE name = '{first}' FOR UPDATE"))
-                await both.wait()
-                await connection.execute(text(f"SELECT 1 FROM projects WHERE name = '{then}' FOR UPDATE"))
-
-            await place.store.write(work)
-
-        done = await asyncio.gather(change("atlas", "other"), change("other", "atlas"), return_exceptions=True)
-        (refused,) = [each for each in done if each is not None]
-        assert isinstance(refused, DatabaseError)
-        assert "waited for each other: nothing of it is done" in refused.message
-        assert refused.hint == "Try again."
 
 
 @pytest.mark.timeout(60)

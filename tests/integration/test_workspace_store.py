@@ -285,7 +285,9 @@ async def test_many_at_once_each_with_what_became_of_it(store: Store) -> None:
     ids = [entry.id for entry in entries]
     going = await store.runs.create(run())
 
-    done = await store.artifacts.bulk("tag", [*ids, "art-000000000000"], add=("new",), remove=("old",))
+    asked = [*sorted(ids, reverse=True), "art-000000000000"]
+    done = await store.artifacts.bulk("tag", asked, add=("new",), remove=("old",))
+    assert list(done) == asked
     assert done == {**dict.fromkeys(ids), "art-000000000000": "entry_missing"}
     assert (await store.artifacts.get(ids[0])).tags == ("new",)
     assert await store.artifacts.count(Query(tags=("new",))) == 3

@@ -4,6 +4,11 @@ Its library is imported when the database is opened: it is a third of the memory
 
 Work on it is a function of a connection. It runs in one transaction, and once begun it is brought to its end even when
 whoever waits for it is cancelled: no driver is left with half a statement. Time limits bound that.
+
+PostgreSQL gives a transaction up when it and another wait for each other (40P01), or when the two cannot have happened
+one after the other (40001), and expects that it is tried again. That is done here, for all of Corral and nowhere else.
+So work may be called more than once, each time on a database in which it has done nothing yet; it keeps nothing of
+what it has seen but in what it returns.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import random
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +36,12 @@ T = TypeVar("T")
 PATIENCE = 10.0
 """Seconds to wait for a lock that another process holds, for a connection, or for an answer of PostgreSQL."""
 
+TRIES = 6
+"""How often a transaction is tried that PostgreSQL gives up because of others."""
+
+_GIVEN_UP = frozenset({"40P01", "40001"})
+_PAUSE = 0.02
+"""Seconds before the second try, at most; each time twice as long, and by chance less: those that met do so no more."""
 _LOCK_PAUSE = 0.05
 
 
@@ -62,22 +74,23 @@ class Database:
         return f"The database {self.file or _shown(self._url)}"
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """What `work`, which writes nothing, returns.
+        """What `work`, which writes nothing, returns. It may be called again, as for `write`.
 
         Raises:
             DatabaseError: the database cannot be reached, read or brought up to date.
         """
-        engine = await self._opened()
-        return await _to_the_end(self._transact(engine, work, reading=True))
+        return await self._tried(await self._opened(), work, reading=True)
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """What `work` returns, once what it wrote is committed; when it raises, nothing is written.
 
+        Where PostgreSQL gives it up because of others, it is called again, `TRIES` times in all: it has no effect but
+        on its connection.
+
         Raises:
-            DatabaseError: as `read`, and when another process keeps it locked.
+            DatabaseError: as `read`; when another process keeps it locked; when it was given up each time.
         """
-        engine = await self._opened()
-        return await _to_the_end(self._transact(engine, work, reading=False))
+        return await self._tried(await self._opened(), work, reading=False)
 
     def stamp(self) -> object | None:
         """Something that is different once anybody has written; None where that cannot be told without asking."""
@@ -133,13 +146,13 @@ class Database:
     async def _prepare(self, engine: AsyncEngine) -> None:
         from corral.db.migrations import HEAD, migrate, stored
 
-        have = await self._transact(engine, lambda connection: connection.run_sync(stored), reading=True)
+        have = await self._tried(engine, lambda connection: connection.run_sync(stored), reading=True)
         if have == HEAD:
             return
         async with self._alone():
             if self.file is not None and have is None:
                 await self._keep_a_log(engine)
-            await self._transact(engine, lambda c: c.run_sync(migrate, self.place), reading=False)
+            await self._tried(engine, lambda c: c.run_sync(migrate, self.place), reading=False)
 
     async def _keep_a_log(self, engine: AsyncEngine) -> None:
         """Write-ahead: readers and one writer do not wait for each other. The file remembers that it is so."""
@@ -166,6 +179,17 @@ class Database:
             yield
         finally:
             os.close(descriptor)
+
+    async def _tried(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]], *, reading: bool) -> T:
+        """A transaction that is tried again when others were in its way. Cancelled between two, nothing is written."""
+        for number in range(TRIES - 1):
+            try:
+                return await _to_the_end(self._transact(engine, work, reading=reading))
+            except DatabaseError as error:
+                if not _given_up(error.__cause__):
+                    raise
+            await asyncio.sleep(_PAUSE * 2**number * random.random())  # noqa: S311  # nobody gains by guessing it
+        return await _to_the_end(self._transact(engine, work, reading=reading))
 
     async def _transact(
         self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]], *, reading: bool
@@ -227,9 +251,9 @@ class Database:
         why = _without_secrets(str(getattr(error, "orig", None) or error), self._url)
         if isinstance(error, TimeoutError):
             why = why or "no answer in time"
-        if self.file is None and "deadlock" in why:
+        if _given_up(error):
             return DatabaseError(
-                f"{self.place} gave this up, since it and another change waited for each other: nothing of it is done.",
+                f"{self.place} gave this up {TRIES} times, since others change the same: nothing of it is done.",
                 "Try again.",
             )
         if self.file is None:
@@ -255,6 +279,11 @@ def _begin(connection: Connection) -> None:
     """Begin as a writer where something is to be written: who reads first and then writes could meet another writer."""
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _given_up(error: BaseException | None) -> bool:
+    """Whether the database gave a transaction up because of others, so that it may do it the next time."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in _GIVEN_UP
 
 
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -166,9 +166,10 @@ class Entries(Generic[E]):
         done: dict[str, str | None] = {}
         identifiers = list(dict.fromkeys(identifiers))
         for begin in range(0, len(identifiers), _TOGETHER):
-            batch = identifiers[begin : begin + _TOGETHER]
+            # Locked in the order of their ids, so that two who take the same wait for each other and never for ever.
+            batch = sorted(identifiers[begin : begin + _TOGETHER])
             done |= await self._database.write(lambda connection, batch=batch: _each(connection, batch, act))  # type: ignore[misc]
-        return done
+        return {identifier: done[identifier] for identifier in identifiers}
 
     async def adopt(self, connection: AsyncConnection, entries: Sequence[E], bodies: Mapping[str, str]) -> None:
         """Write down, in a transaction of somebody else, entries as they were elsewhere: with ids, versions and times.
