@@ -83,15 +83,23 @@ in the client's dialect, the management API as JSON, the terminal as two lines.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_NEAR = 1000
+"""Names among which the nearest is looked for; of more, only those with the same first letter."""
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """The names in `known` closest to `name`, best first, ignoring case; at most `limit`."""
     by_fold = {item.casefold(): item for item in known}
+    if len(by_fold) > _NEAR:
+        first = name[:1].casefold()
+        by_fold = dict(islice(((fold, item) for fold, item in by_fold.items() if fold[:1] == first), _NEAR))
     close = get_close_matches(name.casefold(), by_fold, n=limit, cutoff=0.5)
     return [by_fold[item] for item in close]
 
@@ -250,16 +258,20 @@ class ModelNotFound(NotFound):
 
     @classmethod
     def among(cls, name: str, known: Iterable[str], library: Iterable[str] = ()) -> ModelNotFound:
-        """The error for `name`, with the nearest `known` names, or the pull command when the library has it."""
-        name, library = name[:200], list(library)
+        """The error for `name`, with the nearest `known` names, or else how to see them, and what could be installed.
+
+        `known` are names that whoever asked may see, `library` what can be installed.
+        """
+        name, known, library = name[:200], list(known), list(library)
         if name in library:
             return cls(f"Model {name!r} is not installed.", f"Install it with: corral pull {name}", param="model")
         close = nearest(name, known)
         if close:
             return cls(f"Model {name!r} does not exist.", f"Did you mean {' or '.join(close)}?", param="model")
-        pullable = nearest(name, library, 1)
-        hint = f"Install one with: corral pull {pullable[0] if pullable else 'smollm2'}"
-        return cls(f"Model {name!r} does not exist.", hint, param="model")
+        pullable = nearest(name, library, 1) or (["smollm2"] if library and not known else [])
+        hints = ["See what there is: corral list, or GET /v1/models."] if known or not pullable else []
+        hints += [f"Install one with: corral pull {each}" for each in pullable]
+        return cls(f"Model {name!r} does not exist.", " ".join(hints), param="model")
 
 
 class SourceNotFound(NotFound):

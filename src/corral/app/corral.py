@@ -271,11 +271,21 @@ class Corral:
         entry = self.registry.library.find(name)
         return None if entry is None else entry.name
 
-    def definition(self, name: str) -> Definition:
+    def unknown(self, name: str, may: Callable[[str], bool] | None = None) -> ModelNotFound:
+        """The error for a name that means nothing here. It names no model but those that `may` admits; without it all.
+
+        Looks through all names: it is for who was refused anyway.
+        """
+        aliases = {alias: own for own, entry in self.models.items() for alias in entry.aliases}
+        meant = aliases | {each: each for each in (*self.routes.names(), *self.names())}
+        known = [each for each, own in meant.items() if may is None or may(own)]
+        return ModelNotFound.among(name, known, [*self.registry.library.names(), *self._pullable(may)])
+
+    def definition(self, name: str, may: Callable[[str], bool] | None = None) -> Definition:
         """What `name` stands for.
 
         Raises:
-            ModelNotFound: nothing; names the nearest names and the command that installs it.
+            ModelNotFound: nothing; names the nearest names, of those that `may` admits, or how to see what there is.
             RuntimeUnavailable: no runtime here runs its files.
         """
         name = self.canonical(check_name(name))
@@ -287,7 +297,7 @@ class Corral:
                 to = ", ".join(route.models)
                 hint = "Name one of those; where a request would go is told by: corral explain --request FILE"
                 raise ModelNotFound(f"{name!r} is no model but a route to {to}.", hint, param="model")
-            raise ModelNotFound.among(name, self.names(), [*self.registry.library.names(), *self._pullable()])
+            raise self.unknown(name, may)
         chosen = None if installed is None else self.registry.override(installed.name).get("runtime")
         kind = entry.runtime or chosen or self.choices.require(name, installed.revision.format if installed else "?")
         options = {**self._defaults(kind, installed), **self.settings.runtimes.get(kind, {}), **entry.options}
@@ -430,8 +440,9 @@ class Corral:
                     return self.registry.get(candidate)
         return None
 
-    def _pullable(self) -> Iterable[str]:
-        return (name for name, entry in self.models.items() if entry.source is not None)
+    def _pullable(self, may: Callable[[str], bool] | None) -> Iterable[str]:
+        named = (name for name, entry in self.models.items() if entry.source is not None)
+        return named if may is None else filter(may, named)
 
     def _defaults(self, kind: str, installed: Installed | None) -> dict[str, Any]:
         """The revision's own options, as far as this runtime knows them and a model has a say in them.

@@ -6,12 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from corral.app import ahead
+from corral.errors import ModelNotFound
 from corral.kit.disk import in_thread
 from corral.observability.logs import tell
 from corral.observability.tracing import tracing
 from corral.routing.carrying import Carrier
 from corral.routing.composing import Composer
-from corral.routing.keys import may_use
+from corral.routing.keys import seen_by
 from corral.routing.layout import legs_of
 from corral.routing.ledger import Ledger
 from corral.routing.limits import Limits
@@ -22,10 +23,7 @@ from corral.routing.prices import Prices
 from corral.routing.purse import Purse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from corral.app.corral import Corral
-    from corral.domain.callers import Caller
     from corral.domain.money import Price
     from corral.lifecycle.engines import Engine
     from corral.observability.record import Record
@@ -98,6 +96,8 @@ class Traffic:
             if routes.breakers.due(each.model):
                 self._look_at(each.model)
         if not plan.candidates:
+            if isinstance(found, Plan) and any(each.code == ModelNotFound.code for each in plan.dropped):
+                raise self._corral.unknown(order.model, seen_by(caller))
             raise refusal(plan)
         return plan
 
@@ -109,7 +109,7 @@ class Traffic:
             answer=order.max_tokens,
             strict=order.strict,
             place=self._place(order) if sticky else None,
-            may=_may(order.caller),
+            may=seen_by(order.caller),
         )
 
     def answered(self, order: Order, model: str, seconds: float) -> None:
@@ -219,7 +219,3 @@ class Traffic:
         await self.books.close()
         if self.tracing is not None:
             await in_thread(self.tracing.close)
-
-
-def _may(caller: Caller) -> Callable[[str], bool] | None:
-    return (lambda model: may_use(caller, model)) if caller.models else None

@@ -20,7 +20,7 @@ from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
 from corral.errors import Conflict, CorralError, EntryNotFound, Forbidden, InvalidRequest, OperationNotFound
 from corral.kit.disk import in_thread
-from corral.routing.keys import may_use
+from corral.routing.keys import may_use, seen_by
 from corral.routing.plan import Plan
 from corral.workspace.pipelines.journal import folder
 from corral.workspace.pipelines.order import RunOrder
@@ -410,7 +410,7 @@ class Workspace:
             if isinstance(corral.routes.find(model), Plan):  # it is one model, and no route
                 if not may_use(caller, corral.canonical(model)):
                     return f"The key {caller.name!r} may not be used for {model[:100]!r}."
-                corral.definition(model)
+                corral.definition(model, seen_by(caller))
         except CorralError as error:
             return str(error)
         return None

@@ -30,9 +30,9 @@ def reference(what: str, schemes: Collection[str], library: Iterable[str]) -> Mo
     try:
         ref = ModelRef.parse(what)
     except InvalidName as error:
-        raise ModelNotFound.among(what, names) from error
+        raise ModelNotFound.among(what, nearest(what[:200], names), names) from error
     if ref.scheme not in schemes:
-        close = nearest(what, names)
+        close = nearest(what[:200], names)
         if close:
             raise ModelNotFound.among(what, close)
         known = ", ".join(f"{scheme}:" for scheme in schemes)

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from corral.domain.ports import Clock
 
 _NOTHING: Mapping[str, Installed] = {}
-_NEAR = 1000
-"""Names among which the nearest is looked for; of more, only those with the same first letter."""
 
 
 class Discoverer(Protocol):
@@ -233,10 +231,7 @@ class Shelf:
         return _NOTHING if self._discover is None else self._discover.installed()
 
     def _unknown(self, name: str) -> ModelNotFound:
-        names = self._sorted()
-        if len(names) > _NEAR:
-            names = [known for known in names if known[:1].casefold() == name[:1].casefold()][:_NEAR]
-        return ModelNotFound.among(name[:200], names, self.library.names())
+        return ModelNotFound.among(name, self._sorted(), self.library.names())
 
 
 def _follows(record: Record, source: str) -> str:

@@ -13,6 +13,7 @@ from corral.domain.money import Usage, dollars
 from corral.errors import CorralError, UnknownOption
 from corral.gateway.inference.doors import DOORS, Asked, Door, read
 from corral.routing.composing import too_deep
+from corral.routing.keys import seen_by
 from corral.routing.plan import Candidate, Facts, Plan, Route, refusal
 from corral.routing.purse import worst
 
@@ -72,7 +73,7 @@ async def forecast(corral: Corral, order: Order) -> dict[str, Any]:
     facts = traffic.facts(order, sticky=isinstance(found, Route) and found.sticky)
     plan = corral.routes.preview(order.model, facts)
     if not plan.candidates and isinstance(found, Plan):
-        corral.definition(order.model)  # says best why there is no such model
+        corral.definition(order.model, seen_by(order.caller))  # says best why there is no such model
     told: dict[str, Any] = {
         "model": order.model,
         "means": plan.name,

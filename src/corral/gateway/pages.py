@@ -15,9 +15,9 @@ from corral.app import measuring
 from corral.domain.callers import Caller
 from corral.domain.models import Capability
 from corral.domain.states import State
-from corral.errors import CorralError, ModelNotFound
+from corral.errors import CorralError
 from corral.gateway.inference import openai
-from corral.routing.keys import may_use
+from corral.routing.keys import may_use, seen_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -100,8 +100,11 @@ class Pages:
                 yield name
 
     def _check(self, name: str, caller: Caller) -> None:
+        may = seen_by(caller)
         if not may_use(caller, name):
-            raise ModelNotFound.among(name, [*self.names(caller)])
+            raise self._corral.unknown(name, may)
+        if may is not None and name not in self._corral.routes.names():
+            self._corral.definition(name, may)  # which may mean nothing: then no more is named than the caller may see
 
     def _all(self, caller: Caller, entry: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
         found = []

@@ -302,6 +302,11 @@ def may_use(caller: Caller, model: str) -> bool:
     return _matches(patterns, model)
 
 
+def seen_by(caller: Caller) -> Callable[[str], bool] | None:
+    """Says of a model whether the caller may know of it; None where it may know of all."""
+    return (lambda model: may_use(caller, model)) if caller.models else None
+
+
 @lru_cache(4096)
 def _matches(patterns: tuple[str, ...], model: str) -> bool:
     return any(fnmatchcase(model, pattern) for pattern in patterns)

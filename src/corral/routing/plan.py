@@ -351,7 +351,7 @@ _NEVER: tuple[type[CorralError], ...] = (NotSupported, Degraded, ModelNotFound, 
 _HINTS = {
     Forbidden.code: "See what it may be used for: corral keys list",
     Degraded.code: "Ask without strict, or ask for the other model by its name.",
-    ModelNotFound.code: "See what there is: corral models",
+    ModelNotFound.code: "See what there is: corral list, or GET /v1/models.",
 }
 
 

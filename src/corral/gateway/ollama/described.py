@@ -12,8 +12,8 @@ import orjson
 
 from corral.catalog import published
 from corral.domain.models import Capability
-from corral.errors import CorralError, ModelNotFound
-from corral.routing.keys import may_use
+from corral.errors import CorralError
+from corral.routing.keys import may_use, seen_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,7 +104,9 @@ def show(corral: Corral, name: str, caller: Caller) -> dict[str, Any]:
     """
     own = name if name in corral.routes.names() else corral.canonical(name)
     if not may_use(caller, own):
-        raise ModelNotFound.among(name, _names(corral, caller))
+        raise corral.unknown(name, seen_by(caller))
+    if own not in corral.routes.names():
+        corral.definition(own, seen_by(caller))
     entry = _entry(corral, own)
     answer = {
         "modified_at": entry["modified_at"],
