@@ -31,12 +31,13 @@ from corral.operations.durable import Halted
 from corral.operations.rows import advance
 from corral.routing.generation import Generator
 from corral.workspace.described import describe
+from corral.workspace.pipelines import pauses
 from corral.workspace.pipelines.asking import Asker
 from corral.workspace.pipelines.commits import book
 from corral.workspace.pipelines.definition import read
 from corral.workspace.pipelines.events import Feeds
 from corral.workspace.pipelines.executing import Execution, Tools, waiting
-from corral.workspace.pipelines.journal import Journal, folder
+from corral.workspace.pipelines.journal import Answer, Journal, folder
 from corral.workspace.pipelines.reproducing import reasons
 from corral.workspace.pipelines.templates import Templates
 
@@ -87,6 +88,7 @@ class Runs:
         self._generator = Generator(corral.carrier)
         self._at_work: dict[str, Execution] = {}
         self._owing: dict[str, Journal] = {}
+        self._left: dict[str, float] = {}
         self._stopped: dict[str, CorralError] = {}
 
     # What an operation does
@@ -113,20 +115,25 @@ class Runs:
             return _result(run)
         caller = await self._payer(run)
         journal = await self._loaded(run)
+        rest = await self._rest(run)
         run = await store.runs.update(
             run.id,
             status=RunStatus.RUNNING,
             error=None,
             started_at=run.started_at or self._corral.clock.wall(),
             environment={**run.environment, "corral": __version__, "python": platform.python_version()},
+            paused_seconds=pauses.of_run(run, rest),
+            paused_at=None,
         )
+        self._left[run.id] = self._corral.clock.wall()
         self._tell_of(run.id, "run", describe(run))
-        execution = await self._execution(run, caller, journal, operation, work)
+        execution = await self._execution(run, caller, journal, operation, work, rest)
         self._at_work[run.id] = execution
         try:
             await execution.go()
         finally:
             del self._at_work[run.id]
+            self._left[run.id] = self._corral.clock.wall()
             if journal.owing:
                 self._owing[run.id] = journal
         run = await self._ended(execution)
@@ -136,7 +143,7 @@ class Runs:
         return _result(run)
 
     async def _execution(
-        self, run: Run, caller: Caller, journal: Journal, operation: Operation, work: Work
+        self, run: Run, caller: Caller, journal: Journal, operation: Operation, work: Work, rest: pauses.Rest | None
     ) -> Execution:
         corral = self._corral
         store, limits = corral.workspace.store, corral.traffic.limits
@@ -170,7 +177,7 @@ class Runs:
         if unknown:  # whoever made the run died before it wrote them down
             await store.runs.plan(run.id, unknown)
             steps |= {step.key: step for step in unknown}
-        return Execution(tools, asker, run, definition, steps)
+        return Execution(tools, asker, run, definition, steps, rest)
 
     async def _ended(self, execution: Execution) -> Run:
         """Write the end of a run down whose work is done, and then forget its journal."""
@@ -189,6 +196,7 @@ class Runs:
             reproducible=reasons(execution.definition, steps),
         )
         await self._forget(execution.asker.journal, run)
+        self._left.pop(run.id, None)
         self._tell_of(run.id, "run", describe(run))
         self._tell(run.id, {"type": "end", "status": run.status.value})
         return run
@@ -212,12 +220,17 @@ class Runs:
             return
         over = status in {RunStatus.CANCELLED, RunStatus.FAILED}
         left = StepStatus.CANCELLED if over else StepStatus.WAITING
+        rest = await self._rest(run)
         if over:
-            await self._close_books(run)
+            await self._close_books(run, rest)
         await self._leave_out(run.id, f"the run was {status}" if over else "", left)
-        values: dict[str, Any] = {"ended_at": self._corral.clock.wall()} if over else {}
+        values: dict[str, Any] = {"paused_at": None if over or rest is None else rest[0]}
+        if over:
+            now = self._corral.clock.wall() if rest is None else rest[1]
+            values |= {"ended_at": now, "paused_seconds": pauses.of_run(run, rest)}
         run = await store.runs.update(run.id, status=status, error=self._why(run.id, operation), **values)
         self._stopped.pop(run.id, None)
+        self._left.pop(run.id, None)
         if over:
             await self._forget(self._journal(run), run)
         self._tell_of(run.id, "run", describe(run))
@@ -240,7 +253,20 @@ class Runs:
         with suppress(OperationNotFound):
             await self.settle(await self._corral.catalog.operations.get(run.operation))
 
-    async def _close_books(self, run: Run) -> None:
+    async def _rest(self, run: Run) -> pauses.Rest | None:
+        """From when until now nobody was at a run; None where it has not begun."""
+        if run.started_at is None:
+            return None
+        now, since = self._corral.clock.wall(), self._left.get(run.id) if run.paused_at is None else run.paused_at
+        if since is None:
+            answers: list[Answer] = []
+            with suppress(StoreError):  # whoever goes on with it says so
+                journal = await self._loaded(run)
+                answers = [answer for each in journal.answers.values() for answer in each]
+            since = pauses.last_seen(run, await self._corral.workspace.store.runs.steps(run.id), answers)
+        return min(since, now), now
+
+    async def _close_books(self, run: Run, rest: pauses.Rest | None = None) -> None:
         """Write down what was answered for steps that will not be completed: it is paid all the same."""
         store, journal = self._corral.workspace.store, await self._loaded(run)
         steps = {step.key: step for step in await store.runs.steps(run.id)}
@@ -257,7 +283,7 @@ class Runs:
                 cost=step.cost + sum(each.cost for each in answers),
                 input_tokens=step.input_tokens + sum(each.input_tokens for each in answers),
                 output_tokens=step.output_tokens + sum(each.output_tokens for each in answers),
-                ended_at=self._corral.clock.wall(),
+                ended_at=self._corral.clock.wall() if rest is None else rest[0],
             )
             await store.runs.commit(ended, (), partial(book, answers=answers))
 

@@ -274,7 +274,8 @@ def _show_run(given: Invocation, what: str, step: str | None) -> None:
 
 def step_shown(given: Invocation, step: Found) -> None:
     """All that is known of a step, for a person."""
-    from corral.cli.pipelines_tree import money, tokens
+    from corral.cli.output import time_text
+    from corral.cli.pipelines_tree import money, rested, tokens, worked
     from corral.cli.workspace_words import moment, status
 
     output = given.output
@@ -282,6 +283,9 @@ def step_shown(given: Invocation, step: Found) -> None:
     pairs += [(name, step[name]) for name in ("model", "reason", "request_id") if step.get(name)]
     if step["started_at"]:
         pairs += [("begun", moment(step["started_at"])), ("tokens", tokens(step)), ("cost", money(step))]
+    if step["started_at"] and step["ended_at"]:
+        pieces = (time_text(worked(step, step["ended_at"])), rested(step, step["ended_at"]))
+        pairs += [("time", ", ".join(piece for piece in pieces if piece))]
     pairs += [("tries before", len(step["tries"]))] if step.get("tries") else []
     pairs += [("error", step["error"].get("message", ""))] if step.get("error") else []
     output.fields(pairs)

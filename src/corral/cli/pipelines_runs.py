@@ -6,6 +6,7 @@ Without a server this process does the work, and stops with it; what has been an
 import asyncio
 import re
 import shlex
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
@@ -229,7 +230,8 @@ async def found_run(workers: Hands, start: str) -> Found:
 def outcome(given: Invocation, run: Found, steps: list[Found], artifacts: list[Found]) -> None:
     """Say what a run has come to: its tree, what it made, and what went wrong."""
     view = View()
-    view.hear({"type": "snapshot", "at": run["updated_at"], "run": run, "steps": steps, "artifacts": artifacts})
+    at = max(run["updated_at"], time.time()) if run.get("paused_at") else run["updated_at"]
+    view.hear({"type": "snapshot", "at": at, "run": run, "steps": steps, "artifacts": artifacts})
     output = given.output
 
     def say() -> None:

@@ -133,7 +133,7 @@ def _head(view: View, now: float, width: int | None, paint: Paint) -> list[str]:
     if run.get("steps_total"):
         pieces.append(f"{run.get('steps_done', 0)}/{run['steps_total']} steps")
     if run.get("started_at"):
-        pieces.append(time_text((run.get("ended_at") or max(now, run["started_at"])) - run["started_at"]))
+        pieces += [time_text(worked(run, now)), rested(run, now)]
     pieces += [f"{tokens(run)} tokens", money(run)]
     text = "  ".join(piece for piece in pieces if piece)
     if width is not None:
@@ -189,6 +189,7 @@ def _summed(name: str, whole: Found | None, items: Sequence[Found]) -> Found:
         "model": models[0] if len(models) == 1 else f"{len(models)} models" if models else None,
         "started_at": min(began, default=None),
         "ended_at": max(ended) if len(ended) == len(items) else None,
+        "paused_seconds": (whole or {}).get("paused_seconds", 0.0),
         "reason": "",
         "error": None,
         "attempt": 0,
@@ -202,7 +203,7 @@ def _row(step: Found, stem: str, name: str, now: float) -> tuple[list[Cell], Fou
     spent = ""
     if step["started_at"]:
         until = step["ended_at"] or (now if running else None)
-        spent = "" if until is None else time_text(max(until - step["started_at"], 0))
+        spent = "" if until is None else time_text(worked(step, until))
     asked = bool(step["started_at"] and step["model"])
     # What an answer under way takes is not known before it is whole: nothing is shown rather than 0.
     counted = asked and not (running and not step.get("input_tokens"))
@@ -252,6 +253,19 @@ def _end(text: str, room: int) -> str:
     return "…" + "".join(reversed(kept))
 
 
+def worked(timed: Mapping[str, Any], now: float) -> float:
+    """Seconds for which a run or a step that has begun was at work, until its end, its pause, or now."""
+    until = timed.get("ended_at") or timed.get("paused_at") or now
+    return max(float(until - timed["started_at"] - (timed.get("paused_seconds") or 0)), 0.0)
+
+
+def rested(timed: Mapping[str, Any], now: float) -> str:
+    """How long nobody was at it, for a person; nothing where that is less than a second."""
+    since = timed.get("paused_at")
+    seconds = (timed.get("paused_seconds") or 0) + (0 if since is None else max(now - since, 0))
+    return f"paused {time_text(seconds)}" if seconds >= 1 else ""
+
+
 def tokens(counted: Mapping[str, Any]) -> str:
     """The tokens of a run or a step, in and out together, for a person."""
     from corral.cli.usage import count_text
@@ -294,7 +308,7 @@ def _step_line(step: Found) -> str:
     elif status == StepStatus.COMPLETED:
         pieces = [f"{tokens(step)} tokens", money(step)] if step["model"] else []
         if step["started_at"] and step["ended_at"]:
-            pieces.append(time_text(step["ended_at"] - step["started_at"]))
+            pieces += [time_text(worked(step, step["ended_at"])), rested(step, step["ended_at"])]
     elif step.get("error"):
         pieces = [line(step["error"].get("message", ""))]
     elif step.get("reason"):

@@ -53,6 +53,11 @@ def _entry() -> tuple[Column[Any], ...]:
     )
 
 
+def _pauses() -> Column[Any]:
+    """Seconds for which nobody was at it."""
+    return Column("paused_seconds", Double, nullable=False, server_default=text("0"))
+
+
 def _shelves(name: str) -> tuple[Index, ...]:
     return (
         Index(f"{name}_by_change", "updated_at", "id"),
@@ -148,6 +153,8 @@ runs = Table(
     *_measures(),
     Column("steps_total", BigInteger, nullable=False),
     Column("steps_done", BigInteger, nullable=False),
+    _pauses(),
+    Column("paused_at", Double),
     *_shelves("runs"),
     Index("runs_changed", "project", "updated_at", "id"),
     Index("runs_created", "project", "created_at", "id"),
@@ -184,6 +191,7 @@ steps = Table(
     Column("started_at", Double),
     Column("ended_at", Double),
     *_measures(),
+    _pauses(),
     PrimaryKeyConstraint("run", "key", name="steps_key"),
 )
 """The steps of runs; of one that fans out, one for each item."""

@@ -132,7 +132,8 @@ class RunBrief(Entry):
     """A run as lists have it: what it is, where it stands and what it took, without all that it was given.
 
     `models` is what was to be asked in place of what the pipeline names (by step, or `*` for all), `caller` the id of
-    who pays. `operation` does it.
+    who pays. `operation` does it. `paused_seconds` is how long nobody was at it since it began, without the pause that
+    it is in since `paused_at`.
     """
 
     project: str
@@ -149,6 +150,8 @@ class RunBrief(Entry):
     error: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    paused_seconds: float = 0.0
+    paused_at: float | None = None
     cost: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -179,7 +182,7 @@ class Step:
     `request` is what was asked, exactly: model, messages, parameters, and the digests of template and revision.
     `output` is what was answered, `value` the same as JSON where the step has that for a contract, `receipt` what was
     done for it. `tries` are the attempts before it, each with its receipt or error. `request_id` is that of the try
-    that is under way or counted.
+    that is under way or counted. `paused_seconds` is how long, since it began, nobody was at the run.
     """
 
     run: str
@@ -200,6 +203,7 @@ class Step:
     error: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    paused_seconds: float = 0.0
     cost: int = 0
     input_tokens: int = 0
     output_tokens: int = 0

@@ -103,7 +103,7 @@ def _run(view: RunView) -> dict[str, Any]:
 def _seconds(entry: Run | Step) -> float | None:
     if entry.started_at is None or entry.ended_at is None:
         return None
-    return max(entry.ended_at - entry.started_at, 0.0)
+    return max(entry.ended_at - entry.started_at - entry.paused_seconds, 0.0)
 
 
 def _less(a: float | None, b: float | None) -> float | None:

@@ -151,7 +151,8 @@ class Runs(Entries[Run]):
             again = {"status": StepStatus.WAITING.value, "error": None, "reason": "", "ended_at": None}
             await connection.execute(update(steps).where(steps.c.run == row["id"], left).values(**again))
             old = (await self._entries(connection, [row]))[0]
-            new = replace(old, status=RunStatus.QUEUED, error=None, ended_at=None, operation=None)
+            rests = old.ended_at if old.started_at is not None else None
+            new = replace(old, status=RunStatus.QUEUED, error=None, ended_at=None, operation=None, paused_at=rests)
             return await self._write(connection, old, new)
 
         return await self._database.write(work)
@@ -368,6 +369,7 @@ class Runs(Entries[Run]):
 
 _GOING = frozenset(
     {"status", "operation", "environment", "reproducible", "error", "started_at", "ended_at", "models", "seed"}
+    | {"paused_seconds", "paused_at"}
     | {"budget", "title", *_SUMMED, "steps_total", "steps_done"}
 )
 _SAID = frozenset({"environment", "reproducible", "error", "title"})

@@ -18,7 +18,7 @@ from corral.errors import DatabaseError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0004"
+HEAD = "0005"
 """The form that this Corral knows: the last revision in `versions/`."""
 
 FOLDER = Path(__file__).parent
@@ -52,13 +52,13 @@ def migrate(connection: Connection, place: str) -> None:
         replay(connection)
 
 
-def replay(connection: Connection) -> None:
-    """Run every migration that the database has not seen yet, from nothing if need be. Blocks."""
+def replay(connection: Connection, to: str = "head") -> None:
+    """Run every migration that the database has not seen yet, from nothing if need be, up to one of them. Blocks."""
     from alembic import command
 
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def known() -> list[str]:

@@ -102,6 +102,10 @@ class RunBriefly(WorkspaceEntry):
     error: dict[str, Any] | None
     started_at: float | None
     ended_at: float | None
+    paused_seconds: float = Field(
+        description="How long nobody was at it since it began: the time it took is what is left"
+    )
+    paused_at: float | None = Field(description="Since when nobody is at it, where it has begun and not ended")
     cost_usd: float
     input_tokens: int
     output_tokens: int
@@ -144,6 +148,7 @@ class RunStep(BaseModel):
     error: dict[str, Any] | None
     started_at: float | None
     ended_at: float | None
+    paused_seconds: float = Field(description="How long of that nobody was at the run")
     cost_usd: float
     input_tokens: int
     output_tokens: int

@@ -21,6 +21,9 @@ R = TypeVar("R")
 
 _SCALARS: Mapping[type, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
 
+_LATER: Mapping[str, Any] = {"paused_seconds": 0.0, "paused_at": None}
+"""What archives of an older Corral have not, and stands for it."""
+
 LONGEST = 64 * 1024**2
 """Bytes of a line, at most."""
 
@@ -41,6 +44,8 @@ def read(line: bytes, record: type[R]) -> R:
     except (orjson.JSONDecodeError, RecursionError) as error:
         raise InvalidRequest(f"A {_called(record)} is not JSON: {error}.") from error
     kinds: Mapping[str, Any] = _fields(cast("Any", record))
+    if isinstance(found, dict):
+        found = {name: _LATER[name] for name in kinds.keys() & _LATER} | found
     if not isinstance(found, dict) or found.keys() != kinds.keys():
         wrong = sorted(found.keys() ^ kinds.keys()) if isinstance(found, dict) else ["it is no object"]
         raise InvalidRequest(f"A {_called(record)} has other fields than it should: {', '.join(wrong)[:200]}.")

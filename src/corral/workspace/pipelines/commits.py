@@ -88,6 +88,7 @@ class Commits:
         self._committed = committed
         self._waiting: dict[str, Entry] = {}
         self._begun: dict[str, tuple[Step, float]] = {}
+        self._all = False
         self._planned: list[tuple[str, Sequence[Step]]] = []
         self._news = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -116,14 +117,18 @@ class Commits:
         self._idle.clear()
         self._news.set()
 
-    async def drain(self) -> None:
-        """Wait until all that is done is written.
+    async def drain(self, *, begun: bool = False) -> None:
+        """Wait until all that is done is written; with `begun` also how that stands which is not done.
 
         Raises:
             DatabaseError, StoreError: it cannot be.
         """
         if self.task is None:
             return
+        if begun and self._begun:
+            self._all = True
+            self._idle.clear()
+            self._news.set()
         self._hurried.set()
         idle = asyncio.ensure_future(self._idle.wait())
         try:
@@ -156,7 +161,7 @@ class Commits:
 
     async def _due(self) -> None:
         """Wait until there is something to write, and a moment longer: much of it goes in one transaction."""
-        while not (self._waiting or self._planned):
+        while not (self._waiting or self._planned or self._all):
             try:
                 async with asyncio.timeout(_STANDING if self._begun else None):
                     await self._news.wait()
@@ -170,7 +175,8 @@ class Commits:
     async def _write_all(self) -> None:
         """Write what is done, and what has stood for a while as it does."""
         now = self._clock.now()
-        standing = [step for step, since in self._begun.values() if now - since >= _STANDING]
+        standing = [step for step, since in self._begun.values() if self._all or now - since >= _STANDING]
+        self._all = False
         entries = [*self._waiting.values(), *map(Entry, standing)]
         if not entries:
             return

@@ -21,6 +21,7 @@ from corral.config.workspace import WorkspaceSettings
 from corral.domain.ports import Clock
 from corral.domain.workspace import Artifact, Run, Step, StepStatus
 from corral.errors import CorralError, InvalidRequest
+from corral.workspace.pipelines import pauses
 from corral.workspace.pipelines.commits import Commits, Entry
 from corral.workspace.pipelines.ordering import Task, choose
 from corral.workspace.pipelines.plan import Definition, StepPlan
@@ -89,16 +90,28 @@ class _Fan:
 class Execution:
     """One run, from where it is to its end. `go` is called once.
 
-    `steps` are its steps as they stand, by key; `failure` is why it has failed, with the step's key.
+    `steps` are its steps as they stand, by key; `failure` is why it has failed, with the step's key. `rest` is from
+    when to when nobody was at it before.
     """
 
-    def __init__(self, tools: Tools, asker: Asker, run: Run, definition: Definition, steps: dict[str, Step]) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        asker: Asker,
+        run: Run,
+        definition: Definition,
+        steps: dict[str, Step],
+        rest: pauses.Rest | None = None,
+    ) -> None:
         self.tools = tools
         self.asker = asker
         self.run = run
         self.definition = definition
         self.steps = steps
         self.failure: dict[str, Any] | None = None
+        self._rest = rest
+        self._rested = {key: step.paused_seconds for key, step in steps.items()}
+        self._again: dict[str, float] = {}
         self._fans: dict[str, _Fan] = {}
         self._settled: set[str] = set()
         self._results: dict[str, Result] = {}
@@ -148,7 +161,7 @@ class Execution:
             await asyncio.wait(self._tasks)
         with suppress(TimeoutError, CorralError):
             async with asyncio.timeout(_LAST_WORDS):
-                await self._commits.drain()
+                await self._commits.drain(begun=True)
         await self._commits.stop()
         self.asker.journal.close()
 
@@ -299,10 +312,12 @@ class Execution:
             self._fail(error.step, error.answers)
             return
         outcome = task.result()
-        self._standing(outcome.step, Entry(outcome.step, outcome.made, outcome.answers, done=True))
-        self._arrived(outcome.step, outcome.result)
+        step = self._timed(outcome.step)
+        self._standing(step, Entry(step, outcome.made, outcome.answers, done=True))
+        self._arrived(step, outcome.result)
 
     def _fail(self, step: Step, answers: Sequence[Any]) -> None:
+        step = self._timed(step)
         self.failure = self.failure or {"step": step.key, **(step.error or {})}
         self._standing(step, Entry(step, (), tuple(answers), done=True))
 
@@ -326,7 +341,7 @@ class Execution:
         self._scope["steps"][name] = {**whole.seen(), "items": items}
         step = self.steps[name]
         if step.status is not StepStatus.COMPLETED:
-            step = replace(step, status=StepStatus.COMPLETED, ended_at=self._now())
+            step = self._timed(replace(step, status=StepStatus.COMPLETED, ended_at=self._now()))
             self._standing(step, Entry(step, done=True))
 
     # Telling
@@ -343,8 +358,9 @@ class Execution:
     def _heard(self, message: dict[str, Any]) -> None:
         if message["type"] == "begun":
             step = message["step"]
-            before = self.steps[step.key]
-            self._standing(replace(step, started_at=before.started_at or self._now()))
+            before, now = self.steps[step.key], self._now()
+            self._again.setdefault(step.key, now)
+            self._standing(self._timed(replace(step, started_at=before.started_at or now)))
         else:
             self.tools.told(message)
 
@@ -368,6 +384,11 @@ class Execution:
                 if step.status not in _DONE:
                     spent += sum(each.cost for each in answers.get(step.key, ()))
         return spent
+
+    def _timed(self, step: Step) -> Step:
+        """A step with how long it rested; one that was begun before rests until it is begun again."""
+        rest = self._rest and (self._rest[0], self._again.get(step.key, self._rest[1]))
+        return replace(step, paused_seconds=pauses.of_step(step, self._rested.get(step.key, 0.0), rest))
 
     def _now(self) -> float:
         return self.tools.clock.wall()
