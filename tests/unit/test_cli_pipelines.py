@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from corral.domain.workspace import Artifact, Run, RunStatus, Step, StepStatus
 from corral.errors import InvalidRequest
 from corral.workspace.comparing import RunView, compare
 from corral.workspace.described import describe
+from corral.workspace.pipelines.definition import read
 
 NOW = 1_000_000.0
 RUN = Run(
@@ -335,6 +337,22 @@ def test_all_inputs_that_are_missing_are_named_with_what_to_type() -> None:
     assert refused.value.hint == "Give them: --input a=… --input b=…"
     check_given(source, {"a": "", "b": 1, "e": []})
     check_given("no pipeline", {})
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        *("", "string", "{}", "{type: string}", "{default: null}", "{default: x}", "{default: ''}"),
+        *(f"{{required: {required}}}" for required in ("true", "false", "null")),
+        *(f"{{required: {required}, default: x}}" for required in ("false", "null")),
+        "{required: true, default: null}",
+    ],
+)
+def test_what_is_needed_is_so_for_the_command_line_and_the_reader_alike(declared: str) -> None:
+    source = f"name: page\ninputs:\n  topic: {declared}\nsteps: {{a: {{model: m, prompt: hi}}}}\n"
+    refused = pytest.raises(InvalidRequest, match="lacks: topic")
+    with refused if read(source).inputs["topic"].required else nullcontext():
+        check_given(source, {})
 
 
 def test_models_are_for_a_step_or_for_all() -> None:

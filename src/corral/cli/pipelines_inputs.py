@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from corral.cli.workspace_files import text_of
 from corral.errors import InvalidRequest
+from corral.workspace.pipelines.given import is_needed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,7 +99,7 @@ def check_given(source: str, found: Mapping[str, Any]) -> None:
     if not isinstance(declared, dict):
         return
     kinds = kinds_of(source)
-    missing = [str(name) for name, about in declared.items() if str(name) not in found and _is_needed(about)]
+    missing = [str(name) for name, about in declared.items() if str(name) not in found and _lacks(about)]
     if missing:
         each = ", ".join(f"{name} ({kinds[name]})" for name in missing)
         hint = "Give it" if len(missing) == 1 else "Give them"
@@ -106,11 +107,11 @@ def check_given(source: str, found: Mapping[str, Any]) -> None:
         raise InvalidRequest(f"What the pipeline is given lacks: {each}.", hint, param=f"inputs.{missing[0]}")
 
 
-def _is_needed(about: Any) -> bool:
-    """Whether a run must give an input that is declared so."""
-    if not isinstance(about, dict):
-        return True
-    return bool(about.get("required", about.get("default") is None))
+def _lacks(about: Any) -> bool:
+    """Whether a run without the input lacks it. Of what is no declaration the reader says so."""
+    said = about if isinstance(about, dict) else {}
+    required = said.get("required")
+    return is_needed(required if isinstance(required, bool) else None, said.get("default"))
 
 
 def description_of(source: str) -> str:

@@ -14,6 +14,7 @@ from corral.config.values import duration
 from corral.domain.money import nano
 from corral.errors import nearest
 from corral.workspace.code.languages import KINDS, LABELS
+from corral.workspace.pipelines.given import is_needed
 from corral.workspace.pipelines.located import Located, text_of, value_of
 from corral.workspace.pipelines.plan import Definition, Input, InputType, Output, OutputKind, StepPlan, Words
 from corral.workspace.pipelines.shapes import fits
@@ -132,7 +133,7 @@ class Reader:
         return Input(
             name,
             kind,
-            default is None if required is None else required,
+            is_needed(required, default),
             default,
             self._text(given, "description", place) or "",
             tuple(enum or ()),
