@@ -9,17 +9,46 @@ interface FormProps {
   reset: () => void;
 }
 
+/** Of more props than these one looks for the one that is meant. */
+const MANY = 12;
+
 /** A form for a component's props: each change is told at once. */
 export function PropsForm({ props, values, change, reset }: FormProps): ReactNode {
+  const [sought, seek] = useState("");
   if (props.length === 0) return <p className="quiet">This component takes no props.</p>;
+  const fits = props.length > MANY ? sifted(props, sought) : new Set(props);
   return (
     <form className="props" onSubmit={(event) => event.preventDefault()} aria-label="Props">
+      {props.length > MANY && (
+        <div className="filter">
+          <input
+            type="search" aria-label="Filter the props" placeholder={`Filter ${props.length} props`} value={sought} autoComplete="off"
+            spellCheck={false}
+            onChange={({ target }) => {
+              seek(target.value);
+              target.closest("[role=tabpanel]")?.scrollTo({ top: 0 }); // or the first that fit would be above what is seen
+            }}
+          />
+          <small role="status">{sought.trim() && (fits.size ? `${fits.size} of ${props.length}` : "None has these words.")}</small>
+        </div>
+      )}
       {props.map((prop) => (
-        <Field key={prop.name} prop={prop} value={values[prop.name]} change={(value) => change(prop.name, value)} />
+        <Field
+          key={prop.name} prop={prop} value={values[prop.name]} hidden={!fits.has(prop)} change={(value) => change(prop.name, value)}
+        />
       ))}
       <button type="button" className="plain" onClick={reset}>Reset all</button>
     </form>
   );
+}
+
+/** The props that have every word that is sought in their name, type or description. */
+function sifted(props: Prop[], sought: string): Set<Prop> {
+  const words = sought.toLowerCase().split(/\s+/);
+  return new Set(props.filter(({ name, type, doc }) => {
+    const said = `${name} ${type} ${doc ?? ""}`.toLowerCase();
+    return words.every((word) => said.includes(word));
+  }));
 }
 
 interface FieldProps {
@@ -28,10 +57,11 @@ interface FieldProps {
   change: (value: unknown) => void;
 }
 
-function Field({ prop, value, change }: FieldProps): ReactNode {
+// Hidden rather than left out: what is being typed into it, and is no value yet, stays.
+function Field({ prop, value, change, hidden }: FieldProps & { hidden: boolean }): ReactNode {
   const id = useId();
   return (
-    <div className="field">
+    <div className="field" hidden={hidden}>
       <div className="name">
         <label htmlFor={id}>{prop.name}</label>
         {prop.required && <abbr title="required">*</abbr>}
