@@ -1,7 +1,6 @@
 """A Docker engine by its API: aiodocker for what is asked and answered, its session for what goes on without end.
 
-Connections are made as they are needed and kept by nobody, so that an engine that went away and came back is simply
-there again. The version of the API is agreed on at the first call, and anew after each failure.
+docker.py ── connection.py    how it is reached, and by which version of its API
 """
 
 from __future__ import annotations
@@ -9,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from corral.containers import specs
-from corral.containers.contexts import Place, Places, credentials, is_of_hub, locate, secured
-from corral.containers.failures import is_port_taken, told, whose_port
+from corral.containers.connection import Connection, version_of
+from corral.containers.contexts import Places, credentials, is_of_hub
+from corral.containers.failures import is_port_taken, whose_port
 from corral.containers.gpus import Share, shares
 from corral.containers.meters import APART, Samples
 from corral.containers.meters import usage as read_usage
 from corral.containers.ports import containers_with, programs_with
 from corral.containers.pulling import Pulled
-from corral.containers.streams import JsonReader, LogReader, Rest
+from corral.containers.streams import LogReader, Rest
 from corral.domain.containers import (
     YARD_LABEL,
     ContainerSpec,
@@ -37,14 +37,8 @@ from corral.errors import Conflict, ContainerError, ContainerNotFound, DockerUna
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
-    import aiohttp
-    from aiodocker import Docker as Client
-
     from corral.domain.hardware import Gpu
     from corral.domain.ports import Report
-
-OLDEST, NEWEST = (1, 40), (1, 51)
-"""Versions of the API: GPUs are asked for since the first; the second is the newest that this was written for."""
 
 _ROOT = "/var/lib/docker"
 _DELETED = 2
@@ -66,24 +60,18 @@ class Docker:
         timeout: float = 60.0,
         gpus: Callable[[], Sequence[Gpu] | None] | None = None,
     ) -> None:
-        self._places = places or Places(env=os.environ)
-        self._timeout = timeout
+        self._line = Connection(places or Places(env=os.environ), timeout)
         self._gpus = gpus
-        self._client: Client | None = None
-        self._place: Place | None = None
-        self._base = ""
-        self._about: Mapping[str, Any] = {}
-        self._connecting = asyncio.Lock()
         self._samples = Samples()
 
     async def info(self) -> EngineInfo:
         """What it is and can."""
-        async with self._asked("say what it is") as client:
+        async with self._line.asked("say what it is") as client:
             said, version = await asyncio.gather(client.system.info(), client.version())
-        self._about = said
+        self._line.about = said
         options = [str(option) for option in said.get("SecurityOptions") or ()]
         return EngineInfo(
-            address=self._where().address,
+            address=self._line.where().address,
             version=str(version.get("Version", "")),
             api=client.api_version.removeprefix("v"),
             system=str(said.get("OperatingSystem", "")),
@@ -100,7 +88,7 @@ class Docker:
     async def list(self, yard: str | None = None) -> Sequence[Seen]:
         """Every container, running or not, in one call; with `yard` those of one Corral."""
         filters = {} if yard is None else {"filters": _json({"label": [f"{YARD_LABEL}={yard}"]})}
-        entries = await self._fetch("containers/json", "list its containers", {"all": "1", **filters})
+        entries = await self._line.fetch("containers/json", "list its containers", {"all": "1", **filters})
         return tuple(specs.seen_in_list(entry) for entry in entries)
 
     async def inspect(self, container: str) -> Seen:
@@ -111,14 +99,14 @@ class Docker:
         """What a container that is there was made from, as a spec would have it, whoever made it."""
         found = await self._inspect(container)
         try:
-            image = await self._fetch(f"images/{found['Image']}/json", "look at an image", image=found["Image"])
+            image = await self._line.fetch(f"images/{found['Image']}/json", "look at an image", image=found["Image"])
         except ImageNotFound:  # its image was removed by force: what came from it cannot be told apart
             image = None
         return specs.spec_of(found, image)
 
     async def written(self, container: str) -> Sequence[str]:
         """The paths that it has written in its own file system, which goes with it, and not in a volume or folder."""
-        found = await self._fetch(f"containers/{container}/changes", f"look at what {container} has written")
+        found = await self._line.fetch(f"containers/{container}/changes", f"look at what {container} has written")
         return tuple(each["Path"] for each in found or () if each.get("Kind") != _DELETED)
 
     async def create(self, spec: ContainerSpec, yard: str) -> str:
@@ -129,7 +117,7 @@ class Docker:
         body = specs.creation(spec, yard, image, init=self._has_init())
         doing = f"make the container {spec.container}"
         try:
-            async with self._asked(doing, spec.image) as client:
+            async with self._line.asked(doing, spec.image) as client:
                 made = await client.containers.create(body, name=spec.container)
         except Conflict as error:
             raise await self._clash(spec.container, yard, error) from error
@@ -141,7 +129,7 @@ class Docker:
 
         doing = f"start the container {_short(container)}"
         try:
-            async with self._sent("POST", f"containers/{container}/start", doing) as answer:
+            async with self._line.sent("POST", f"containers/{container}/start", doing) as answer:
                 return bool(answer.status != 304)
         except ContainerError as error:
             cause = error.__cause__
@@ -153,25 +141,25 @@ class Docker:
         """End it, politely at first; False when it does not run."""
         asked = {"t": str(max(0, round(grace)))}
         doing = f"stop the container {_short(container)}"
-        within = grace + self._timeout
-        async with self._sent("POST", f"containers/{container}/stop", doing, asked, timeout=within) as answer:
+        within = grace + self._line.timeout
+        async with self._line.sent("POST", f"containers/{container}/stop", doing, asked, timeout=within) as answer:
             return bool(answer.status != 304)
 
     async def limit(self, container: str, *, memory: int | None = None, cpus: float | None = None) -> None:
         """Set what it may take, in bytes and processors, while it runs or not; None leaves that as it is."""
         body = specs.limits(memory, cpus)
-        async with self._sent("POST", f"containers/{container}/update", f"limit {container}", body=body):
+        async with self._line.sent("POST", f"containers/{container}/update", f"limit {container}", body=body):
             pass
 
     async def rename(self, container: str, name: str) -> None:
         """Give it another name."""
-        async with self._asked(f"rename the container {container} to {name}") as client:
+        async with self._line.asked(f"rename the container {container} to {name}") as client:
             await client.containers.container(container).rename(name)
 
     async def remove(self, container: str, *, force: bool = False) -> bool:
         """Remove it; its named volumes stay. False when there is none."""
         try:
-            async with self._asked(f"remove the container {container}") as client:
+            async with self._line.asked(f"remove the container {container}") as client:
                 await client.containers.container(container).delete(force=force, v=True)
         except ContainerNotFound:
             return False
@@ -215,7 +203,7 @@ class Docker:
         self, identity: str, container: str, reader: LogReader, asked: Mapping[str, str]
     ) -> AsyncGenerator[Line, None]:
         doing = f"show what {container} prints"
-        async with self._sent("GET", f"containers/{identity}/logs", doing, asked, timeout=None) as answer:
+        async with self._line.sent("GET", f"containers/{identity}/logs", doing, asked, timeout=None) as answer:
             async for data in answer.content.iter_any():
                 for line in reader.feed(data):
                     yield line
@@ -232,7 +220,7 @@ class Docker:
     async def usages(self, container: str) -> AsyncIterator[Usage]:
         """What it takes, about once a second, until it ends."""
         doing = f"measure {container}"
-        async for said in self._objects(f"containers/{container}/stats", doing, {"stream": "1"}):
+        async for said in self._line.objects(f"containers/{container}/stats", doing, {"stream": "1"}):
             found = await self._measured(said, await self._shares())
             if found is None:
                 return
@@ -249,16 +237,16 @@ class Docker:
             # The engine counts nanoseconds, and a float of today has some 240 of them between two values.
             asked["since"] = f"{max(0.0, since - 1e-6):.9f}"
         doing = "tell what happens"
-        async for said in self._objects("events", doing, asked):
+        async for said in self._line.objects("events", doing, asked):
             yield specs.event_of(said)
         raise DockerUnavailable(
-            f"The Docker engine at {self._where().address} went away.", "Start it: sudo systemctl start docker"
+            f"The Docker engine at {self._line.where().address} went away.", "Start it: sudo systemctl start docker"
         )
 
     async def image(self, reference: str) -> ImageInfo | None:
         """An image that is here, by reference or id; None when it is not."""
         try:
-            found = await self._fetch(f"images/{reference}/json", f"look at {reference}", image=reference)
+            found = await self._line.fetch(f"images/{reference}/json", f"look at {reference}", image=reference)
         except ImageNotFound:
             return None
         return specs.image_of(found)
@@ -266,11 +254,11 @@ class Docker:
     async def pull(self, reference: str, report: Report) -> ImageInfo:
         """Fetch an image. With neither tag nor digest it is the tag `latest`."""
         doing = f"pull {reference}"
-        known = credentials(reference, self._places)
+        known = credentials(reference, self._line.places)
         # aiodocker takes what stands before the first slash for the registry that the password is for.
         named = f"docker.io/{reference}" if known is not None and is_of_hub(reference) else reference
         pulled = Pulled(reference)
-        async with self._asked(doing, reference) as client:
+        async with self._line.asked(doing, reference) as client:
             async for said in client.images.pull(named, auth=known, stream=True):
                 report(pulled.heard(said))
         found = await self.image(reference)
@@ -281,33 +269,32 @@ class Docker:
     async def tag(self, image: str, reference: str) -> None:
         """Give an image that is here a further name, so that it is not lost with the next pull."""
         repository, tag = specs.parted(reference)
-        async with self._asked(f"name the image {image} {reference}", image) as client:
+        async with self._line.asked(f"name the image {image} {reference}", image) as client:
             await client.images.tag(image, repository, tag=tag or "latest")
 
     async def close(self) -> None:
         """Close every connection. Idempotent."""
-        client, self._client, self._base = self._client, None, ""
-        if client is not None:
-            await client.session.close()
-            await client.close()
+        await self._line.close()
 
     async def _inspect(self, container: str) -> dict[str, Any]:
-        found: dict[str, Any] = await self._fetch(f"containers/{container}/json", f"look at the container {container}")
+        found: dict[str, Any] = await self._line.fetch(
+            f"containers/{container}/json", f"look at the container {container}"
+        )
         return found
 
     async def _learn(self) -> None:
         """What the engine can, as far as it is needed to make a container; asked once."""
-        if not self._about:
+        if not self._line.about:
             await self.info()
 
     def _has_init(self) -> bool:
-        commit = self._about.get("InitCommit") or {}
-        return bool(self._about.get("InitBinary")) and commit.get("ID") != "N/A"
+        commit = self._line.about.get("InitCommit") or {}
+        return bool(self._line.about.get("InitBinary")) and commit.get("ID") != "N/A"
 
     def _refuse(self, spec: ContainerSpec) -> None:
         """What no container gets; links in paths are followed where the engine is on this machine."""
         specs.refuse_capabilities(spec.capabilities)
-        socket = self._where().socket
+        socket = self._line.where().socket
         local = socket is not None
         mounts = [
             replace(mount, source=os.path.realpath(mount.source) if local else os.path.normpath(mount.source))
@@ -318,7 +305,7 @@ class Docker:
         sockets = ["/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"]
         if socket is not None:
             sockets += [str(socket), os.path.realpath(socket)]
-        specs.refuse_mounts(mounts, sockets, str(self._about.get("DockerRootDir") or _ROOT))
+        specs.refuse_mounts(mounts, sockets, str(self._line.about.get("DockerRootDir") or _ROOT))
 
     async def _image_for(self, spec: ContainerSpec) -> str:
         """The words by which the engine finds the image: with a digest exactly that one, whatever its tag is now."""
@@ -375,7 +362,7 @@ class Docker:
 
     async def _measured(self, said: Mapping[str, Any], held: Mapping[str, Share] | None) -> Usage | None:
         await self._learn()
-        found = read_usage(said, self._about.get("MemTotal"))
+        found = read_usage(said, self._line.about.get("MemTotal"))
         if found is None or held is None:
             return found
         share = held.get(str(said.get("id", "")), Share())
@@ -392,13 +379,13 @@ class Docker:
         Somebody who asks again within some seconds is told what was taken since, and waits for nothing.
         """
         path, doing = f"containers/{container}/stats", f"measure {container}"
-        async with self._asked(doing) as client:
-            older = _version(client.api_version.removeprefix("v")) < _ONE_SHOT
+        async with self._line.asked(doing) as client:
+            older = version_of(client.api_version.removeprefix("v")) < _ONE_SHOT
         if older:  # the engine takes both samples itself, a second apart, and may take another to begin
-            whole: Mapping[str, Any] = await self._fetch(path, doing, {"stream": "0"})
+            whole: Mapping[str, Any] = await self._line.fetch(path, doing, {"stream": "0"})
             return whole
         asked = {"stream": "0", "one-shot": "1"}
-        now: Mapping[str, Any] = await self._fetch(path, doing, asked)
+        now: Mapping[str, Any] = await self._line.fetch(path, doing, asked)
         if read_usage(now) is None:
             return None
         if brief:
@@ -407,131 +394,9 @@ class Docker:
         if before is None:
             before = now
             await asyncio.sleep(APART)
-            now = await self._fetch(path, doing, asked)
+            now = await self._line.fetch(path, doing, asked)
         self._samples.keep(now)
         return {**now, "preread": before.get("read"), "precpu_stats": before.get("cpu_stats")}
-
-    async def _fetch(
-        self, path: str, doing: str, asked: Mapping[str, str] | None = None, image: str | None = None
-    ) -> Any:
-        """A whole answer in JSON."""
-        async with self._sent("GET", path, doing, asked, image=image, timeout=self._timeout) as answer:
-            return await answer.json()
-
-    async def _objects(self, path: str, doing: str, asked: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
-        reader = JsonReader()
-        async with self._sent("GET", path, doing, asked, timeout=None) as answer:
-            async for data in answer.content.iter_any():
-                for said in reader.feed(data):
-                    yield said
-
-    @asynccontextmanager
-    async def _sent(
-        self,
-        method: str,
-        path: str,
-        doing: str,
-        asked: Mapping[str, str] | None = None,
-        *,
-        image: str | None = None,
-        timeout: float | None = 60.0,
-        body: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The head of an answer, whose body the caller reads; a refusal is raised. Without a timeout it may go on."""
-        import aiohttp
-        from aiodocker.exceptions import DockerError
-
-        async with self._asked(doing, image) as client:
-            limits = aiohttp.ClientTimeout(total=timeout, sock_connect=self._timeout)
-            url = f"{self._base}/{path}"
-            async with client.session.request(method, url, params=asked, timeout=limits, json=body) as answer:
-                if answer.status >= 400:
-                    raise DockerError(answer.status, await _refusal(answer))
-                yield answer
-
-    @asynccontextmanager
-    async def _asked(self, doing: str, image: str | None = None) -> AsyncIterator[Client]:
-        """A client on the engine; failures become ours, and after one the engine is got to know anew."""
-        place = locate(self._places) if self._client is None else self._where()
-        try:
-            async with told(place, doing, image):
-                yield await self._connected(place)
-        except DockerUnavailable:
-            self._base, self._about = "", {}
-            if self._client is not None and locate(self._places) != place:
-                await self.close()  # it was said meanwhile that the engine is elsewhere
-            raise
-
-    async def _connected(self, place: Place) -> Client:
-        if self._client is not None and self._base:
-            return self._client
-        async with self._connecting:
-            if self._client is None:
-                self._client, self._place = self._made(place), place
-            if not self._base:
-                version = await _agreed(self._client, place)
-                self._client.api_version = f"v{version}"
-                self._base = f"{'https' if place.tls else 'http'}://{_host(place)}/v{version}"
-            return self._client
-
-    def _made(self, place: Place) -> Client:
-        import aiodocker
-        import aiohttp
-
-        connector: aiohttp.BaseConnector
-        if place.socket is not None:
-            connector = aiohttp.UnixConnector(str(place.socket), limit=0, force_close=True)
-        else:
-            tls = True if place.tls is None else secured(place.tls)
-            connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)
-        limits = aiohttp.ClientTimeout(total=self._timeout)
-        session = aiohttp.ClientSession(connector=connector, timeout=limits, trust_env=False)
-        address = f"{'https' if place.tls else 'http'}://{_host(place)}"
-        client = aiodocker.Docker(url=address, connector=connector, session=session, timeout=limits)
-        client.docker_host = address
-        return client
-
-    def _where(self) -> Place:
-        return self._place if self._place is not None else locate(self._places)
-
-
-async def _agreed(client: Client, place: Place) -> str:
-    """The version of the API to speak: the engine's own, and none that is not known here."""
-    # Without a version in its path the engine answers whoever asks.
-    async with client.session.get(f"{client.docker_host}/version") as answer:
-        if answer.status >= 400:
-            raise DockerUnavailable(
-                f"What answers at {place.address} (from {place.origin}) does not talk to us as a Docker engine: "
-                f"{answer.status} {await _refusal(answer)}",
-                "Check the address, and whether it wants certificates: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH.",
-            )
-        said = await answer.json()
-    newest, oldest = (_version(said.get(name, "")) for name in ("ApiVersion", "MinAPIVersion"))
-    if newest < OLDEST:
-        raise DockerUnavailable(
-            f"The Docker engine at {place.address} is too old: it is version {said.get('Version')} with the API "
-            f"{said.get('ApiVersion')}, and {OLDEST[0]}.{OLDEST[1]} is needed.",
-            "Use Docker 19.03 or newer.",
-        )
-    major, minor = min(newest, max(NEWEST, oldest))
-    return f"{major}.{minor}"
-
-
-async def _refusal(answer: aiohttp.ClientResponse) -> str:
-    """The engine's words; they are JSON, unless something between us and the engine answers."""
-    text = await answer.text(errors="replace")
-    with suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(text)["message"])
-    return text.strip() or str(answer.reason)
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
-
-
-def _host(place: Place) -> str:
-    return "docker" if place.socket is not None else place.address.partition("://")[2]
 
 
 def _json(value: Any) -> str:
