@@ -277,7 +277,7 @@ class Corral:
         Looks through all names: it is for who was refused anyway.
         """
         aliases = {alias: own for own, entry in self.models.items() for alias in entry.aliases}
-        meant = aliases | {each: each for each in (*self.routes.names(), *self.names())}
+        meant = aliases | {each: each for each in (*self.settings.routes, *self.names())}
         known = [each for each, own in meant.items() if may is None or may(own)]
         return ModelNotFound.among(name, known, [*self.registry.library.names(), *self._pullable(may)])
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from corral.cli.workspace_files import text_of
 from corral.errors import InvalidRequest
-from corral.workspace.pipelines.given import is_needed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +108,8 @@ def check_given(source: str, found: Mapping[str, Any]) -> None:
 
 def _lacks(about: Any) -> bool:
     """Whether a run without the input lacks it. Of what is no declaration the reader says so."""
+    from corral.workspace.pipelines.given import is_needed
+
     said = about if isinstance(about, dict) else {}
     required = said.get("required")
     return is_needed(required if isinstance(required, bool) else None, said.get("default"))
