@@ -18,15 +18,23 @@ tell_uv "${PYTHON:-python3}"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+# A mirror beside the index may hold one file of a version where the index holds all, and the first that has the version
+# is believed: only the index itself is asked. Hashes that are known already would be taken over, though they be few.
+unset UV_INDEX
+
 compile() {
+    out=$1
+    shift
+    [ ! -f "$out" ] || sed -e '/^ *--hash=/d' -e 's/ \\$//' "$out" > "$scratch/out.txt"
     uv pip compile "$@" --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-        --no-emit-index-url --no-emit-find-links --quiet
+        --no-emit-index-url --no-emit-find-links --quiet --output-file "$scratch/out.txt"
+    mv "$scratch/out.txt" "$out"
 }
 
 lock() {
     target=$1
     shift
-    compile pyproject.toml "$@" --output-file "requirements/$target.txt"
+    (unset UV_FIND_LINKS; compile "requirements/$target.txt" pyproject.toml "$@")
 }
 
 # One lock serves whoever has a build of torch for processors at hand and whoever has not: `torch==…` names the files of
@@ -36,14 +44,13 @@ lock_engine() {
     shift
     target=src/corral/runtimes/_locks/$kind.txt
     [ ! -f "$target" ] || cp "$target" "$scratch/$kind.txt"
-    compile "requirements/engines/$kind.in" --override requirements/engines/without.txt "$@" \
-        --output-file "$scratch/$kind.txt"
+    compile "$scratch/$kind.txt" "requirements/engines/$kind.in" --override requirements/engines/without.txt "$@"
     "${PYTHON:-python3}" scripts/engine_lock.py join "$scratch/$kind.txt" "$target"
 }
 
 lock_cuda() {
     grep -h '^torch==' requirements/engines/without.txt > "$scratch/cuda.in"
-    (unset UV_FIND_LINKS; compile "$scratch/cuda.in" "$@" --output-file "$scratch/cuda.txt")
+    (unset UV_FIND_LINKS; compile "$scratch/cuda.txt" "$scratch/cuda.in" "$@")
     "${PYTHON:-python3}" scripts/engine_lock.py cuda "$scratch/cuda.txt" src/corral/runtimes/_locks/torch-cuda.txt
 }
 

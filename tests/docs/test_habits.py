@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from tests.docs.pages import ROOT
 
+ENGINES = "src/corral/runtimes/_locks"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WORDS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
@@ -72,6 +73,16 @@ def test_every_locked_file_has_hashes_and_no_address(name: str) -> None:
     assert "index-url" not in text
     for entry in text.replace("\\\n", " ").splitlines():
         assert "--hash=sha256:" in entry, entry
+
+
+@pytest.mark.parametrize(
+    "lock", ["requirements/base", "requirements/dev", f"{ENGINES}/transformers", f"{ENGINES}/vllm"]
+)
+def test_a_version_is_locked_with_all_of_its_files(lock: str) -> None:
+    """A lock made on a machine whose mirror has one file of a version would fit no other Python and no other system."""
+    entries = (ROOT / f"{lock}.txt").read_text().replace("\\\n", " ").splitlines()
+
+    assert [entry.split()[0] for entry in entries if entry.count("--hash=") < 2] == []
 
 
 def test_what_runs_here_is_what_is_locked() -> None:

@@ -38,7 +38,7 @@ class Stranger:
         self.home.mkdir()
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = str(free.getsockname()[1])
-        own = ("CORRAL_", "COVERAGE_", "COV_", "PYTEST_", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "MFLAGS", "XDG_")
+        own = ("CORRAL_", "COVERAGE_", "COV_", "PYTEST_", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "MFLAGS", "ARGS", "XDG_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         path = [place for place in kept["PATH"].split(os.pathsep) if Path(place) != Path(sys.prefix, "bin")]
         self.env = {
