@@ -11,6 +11,7 @@ from corral.domain.operations import Operation
 from corral.domain.operations import OperationStatus as S
 from corral.errors import CorralError, DatabaseError, DiskFull
 from corral.operations.durable import Halted
+from corral.operations.rows import Wish
 from support.operations import Bench
 
 
@@ -58,6 +59,21 @@ async def test_a_database_that_is_away_is_tried_again_before_it_is_paused(bench:
         assert seen[-1].message == "It is away. Bring it back."
         await bench.operations.cancel(waiting.id)
         await bench.flow(watching)
+
+
+async def test_what_is_paused_after_it_was_seen_at_work_rests(bench: Bench) -> None:
+    """Who looks for what dead processes left reads the rows first, and then takes the lease, which is free by now."""
+    waiting = await bench.order("a")
+    operations = bench.operations
+    async with bench.run():
+        await bench.until(lambda: bench.worker.begun)
+        seen = (await operations._rows.get(waiting.id)).operation
+        assert (seen.status, (await bench.flow(operations.pause(waiting.id))).status) == (S.IN_PROGRESS, S.PAUSED)
+        rests = await operations._carry_out(waiting.id, Wish.NONE)
+        assert rests is not None
+        assert (rests.status, (await operations.get(waiting.id)).status) == (S.PAUSED, S.PAUSED)
+        await bench.a_while()
+    assert bench.worker.begun == ["a"]
 
 
 async def test_an_end_that_cannot_be_told_is_not_written(bench: Bench) -> None:

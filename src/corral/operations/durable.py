@@ -324,7 +324,7 @@ class Operations:
             row = await self._rows.get(identifier)
             if wish:
                 _allow(row.operation, wish, row.wish)
-            if row.operation.status.ended:
+            if not wish and _settled(row):  # its job here came to its end since it was seen at work
                 return row.operation
             operation = self._after(row.operation, wish or row.wish)
             if operation.status is OperationStatus.CANCELLED:
