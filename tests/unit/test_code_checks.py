@@ -65,7 +65,7 @@ BAD = [
     ("python", "def f():\n  return (1\n", 2, 10, "'(' was never closed"),
     ("python", "x = 1\n\ty = 2", 2, 1, "unexpected indent"),
     ("json", '{"a": 1,\n "b": NaN}', 2, 7, "`NaN` is no JSON"),
-    ("json", '{"a": 1,\n}', 2, 1, None),
+    ("json", '{"a": 1,\nb}', 2, 1, None),
     ("markdown", "# a\n\n```js\nx\n", 3, 1, "the fence ``` is never closed"),
     ("svg", '<svg xmlns="http://www.w3.org/2000/svg"><g></svg>', 1, 46, "mismatched tag"),
     ("svg", '<!DOCTYPE a [<!ENTITY b "c">]><svg>&b;</svg>', 1, 1, "document types and entities are refused in SVG"),

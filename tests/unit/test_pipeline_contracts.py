@@ -57,7 +57,7 @@ def test_json_is_found_in_words(text: str) -> None:
     ("text", "said"),
     [
         ("I cannot do that.", "There is no JSON in the answer."),
-        ('{"a": 1,}', f"{UNREAD}Expecting property name enclosed in double quotes, at line 1"),
+        ('{"a": 1, b}', f"{UNREAD}Expecting property name enclosed in double quotes, at line 1"),
         ('{"a": NaN}', f"{UNREAD}NaN is no JSON."),
         ('{"a": 1, "b": 1e999}', f"{UNREAD}1e999 is too large a number."),
         ('{"a": 123456789012345678901234567890}', f"{UNREAD}a number is too large"),
