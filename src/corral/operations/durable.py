@@ -170,6 +170,23 @@ class Operations:
         """
         return await self._ask(identifier, Wish.CANCEL)
 
+    async def tell_again(self, identifier: str) -> None:
+        """Have its settler told how it stands, where nobody is at it: a process may have died before it had been.
+
+        Raises:
+            OperationNotFound: there is none, or no longer.
+        """
+        lease = Lease.take(self._folder, identifier)
+        if lease is None:
+            return  # who is at it tells
+        try:
+            operation = (await self._rows.get(identifier)).operation
+            if operation.status is not OperationStatus.IN_PROGRESS:
+                await self._settle(operation)
+        finally:
+            lease.free()
+        self._nudge.ring()  # who would have begun it meanwhile could not
+
     async def watch(self, identifier: str) -> AsyncIterator[Operation]:
         """How it stands, now and whenever that changes, about ten times a second at most; ends when it has ended.
 
@@ -306,7 +323,10 @@ class Operations:
             _allow(job.operation, wish)
             job.ask(wish)
             await asyncio.wait([job.finished])
-            return await self.get(identifier)
+            now = await self.get(identifier)
+            if now.status.ended or (wish is Wish.PAUSE and now.status is OperationStatus.PAUSED):
+                return now
+            return await self._ask(identifier, wish)  # how it ends was settled before it was asked
         row = await self._rows.get(identifier)
         _allow(row.operation, wish, row.wish)
         done = await self._carry_out(identifier, wish)

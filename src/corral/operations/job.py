@@ -113,10 +113,12 @@ class Job:
         )
 
     def ask(self, wish: Wish) -> None:
-        """Have it stop soon; the last wish counts."""
-        self.wish = wish
+        """Have it stop soon; the last wish counts, but that the process ends takes back nothing that was asked for."""
         if wish is Wish.STOP:
             self._leaving.ring()
+            self.wish = self.wish or wish
+        else:
+            self.wish = wish
         if self._task is not None and not self._task.cancelling():
             self._task.cancel()
 
