@@ -177,6 +177,27 @@ async def test_measuring_without_a_pause_is_not_measuring_without_end() -> None:
         await yard.supervisor.close()
 
 
+async def test_what_an_engine_takes_asleep_is_not_taken_for_what_it_takes_awake() -> None:
+    yard = Yard(room=11)
+    yard.sleeps = True
+    yard.driver.clear()
+    engine = await yard.ask("a")  # from now on it is measured, for a while
+    engine.asleep = {"cpu": 1}
+    asker = asyncio.create_task(yard.ask("z"))
+    await settle()
+    assert yard.state("a") is State.SLEEPING
+    yard.driver.set()
+    await asker
+    assert (dict(engine.peak), engine.asleep) == ({}, {"cpu": 1})
+    assert "a" not in dict(yard.learned)
+
+    await yard.supervisor.unload("z")
+    assert await yard.ask("a") is engine
+    await settle()
+    assert (yard.supervisor.held(), dict(yard.learned)["a"]) == ({"cpu": 10}, {"cpu": 10})
+    await yard.supervisor.close()
+
+
 async def test_a_new_engine_is_measured_at_once_where_somebody_wants_to_know() -> None:
     yard = Yard()
     yard.takes["a"] = 12

@@ -96,7 +96,8 @@ class Engine:
     `last_used` and `ready_at` are in seconds of the supervisor's clock. `footprint` is what it took when it was last
     measured, `peak` the most that was ever found, both in bytes by device and empty until then; `asleep` is what it
     took when it last slept. `keep_alive` overrules the launch's idle time-out, in seconds. `gone` is set once the
-    engine has ended or was told to stop: whoever finds it broken may wait for that.
+    engine has ended or was told to stop: whoever finds it broken may wait for that. `awake` is whether it may have all
+    of its memory: from when it was loaded or woken until it is told to sleep.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Engine:
     load_seconds: float
     last_used: float
     ready_at: float = 0.0
+    awake: bool = True
     limit: int | None = None
     in_flight: int = 0
     served: int = 0

@@ -95,6 +95,7 @@ class Hands:
             await engine.session.stop(self.stop_grace)
             self._on_gone(engine)
             raise
+        engine.awake = True
         engine.last_used = engine.ready_at = self._clock.now()
         return engine
 
@@ -112,9 +113,9 @@ class Hands:
             await engine.session.stop(0)
 
     async def measure(self, engine: Engine) -> None:
-        """Find out what the engine takes, and remember it."""
+        """Find out what the engine takes, and remember it; not what it takes when it went to sleep meanwhile."""
         devices = await self._gauge.measure(engine)
-        if devices and not engine.gone.is_set():
+        if devices and engine.awake and not engine.gone.is_set():
             before = engine.held
             engine.note(devices)
             self._gauge.measured(engine)
@@ -124,7 +125,7 @@ class Hands:
     async def measure_all(self, engines: Sequence[Engine]) -> None:
         """As `measure`, one after the other."""
         for engine in engines:
-            if not engine.gone.is_set():
+            if engine.awake and not engine.gone.is_set():
                 await self.measure(engine)
 
     async def examine(self, slot: Slot, engine: Engine, reason: str) -> None:

@@ -445,6 +445,7 @@ class Supervisor:
         engine = cast("Engine", slot.engine)
         if effect.to is State.SLEEPING:
             self._chronicle.decided("sleep", effect.model, effect.reason, effect.room_for)
+            engine.awake = False
             self.set_state(effect.model, slot, State.SLEEPING, effect.reason)
             slot.task = self._hands.spawn(self._hands.sleep(effect.model, slot, engine))
             return
