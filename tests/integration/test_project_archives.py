@@ -58,6 +58,8 @@ async def _taken(store: Store, archive: bytes, **more: Any) -> Project:
 async def test_what_is_carried_to_another_store_is_equal(opener: Opener) -> None:
     here, there = opener(), opener()
     project = await furnish(here)
+    (resting,) = (await here.runs.page(Query(filters={"status": "paused"}))).items
+    await here.runs.update(resting.id, started_at=1.0, paused_at=2.0, paused_seconds=0.5)
     archive = await packed(here, "garden")
 
     made = await _taken(there, archive)
@@ -65,7 +67,9 @@ async def test_what_is_carried_to_another_store_is_equal(opener: Opener) -> None
     assert made == project
     before, after = await contents(here, project.id), await contents(there, "garden")
     paused = before["runs"][2]
-    assert after["runs"][2] == replace(paused, status=RunStatus.CANCELLED, operation=None, error=after["runs"][2].error)
+    stopped = replace(paused, status=RunStatus.CANCELLED, operation=None, error=after["runs"][2].error)
+    # It rests no more: it has ended, when it was paused.
+    assert after["runs"][2] == replace(stopped, ended_at=2.0, paused_at=None)
     assert after["runs"][2].error["code"] == "imported"
     assert [step.status for step in after["steps"][2]] == [StepStatus.FAILED, StepStatus.CANCELLED]
     before["runs"] = [replace(run, operation=None) for run in before["runs"]]

@@ -13,6 +13,7 @@ from sqlalchemy import update
 from corral.app import Corral
 from corral.db.workspace_tables import runs, steps
 from corral.domain.workspace import Run, RunStatus, Step
+from corral.operations.leases import Lease
 from corral.workspace.comparing import compare
 from support.pipeline_vendor import Vendor, vendor
 from support.pipelines import at_work, ended, started, until
@@ -26,6 +27,11 @@ steps:
   one: {model: quick, prompt: hi}
   two: {model: alpha, prompt: "tell of {{ steps.one.output }}"}
   three: {model: quick, prompt: "{{ steps.two.output }}"}
+"""
+FAN = """
+name: fans
+steps:
+  each: {model: alpha, prompt: "tell of {{ item }}", for_each: "{{ [1, 2] }}"}
 """
 FAILING = """
 name: fails
@@ -43,15 +49,19 @@ async def asked() -> AsyncIterator[Vendor]:
 
 @pytest.fixture
 async def corral(asked: Vendor, tmp_path: Path) -> AsyncIterator[Corral]:
-    config = f"""
+    async with at_work(tmp_path, config(asked)) as made:
+        yield made
+
+
+def config(asked: Vendor, parallel: int = 4) -> str:
+    return f"""
+workspace: {{parallel: {parallel}}}
 models:
   alpha: {{runtime: openai, options: {{base_url: '{asked.url}', upstream_model: alpha}}}}
   quick: {{runtime: fake}}
   shaky: {{runtime: fake, options: {{reply: well again, fault: "status:503", fault_times: 1}}}}
 routing: {{retries: 0}}
 """
-    async with at_work(tmp_path, config) as made:
-        yield made
 
 
 async def long_ago(corral: Corral, run: Run, home: Path, **more: Any) -> None:
@@ -80,11 +90,11 @@ def worked(entry: Run | Step) -> float:
     return entry.ended_at - entry.started_at - entry.paused_seconds
 
 
-async def paused(corral: Corral, asked: Vendor) -> Run:
-    """A run that was paused while its second step was being answered."""
+async def paused(corral: Corral, asked: Vendor, source: str = SOURCE, step: str = "two") -> Run:
+    """A run that was paused while a step was being answered: its second."""
     asked.pause = 5.0
-    run = await started(corral, SOURCE)
-    await until(corral, run, "two", "running")
+    run = await started(corral, source)
+    await until(corral, run, step, "running")
     run = await corral.workspace.pause(run.id)
     assert run.status is RunStatus.PAUSED
     assert run.paused_at is not None
@@ -113,12 +123,13 @@ async def test_a_pause_is_no_part_of_the_time(corral: Corral, asked: Vendor, tmp
 
 
 @pytest.mark.timeout(60)
-async def test_pauses_add_up(corral: Corral, asked: Vendor, tmp_path: Path) -> None:
-    run = await paused(corral, asked)
+@pytest.mark.parametrize(("source", "step"), [(SOURCE, "two"), (FAN, "each[1]")])
+async def test_pauses_add_up(corral: Corral, asked: Vendor, tmp_path: Path, source: str, step: str) -> None:
+    run = await paused(corral, asked, source, step)
     await long_ago(corral, run, tmp_path)
     asked.pause = 5.0
     await corral.workspace.resume(run.id)
-    await until(corral, run, "two", "running")
+    await until(corral, run, step, "running")
     await corral.workspace.pause(run.id)
     await long_ago(corral, run, tmp_path)
     asked.pause = 0.0
@@ -127,6 +138,27 @@ async def test_pauses_add_up(corral: Corral, asked: Vendor, tmp_path: Path) -> N
 
     assert 2 * LONG <= run.paused_seconds < 2 * LONG + WORK
     assert 0 <= worked(run) < WORK
+    assert all(0 <= worked(step) < WORK for step in found.values())
+
+
+@pytest.mark.timeout(60)
+async def test_pauses_add_up_of_what_was_not_begun_between_them(asked: Vendor, tmp_path: Path) -> None:
+    two = SOURCE.replace("{{ steps.one.output }}", "cats").replace("hi", "dogs").replace("quick", "alpha", 1)
+    async with at_work(tmp_path, config(asked)) as corral:
+        run = await paused(corral, asked, two)
+        assert [step.started_at is None for step in await corral.workspace.store.runs.steps(run.id)][:2] == [False] * 2
+        await long_ago(corral, run, tmp_path)
+    async with at_work(tmp_path, config(asked, parallel=1)) as corral:
+        asked.pause = 5.0
+        await corral.workspace.resume(run.id)
+        await until(corral, run, "one", "running")
+        await corral.workspace.pause(run.id)
+        await long_ago(corral, run, tmp_path)
+        asked.pause = 0.0
+        await corral.workspace.resume(run.id)
+        run, found = await ended(corral, run)
+
+    assert 2 * LONG <= run.paused_seconds < 2 * LONG + WORK
     assert all(0 <= worked(step) < WORK for step in found.values())
 
 
@@ -154,3 +186,36 @@ async def test_from_its_failure_until_it_goes_on_a_run_rests(corral: Corral, tmp
     assert run.paused_seconds >= LONG
     assert 0 <= worked(run) < WORK
     assert 0 <= worked(found["two"]) < WORK
+
+
+@pytest.mark.timeout(60)
+async def test_what_rested_before_it_was_called_off_is_no_work_once_it_goes_on(
+    corral: Corral, asked: Vendor, tmp_path: Path
+) -> None:
+    run = await paused(corral, asked)
+    await long_ago(corral, run, tmp_path)
+    await corral.workspace.cancel(run.id)
+    await long_ago(corral, run, tmp_path)
+    await corral.workspace.resume(run.id)
+    run, found = await ended(corral, run)
+
+    assert run.status is RunStatus.COMPLETED
+    assert 2 * LONG <= run.paused_seconds < 2 * LONG + WORK
+    assert 0 <= worked(run) < WORK
+    assert all(0 <= worked(step) < WORK for step in found.values())
+
+
+@pytest.mark.timeout(60)
+async def test_what_somebody_has_go_on_just_now_is_left_to_them(corral: Corral, asked: Vendor, tmp_path: Path) -> None:
+    run, store = await paused(corral, asked), corral.workspace.store.runs
+    assert run.operation is not None
+    lease = Lease.take(tmp_path / ".corral" / "operations", run.operation)
+    assert lease is not None
+    try:  # as of who resumes it: the run is told first, and its operation is written down after that
+        await store.update(run.id, status=RunStatus.QUEUED)
+        await corral.workspace._tidy()
+        assert (await store.get(run.id)).status is RunStatus.QUEUED
+    finally:
+        lease.free()
+    await corral.workspace._tidy()
+    assert (await store.get(run.id)).status is RunStatus.PAUSED, "of who died before the second"

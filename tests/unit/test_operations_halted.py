@@ -93,3 +93,28 @@ async def test_an_end_that_cannot_be_told_is_not_written(bench: Bench) -> None:
         assert (await operations.get(waiting.id)).status is S.IN_PROGRESS
         assert (await bench.ended(waiting.id, operations)).status is S.COMPLETED
     assert told == [S.COMPLETED] * 3
+
+
+async def test_nobody_is_told_again_of_what_somebody_is_at(bench: Bench) -> None:
+    told: list[S] = []
+
+    async def settle(operation: Operation) -> None:
+        told.append(operation.status)
+
+    operations = bench.more(settlers={"install": settle})
+    other = bench.more(settlers={"install": settle})
+    waiting = await bench.order("a")
+    async with bench.run(operations):
+        await bench.until(lambda: bench.worker.begun)
+        for each in (operations, other):
+            await each.tell_again(waiting.id)
+        assert told == []
+        await bench.flow(operations.pause(waiting.id))
+        await other.tell_again(waiting.id)
+        assert told == [S.PAUSED] * 2
+        await operations.resume(waiting.id)
+        await bench.until(lambda: len(bench.worker.begun) == 2)
+        bench.worker.end("a")
+        await bench.ended(waiting.id, operations)
+        await other.tell_again(waiting.id)
+    assert told[2:] == [S.PENDING, S.COMPLETED, S.COMPLETED]

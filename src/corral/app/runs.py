@@ -202,7 +202,7 @@ class Runs:
         return run
 
     async def settle(self, operation: Operation) -> None:
-        """Bring a run in step with its operation, which nobody is at any more, or which waits."""
+        """Bring a run in step with its operation, which waits or has ended, and whose lease the caller holds."""
         status = _STANDS.get(operation.status)
         if status is None:
             return
@@ -223,7 +223,9 @@ class Runs:
         rest = await self._rest(run)
         if over:
             await self._close_books(run, rest)
-        await self._leave_out(run.id, f"the run was {status}" if over else "", left)
+        await self._leave_out(run.id, f"the run was {status}" if over else "", left, rest if over else None)
+        if over:  # before it says that it has ended: from then on it may go on, with a journal of its own
+            await self._forget(self._journal(run), run)
         values: dict[str, Any] = {"paused_at": None if over or rest is None else rest[0]}
         if over:
             now = self._corral.clock.wall() if rest is None else rest[1]
@@ -231,8 +233,6 @@ class Runs:
         run = await store.runs.update(run.id, status=status, error=self._why(run.id, operation), **values)
         self._stopped.pop(run.id, None)
         self._left.pop(run.id, None)
-        if over:
-            await self._forget(self._journal(run), run)
         self._tell_of(run.id, "run", describe(run))
         if over:
             self._tell(run.id, {"type": "end", "status": run.status.value})
@@ -246,12 +246,16 @@ class Runs:
             error = self._stopped.get(run_id)
         return None if error is None else {"code": error.code, "message": error.message, "hint": error.hint}
 
-    async def reconcile(self, run: RunBrief) -> None:
-        """Have a run that seems to be at work stand as its operation does."""
-        if run.operation is None or run.id in self._at_work:
+    async def reconcile(self, run: RunBrief | Run) -> None:
+        """Have a run stand as its operation does, where it does not and nobody is at it."""
+        if run.operation is None or run.status.ended or run.id in self._at_work:
             return
+        operations = self._corral.catalog.operations
         with suppress(OperationNotFound):
-            await self.settle(await self._corral.catalog.operations.get(run.operation))
+            operation = await operations.get(run.operation)
+            # Only under its lease: by the time that it is read, somebody may have it go on, or be at it.
+            if _STANDS.get(operation.status, run.status) is not run.status:
+                await operations.tell_again(run.operation)
 
     async def _rest(self, run: Run) -> pauses.Rest | None:
         """From when until now nobody was at a run; None where it has not begun."""
@@ -270,6 +274,7 @@ class Runs:
         """Write down what was answered for steps that will not be completed: it is paid all the same."""
         store, journal = self._corral.workspace.store, await self._loaded(run)
         steps = {step.key: step for step in await store.runs.steps(run.id)}
+        now = self._corral.clock.wall() if rest is None else rest[1]
         for key, answers in journal.answers.items():
             step = steps.get(key) or Step(run=run.id, key=key, name=key.partition("[")[0])
             if step.status in _OVER:
@@ -283,7 +288,8 @@ class Runs:
                 cost=step.cost + sum(each.cost for each in answers),
                 input_tokens=step.input_tokens + sum(each.input_tokens for each in answers),
                 output_tokens=step.output_tokens + sum(each.output_tokens for each in answers),
-                ended_at=self._corral.clock.wall() if rest is None else rest[0],
+                paused_seconds=pauses.of_step(step, step.paused_seconds, rest),
+                ended_at=now,
             )
             await store.runs.commit(ended, (), partial(book, answers=answers))
 
@@ -296,12 +302,13 @@ class Runs:
             except EntryNotFound:
                 await in_thread(Journal(path).remove)
 
-    async def _leave_out(self, run_id: str, reason: str, status: StepStatus) -> None:
-        """Have the steps that nobody is at, and that are not done, stand so."""
+    async def _leave_out(self, run_id: str, reason: str, status: StepStatus, rest: pauses.Rest | None = None) -> None:
+        """Have the steps that nobody is at, and that are not done, stand so; with them ends a `rest` of the run."""
         store = self._corral.workspace.store
         for step in await store.runs.steps(run_id):
             if step.status in {StepStatus.WAITING, StepStatus.RUNNING} and step.status is not status:
-                await store.runs.save(replace(step, status=status, reason=reason))
+                paused = pauses.of_step(step, step.paused_seconds, rest)
+                await store.runs.save(replace(step, status=status, reason=reason, paused_seconds=paused))
 
     # Who looks on
 

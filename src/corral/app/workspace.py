@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from corral.app import ahead
 from corral.domain.callers import LOCAL, Scope
-from corral.domain.operations import OperationStatus, Order
+from corral.domain.operations import Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
 from corral.errors import Conflict, CorralError, EntryNotFound, Forbidden, InvalidRequest, OperationNotFound
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from corral.app.runs import Runs
     from corral.app.showing import Showing
     from corral.domain.callers import Caller
-    from corral.domain.operations import Operation
     from corral.domain.workspace import Project, RunBrief
     from corral.workspace.pipelines.plan import Checked, Definition
     from corral.workspace.store import Store
@@ -352,13 +351,7 @@ class Workspace:
 
     async def _standing(self, run_id: str) -> Run:
         """The run, as its operation stands: of one that has ended the run may not have been told."""
-        run = await self.store.runs.get(run_id)
-        if run.operation is None or run.status.ended:
-            return run
-        with suppress(OperationNotFound):
-            operation = await self._corral.catalog.operations.get(run.operation)
-            if operation.status.ended or operation.status is OperationStatus.PAUSED:
-                await self.runs.settle(operation)
+        await self.runs.reconcile(await self.store.runs.get(run_id))
         return await self.store.runs.get(run_id)
 
     async def _ask(self, run_id: str, what: str) -> Run:
@@ -371,11 +364,10 @@ class Workspace:
             )
         operations = self._corral.catalog.operations
         try:
-            operation: Operation = await getattr(operations, what)(run.operation)
+            await getattr(operations, what)(run.operation)
         except OperationNotFound:
             raise _elsewhere(run) from None
-        await self.runs.settle(operation)
-        return await self.store.runs.get(run_id)
+        return await self._standing(run_id)
 
     async def _over(self, run: Run) -> None:
         """Wait until the operation of a run that has ended has so too, which takes a moment longer."""

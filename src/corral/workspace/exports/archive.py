@@ -273,7 +273,9 @@ class _Names:
     def _run(self, run: Run) -> Run:
         """A run; no operation here does it, so that one which was under way has been called off."""
         material = tuple({**each, "id": self._of(each.get("id"))} if "id" in each else each for each in run.material)
-        more: dict[str, Any] = {} if run.status.ended else {"status": RunStatus.CANCELLED, "error": _STOPPED}
+        more: dict[str, Any] = {}
+        if not run.status.ended:
+            more = {"status": RunStatus.CANCELLED, "error": _STOPPED, "ended_at": run.paused_at, "paused_at": None}
         named = {"pipeline": self._of(run.pipeline), "rerun_of": self._of(run.rerun_of), "operation": None}
         return replace(run, material=material, **named, **more)
 

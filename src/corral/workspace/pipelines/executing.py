@@ -159,6 +159,7 @@ class Execution:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._rest_on()
         with suppress(TimeoutError, CorralError):
             async with asyncio.timeout(_LAST_WORDS):
                 await self._commits.drain(begun=True)
@@ -213,7 +214,10 @@ class Execution:
         if new:
             self._commits.plan(self.run.id, new)
         if step.status not in _DONE:
-            self._standing(replace(step, status=StepStatus.RUNNING, started_at=step.started_at or self._now()))
+            now = self._now()
+            self._again.setdefault(step.key, now)
+            began = replace(step, status=StepStatus.RUNNING, started_at=step.started_at or now)
+            self._standing(self._timed(began))
         scope = self._scope_of(plan)
         for index, item in enumerate(items):
             key = f"{plan.name}[{index}]"
@@ -389,6 +393,14 @@ class Execution:
         """A step with how long it rested; one that was begun before rests until it is begun again."""
         rest = self._rest and (self._rest[0], self._again.get(step.key, self._rest[1]))
         return replace(step, paused_seconds=pauses.of_step(step, self._rested.get(step.key, 0.0), rest))
+
+    def _rest_on(self) -> None:
+        """Have it written of those that were begun before, and not again, how long they have rested by now."""
+        for key, step in self.steps.items():
+            begun = step.started_at is not None and step.ended_at is None
+            if self._rest is not None and begun and key not in self._again:
+                self._again[key] = self._now()
+                self._commits.put(Entry(self._timed(step)))
 
     def _now(self) -> float:
         return self.tools.clock.wall()
