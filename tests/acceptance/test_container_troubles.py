@@ -97,7 +97,8 @@ def stage(docker_of_module: Engine, tmp_path_factory: pytest.TempPathFactory) ->
         good = publish(docker, registry)
         containers = {
             "calm": tiny(restart=False, purpose="stays well"),
-            "hungry": tiny("eat", "200", memory="24MB", restart=False, purpose="takes too much"),
+            # the engine begins to listen for what the kernel ends a moment after the start
+            "hungry": tiny("after", "2", "eat", "200", memory="24MB", restart=False, purpose="takes too much"),
             "mad": tiny("exit", "3", purpose="ends at once"),
             "updated": {**player(f"{registry}/player:1"), "models": ["tiny:1b"], "purpose": "completes code"},
         }

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from corral.app.corral import Corral
 from corral.app.fleet import Fleet
 from corral.config import load
-from corral.domain.standings import ContainerState, Standing
+from corral.domain.standings import ContainerState, Happening, Standing
 from tests.support.docker import TINY, Engine
 from tests.support.ports import free_port
 
@@ -66,20 +66,20 @@ class Place:
 async def reach(
     fleet: Fleet, name: str, *states: ContainerState, when: Callable[[Standing], Any] = lambda _: True
 ) -> Standing:
-    """How it stands as soon as it is in one of these states, and `when` holds."""
+    """How it stands as soon as it is in one of these states, and `when` holds; also where that has passed by now."""
 
-    def there() -> Standing | None:
-        known = fleet.works.observer.known.get(name)
-        found = None if known is None else known.standing
-        return found if found is not None and found.state in states and when(found) else None
+    def fits(found: Standing | Happening | None) -> TypeGuard[Standing]:
+        return isinstance(found, Standing) and found.name == name and found.state in states and bool(when(found))
 
     changes = fleet.changes()
     following = asyncio.ensure_future(anext(changes))
     try:
         async with asyncio.timeout(PATIENCE):
             await asyncio.sleep(0)  # now it listens, and nothing is missed
-            while (found := there()) is None:
-                await following
+            known = fleet.works.observer.known.get(name)
+            found: Standing | Happening | None = None if known is None else known.standing
+            while not fits(found):
+                found = await following
                 following = asyncio.ensure_future(anext(changes))
             return found
     except TimeoutError:
@@ -111,6 +111,27 @@ class Counted:
             return asked(*args, **more)
 
         return count
+
+
+class Late:
+    """A Docker engine whose answers come late: each is there before what `after` has for the question is done."""
+
+    def __init__(self, engine: Any, **after: Callable[[Any], Awaitable[Any]]) -> None:
+        self._engine = engine
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        asked = getattr(self._engine, name)
+        after = self._after.get(name)
+        if after is None:
+            return asked
+
+        async def answer(*args: Any, **more: Any) -> Any:
+            found = await asked(*args, **more)
+            await after(found)
+            return found
+
+        return answer
 
 
 def truth(docker: Engine, yard: str) -> dict[str, tuple[bool, str]]:

@@ -155,6 +155,31 @@ def test_how_it_ended_is_named_and_it_starts_again(code: int, oom: bool, state: 
     assert (yard.past.restarts, yard.past.wish) == (1, None)
 
 
+@pytest.mark.parametrize("shown", [False, True], ids=["told", "shown"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_that_it_was_the_kernel_may_be_told_after_the_end(shown: bool, restart: bool) -> None:
+    yard = up(replace(WATCH, restart=restart))
+    yard.end(137)
+    found = yard.tell("die", exitCode="137")
+    assert (found.state, "SIGKILL" in found.reason) == (State.KILLED, True)
+    due = found.past.due
+    yard.end(137, oom=shown)
+    found = yard.look() if shown else yard.tell("oom")
+    assert found.past.cause == "the kernel ended it: it took more memory than its 0.5 GiB"
+    assert (found.past.crashes, found.past.due) == (1, due), "one end, told twice"
+    assert found.state is (State.WAITING if restart else State.OOM_KILLED)
+    assert found.reason.startswith(found.past.cause)
+
+
+def test_somebodys_kill_stays_one_whatever_is_told_after_it() -> None:
+    yard = up(replace(WATCH, restart=False))
+    yard.tell("kill", signal="9")
+    yard.end(137)
+    yard.tell("die", exitCode="137")
+    found = yard.tell("oom")
+    assert (found.state, found.reason) == (State.KILLED, "killed by hand; restart is false")
+
+
 def test_an_oom_event_with_a_list_that_does_not_tell() -> None:
     yard = up()
     yard.tell("oom")

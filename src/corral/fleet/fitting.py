@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from corral.errors import ContainerError, ContainerNotFound
-from corral.fleet.limits import Need, above, limits
+from corral.fleet.limits import Limits, Need, above, limits
+from corral.fleet.looking import looked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,41 +46,64 @@ class Fitter:
         self._taken = taken
         self._machine: int | None = None
         self._refused: set[tuple[str, int]] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
 
     async def fit(self, name: str) -> None:
-        """Set its limit, where it has another one than its models need. That it cannot be is logged, once."""
+        """Set its limit, where it has another one than its models need. That it cannot be is logged, once.
+
+        What somebody sets by hand meanwhile is no less than what was there before: it is worked out anew from that.
+        """
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            try:
+                while not await self._fitted(name):
+                    pass
+            except ContainerNotFound:
+                return  # the events say so too, and better
+            except ContainerError as error:
+                _log.warning("container %s: its memory is not limited: %s", name, error)
+
+    async def _fitted(self, name: str) -> bool:
+        """Whether nothing is left to do; else it is not as it was known to be, and by now it is known how it is."""
         known = self._observer.known.get(name)
         if known is None or known.want is None or known.seen is None or known.health is None:
-            return
-        if not (known.want.spec.fitted and known.seen.running and known.health.healthy):
-            return
-        try:
-            await self._fit(known.want, known.seen, known.health)
-        except ContainerNotFound:
-            return  # the events say so too, and better
-        except ContainerError as error:
-            _log.warning("container %s: its memory is not limited: %s", name, error)
-
-    async def _fit(self, want: Wanted, seen: Seen, health: Health) -> None:
-        engine = self._engine()
-        if self._machine is None:
-            self._machine = (await engine.info()).memory
+            return True
+        want, seen = known.want, known.seen
+        if not (want.spec.fitted and seen.running and known.health.healthy):
+            return True
         if not seen.detailed:
-            seen = await engine.inspect(seen.id)
-        found = limits(self._needs(want, health.models), self._machine, had=seen.memory)
-        if found.memory is None or found.memory == seen.memory or (seen.id, found.memory) in self._refused:
-            return
-        if seen.memory is None or found.memory < seen.memory:
-            usage = await engine.usage(seen.id)
-            found = above(found, None if usage is None else usage.memory, seen.memory)
+            await self._look(name, seen.id)
+            return False
+        found = await self._worked_out(want, seen, known.health)
         if found.memory is None or found.memory == seen.memory:
-            return
+            return True
+        now = await self._look(name, seen.id)
+        if now is None or now.memory != seen.memory:
+            return False
         try:
-            await engine.limit(seen.id, memory=found.memory)
+            await self._engine().limit(seen.id, memory=found.memory)
         except ContainerError:
             self._refused.add((seen.id, found.memory))
             raise
-        self._observer.limited(want.name, replace(seen, memory=found.memory), found.reason)
+        await self._look(name, seen.id)
+        self._observer.limited(name, found.memory, found.reason)
+        return True
+
+    async def _worked_out(self, want: Wanted, seen: Seen, health: Health) -> Limits:
+        """What it is to have, and can have without being ended for what it takes already."""
+        engine = self._engine()
+        if self._machine is None:
+            self._machine = (await engine.info()).memory
+        found = limits(self._needs(want, health.models), self._machine, had=seen.memory)
+        if found.memory is None or found.memory == seen.memory or (seen.id, found.memory) in self._refused:
+            return replace(found, memory=None)
+        if seen.memory is None or found.memory < seen.memory:
+            usage = await engine.usage(seen.id)  # takes a while
+            found = above(found, None if usage is None else usage.memory, seen.memory)
+        return found
+
+    async def _look(self, name: str, container: str) -> Seen | None:
+        seen, asked = await looked(self._observer, self._engine(), name, container)
+        return self._observer.observe(name, seen=seen, asked=asked).seen
 
     def _needs(self, want: Wanted, models: Sequence[ModelInside]) -> list[Need | None]:
         """What each model takes that it is to have, or has loaded; without any that it is to have, all of them."""

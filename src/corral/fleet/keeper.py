@@ -22,6 +22,7 @@ from corral.domain.containers import NAME_LABEL, YARD_LABEL, ContainerEngine, Ev
 from corral.domain.ports import Clock
 from corral.errors import ContainerError, ContainerNotFound, CorralError, DockerUnavailable
 from corral.fleet import plan
+from corral.fleet.looking import looked
 from corral.fleet.observing import Known, Observer, is_aside
 from corral.fleet.probing import Prober
 from corral.fleet.reconcile import How, Reconciler
@@ -169,12 +170,15 @@ class Keeper:
     async def _take(self, batch: list[Event]) -> None:
         """Take in events in their order; each container is inspected once, after the last of them."""
         ours = [event for event in batch if self._concerns_us(event)]
-        looks = {event.id: None for event in ours}
-        found = dict(zip(looks, await asyncio.gather(*(self._inspect(id_) for id_ in looks)), strict=True))
+        looks = {event.id: event.attributes[NAME_LABEL] for event in ours}
+        asking = (self._look(name, id_) for id_, name in looks.items())
+        found = dict(zip(looks, await asyncio.gather(*asking), strict=True))
         for event in ours:
             self._last = event.at
-            seen = found[event.id]
-            name = event.attributes.get(NAME_LABEL, "")
+            name = event.attributes[NAME_LABEL]
+            if self._observer.outdated(name, found[event.id][1]):
+                found[event.id] = await self._look(name, event.id)
+            seen, asked = found[event.id]
             known = self._observer.known.get(name)
             current = None if known is None else known.seen
             if seen is None:
@@ -182,7 +186,7 @@ class Keeper:
                     continue
             elif is_aside(seen) or not self._counts(name, seen, current):
                 continue
-            known = self._observer.observe(name, seen=seen, event=event)
+            known = self._observer.observe(name, seen=seen, asked=asked, event=event)
             if event.what in ("update", "rename"):
                 await self._compare(known)
             self._act(known)
@@ -201,11 +205,8 @@ class Keeper:
         want = self._parts.wanted().get(name)
         return want is None or seen.container == want.spec.container
 
-    async def _inspect(self, container: str) -> Seen | None:
-        try:
-            return await self._parts.engine().inspect(container)
-        except ContainerNotFound:
-            return None
+    async def _look(self, name: str, container: str) -> tuple[Seen | None, int]:
+        return await looked(self._observer, self._parts.engine(), name, container)
 
     async def _compare(self, known: Known) -> None:
         """Look whether somebody has changed it by hand."""

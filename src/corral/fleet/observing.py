@@ -61,6 +61,8 @@ class Known:
     effects: tuple[Effect, ...] = ()
     wake: float | None = None
     written: float = 0.0
+    asked: int = 0
+    """When that was asked which is known, by the observer's count."""
 
 
 class Observer:
@@ -78,6 +80,7 @@ class Observer:
         self._clock = clock
         self.known: dict[str, Known] = {}
         self.everything: Sequence[Seen] = ()
+        self._asked = 0
         self._announcer: Announcer[Change] = Announcer()
         self.on_change: list[Callable[[Standing, Standing], None]] = []
 
@@ -97,11 +100,22 @@ class Observer:
                 wish = kept.wanted if said else None
                 self.known[name] = Known(name, kept, standing.recalled(kept, wish), written=self._clock.wall())
 
+    def asking(self) -> int:
+        """Somebody is about to ask the engine: when that is, by a count that only goes up."""
+        self._asked += 1
+        return self._asked
+
+    def outdated(self, name: str, asked: int) -> bool:
+        """Whether an answer that was asked for then is older than what is known, or than what was done since."""
+        known = self.known.get(name)
+        return known is not None and asked < known.asked
+
     def observe(
         self,
         name: str,
         *,
         seen: Seen | EllipsisType | None = ...,
+        asked: int | None = None,
         event: Event | None = None,
         health: Health | None = None,
         gpu_memory: int | None = None,
@@ -110,6 +124,7 @@ class Observer:
 
         Args:
             seen: as the engine shows it; None: there is none any more.
+            asked: when that was asked, as `asking` gave it, and not outdated; None: it is so now.
             event: what the engine told of it.
             health: what asking its models' API has shown.
             gpu_memory: bytes that its processes have on GPUs.
@@ -118,7 +133,7 @@ class Observer:
         if seen is not ...:
             if seen is None or known.seen is None or known.seen.id != seen.id:
                 known.drift, known.health = (), None
-            known.seen = seen
+            known.seen, known.asked = seen, self.asking() if asked is None else asked
         if health is not None:
             known.health = health
         now = self._clock.wall()
@@ -127,17 +142,19 @@ class Observer:
         how = "health" if event is None and health is not None else "seen"
         return self._settle(known, stand, now, how if event is None else event.what, event)
 
-    def seen_all(self, everything: Sequence[Seen], yard: str) -> None:
-        """Take in a full list: what is in it, and what is not."""
+    def seen_all(self, everything: Sequence[Seen], yard: str, asked: int) -> None:
+        """Take in a full list, which was asked for then: what is in it, and what is not."""
         self.everything = everything
         found = mine(everything, yard, self._wanted())
         for name in {*self._wanted(), *self.known, *found}:
+            if self.outdated(name, asked):
+                continue  # whoever knows better has said so, or is about to
             seen, known = found.get(name), self.known.get(name)
             before = None if known is None else known.seen
             if seen is not None and before is not None and before.id == seen.id and before.detailed:
                 seen = merged(before, seen)
             if known is None or seen != before or not self._at_rest(known):
-                self.observe(name, seen=seen)
+                self.observe(name, seen=seen, asked=asked)
 
     def _at_rest(self, known: Known) -> bool:
         """Whether another look at the same thing would show nothing new."""
@@ -174,13 +191,15 @@ class Observer:
         """It is done: `what` is its word for the history, with its `detail`."""
         known, now = self._of(name), self._clock.wall()
         known.past = standing.done(known.past, now, id)
+        if id is not None:
+            known.asked = self.asking()
         self._tell(known, Happening(now, name, what, reason=reason, detail=detail or {}))
 
-    def limited(self, name: str, seen: Seen, reason: str) -> None:
-        """Its memory has a limit now that was worked out; `reason` says from what."""
-        known = self.observe(name, seen=seen)
-        memory = f"{(seen.memory or 0) / 2**30:g} GiB of memory for {reason}"
-        self._tell(known, Happening(self._clock.wall(), name, "limited", reason=memory, detail={"memory": seen.memory}))
+    def limited(self, name: str, memory: int, reason: str) -> None:
+        """Its memory was given a limit that was worked out, in bytes; `reason` says from what."""
+        told = f"{memory / 2**30:g} GiB of memory for {reason}"
+        line = Happening(self._clock.wall(), name, "limited", reason=told, detail={"memory": memory})
+        self._tell(self._of(name), line)
 
     def failed(self, name: str, reason: str, *, again: bool = True) -> None:
         """It could not be done; with `again` another try is due after a pause, however often that was so already."""

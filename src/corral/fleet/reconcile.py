@@ -23,6 +23,7 @@ from corral.domain.standings import Planned, Step
 from corral.errors import ContainerError, ContainerNotFound, ContainerUnhealthy, CorralError, DockerUnavailable
 from corral.fleet import aside, images
 from corral.fleet.gathering import all_done, gathered
+from corral.fleet.looking import looked
 from corral.fleet.observing import ASIDE, is_aside, mine
 from corral.fleet.plan import phases, plan
 from corral.fleet.releasing import given_back, taken
@@ -140,11 +141,12 @@ class Reconciler:
             DockerUnavailable: the engine does not answer.
         """
         yard, observer = await self._observer.rows.yard(), self._observer
+        asked = observer.asking()
         everything = await self._engine().list()
         found = mine(everything, yard, self._wanted())
         fresh = [seen for name, seen in found.items() if not _as_known(seen, observer.known.get(name))]
         details = dict(zip((seen.id for seen in fresh), await gathered(self._inspect, fresh), strict=True))
-        observer.seen_all([details.get(seen.id) or seen for seen in everything], yard)
+        observer.seen_all([details.get(seen.id) or seen for seen in everything], yard, asked)
         return everything
 
     def plan(
@@ -411,12 +413,11 @@ class Reconciler:
         if seen is not None:
             return await self._look_at(name, seen.id)
         want, yard = self._wanted().get(name), await self._observer.rows.yard()
-        try:
-            found = None if want is None else await self._engine().inspect(want.spec.container)
-        except ContainerNotFound:
-            found = None
+        if want is None:
+            return self._observer.observe(name, seen=None)
+        found, asked = await looked(self._observer, self._engine(), name, want.spec.container)
         ours = found is not None and found.yard == yard and found.name == name
-        return self._observer.observe(name, seen=found if ours else None)
+        return self._observer.observe(name, seen=found if ours else None, asked=asked)
 
     async def _inspect(self, seen: Seen) -> Seen | None:
         try:
@@ -425,11 +426,8 @@ class Reconciler:
             return None
 
     async def _look_at(self, name: str, container: str) -> Known:
-        try:
-            seen = await self._engine().inspect(container)
-        except ContainerNotFound:
-            return self._observer.observe(name, seen=None)
-        return self._observer.observe(name, seen=seen)
+        seen, asked = await looked(self._observer, self._engine(), name, container)
+        return self._observer.observe(name, seen=seen, asked=asked)
 
     @asynccontextmanager
     async def _doing(self, name: str, do: Do) -> AsyncIterator[None]:
