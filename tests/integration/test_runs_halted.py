@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from corral.app import Corral
 from corral.app.workspace import RunOrder
-from corral.db.tables import usage
-from corral.domain.workspace import Project, Run, RunStatus, StepStatus
+from corral.db.tables import operations, usage
+from corral.domain.operations import OperationStatus
+from corral.domain.workspace import Project, Run, RunStatus, Step, StepStatus
 from corral.errors import Conflict, DatabaseError, StoreError
+from corral.workspace.pipelines.journal import Answer, Journal, folder
 from support.database import cluster
 from support.pipeline_vendor import Vendor, vendor
 from support.pipeline_yard import PIPELINE, PROJECT, corral_of
@@ -168,3 +170,52 @@ async def test_a_run_whose_operation_ended_unheard_is_gone_on_with_at_once(tmp_p
         await corral.workspace.resume(run.id)
         await ended(corral, run)
         assert len(asked.asked) == 2
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("journal", [True, False])
+async def test_what_had_failed_before_a_kill_is_neither_asked_nor_counted_again(tmp_path: Path, journal: bool) -> None:
+    async with vendor() as asked, at_work(tmp_path, asked) as corral:
+        run, step, before = await refused(corral)
+        # As it is once the failure of the step is written down, and that of the run is not.
+        if journal:
+            kept = Journal(folder(corral.settings.home) / f"{run.id}.journal")
+            measures = {name: getattr(step, name) for name in ("cost", "input_tokens", "output_tokens")}
+            kept.write(Answer("review", 1, str(step.request_id), "beta", "I would rather not.", **measures))
+            kept.close()
+        left = {"status": RunStatus.RUNNING, "operation": None, "ended_at": None, "error": None}
+        await corral.workspace.store.runs.update(run.id, **left)
+
+        again = await corral.workspace.perform(run.id)
+
+        assert (again.status, again.error) == (RunStatus.FAILED, run.error)
+        assert await paid(corral, run) == before
+        assert len(asked.asked) == 1
+
+
+@pytest.mark.timeout(60)
+async def test_a_run_that_had_failed_before_a_kill_stays_so(tmp_path: Path) -> None:
+    async with vendor() as asked, at_work(tmp_path, asked) as corral:
+        run, _, _ = await refused(corral)
+        told = await corral.catalog.operations.get(str(run.operation))
+        # As it is once the failure of the run is written down, and that of its operation is not.
+        left = update(operations).where(operations.c.id == run.operation)
+        unended = left.values(status=OperationStatus.IN_PROGRESS, ended_at=None, error=None)
+        await corral.database.write(lambda connection: connection.execute(unended))
+
+        operation = await corral.catalog.operations.perform(str(run.operation))
+
+        assert (operation.status, operation.error) == (OperationStatus.FAILED, told.error)
+        assert await corral.workspace.store.runs.get(run.id) == run
+        assert len(asked.asked) == 1
+
+
+async def refused(corral: Corral) -> tuple[Run, Step, tuple[int, int, int]]:
+    """A run of one step that failed and has cost something: that step, and how much."""
+    order = RunOrder(project=PROJECT, source=REPAIRED.replace("repair: 1", "repair: 0"))
+    run, steps = await ended(corral, await corral.workspace.start(order))
+    async for _ in corral.catalog.operations.watch(str(run.operation)):
+        pass
+    cost = await paid(corral, run)
+    assert (run.status, cost[0] > 0) == (RunStatus.FAILED, True)
+    return run, steps["review"], cost

@@ -111,7 +111,9 @@ class Runs:
     async def _go_on(self, run_id: str, operation: Operation, work: Work) -> Mapping[str, Any]:
         store = self._corral.workspace.store
         run = await store.runs.take(run_id, operation.id)
-        if run.status is RunStatus.COMPLETED or run.operation != operation.id:  # ordered twice, it is done once
+        if run.status.ended or run.operation != operation.id:  # ordered twice, it is done once
+            if run.status is RunStatus.FAILED and run.operation == operation.id:
+                raise _failed(run.error or {})
             return _result(run)
         caller = await self._payer(run)
         journal = await self._loaded(run)
@@ -138,8 +140,7 @@ class Runs:
                 self._owing[run.id] = journal
         run = await self._ended(execution)
         if execution.failure is not None:
-            failure = execution.failure
-            raise StepFailed(f"{failure['step']}: {failure.get('message', '')}", str(failure.get("hint", "")))
+            raise _failed(execution.failure)
         return _result(run)
 
     async def _execution(
@@ -180,13 +181,14 @@ class Runs:
         return Execution(tools, asker, run, definition, steps, rest)
 
     async def _ended(self, execution: Execution) -> Run:
-        """Write the end of a run down whose work is done, and then forget its journal."""
+        """Write the end of a run down whose work is done, once its journal, all of which is written, is forgotten."""
         corral, run = self._corral, execution.run
         store, failed = corral.workspace.store, execution.failure is not None
         steps = list(execution.steps.values())
         if failed:
             await self._close_books(run)
             await self._leave_out(run.id, f"{(execution.failure or {})['step']} failed", StepStatus.CANCELLED)
+        await self._forget(execution.asker.journal, run)
         run = await store.runs.update(
             run.id,
             status=RunStatus.FAILED if failed else RunStatus.COMPLETED,
@@ -195,7 +197,6 @@ class Runs:
             environment={**run.environment, "runtimes": await self._versions(steps)},
             reproducible=reasons(execution.definition, steps),
         )
-        await self._forget(execution.asker.journal, run)
         self._left.pop(run.id, None)
         self._tell_of(run.id, "run", describe(run))
         self._tell(run.id, {"type": "end", "status": run.status.value})
@@ -507,6 +508,12 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str
         found.append({"type": "cost", "at": at, **costs})
         found.append({"type": "run", "at": at, "run": run})
     return found
+
+
+def _failed(error: Mapping[str, Any]) -> StepFailed:
+    """Why the operation of a run has failed that failed so."""
+    step, message = error.get("step"), str(error.get("message", ""))
+    return StepFailed(message if step is None else f"{step}: {message}", str(error.get("hint", "")))
 
 
 def _result(run: Run) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from corral.workspace.pipelines.working import (
     assembled,
     failed_before,
     made_of,
+    uncounted,
 )
 from corral.workspace.store import Store
 
@@ -90,7 +91,8 @@ class _Fan:
 class Execution:
     """One run, from where it is to its end. `go` is called once.
 
-    `steps` are its steps as they stand, by key; `failure` is why it has failed, with the step's key. `rest` is from
+    `steps` are its steps as they stand, by key; `failure` is why it has failed, with the step's key: it may have before
+    it was killed. `rest` is from
     when to when nobody was at it before.
     """
 
@@ -108,7 +110,7 @@ class Execution:
         self.run = run
         self.definition = definition
         self.steps = steps
-        self.failure: dict[str, Any] | None = None
+        self.failure = next(map(_failure, filter(_has_failed, steps.values())), None)
         self._rest = rest
         self._rested = {key: step.paused_seconds for key, step in steps.items()}
         self._again: dict[str, float] = {}
@@ -322,7 +324,7 @@ class Execution:
 
     def _fail(self, step: Step, answers: Sequence[Any]) -> None:
         step = self._timed(step)
-        self.failure = self.failure or {"step": step.key, **(step.error or {})}
+        self.failure = self.failure or _failure(step)
         self._standing(step, Entry(step, (), tuple(answers), done=True))
 
     def _arrived(self, step: Step, result: Result) -> None:
@@ -386,7 +388,7 @@ class Execution:
             if step.name == name:
                 spent += step.cost
                 if step.status not in _DONE:
-                    spent += sum(each.cost for each in answers.get(step.key, ()))
+                    spent += sum(each.cost for each in uncounted(step, answers.get(step.key, ())))
         return spent
 
     def _timed(self, step: Step) -> Step:
@@ -404,3 +406,11 @@ class Execution:
 
     def _now(self) -> float:
         return self.tools.clock.wall()
+
+
+def _has_failed(step: Step) -> bool:
+    return step.status is StepStatus.FAILED
+
+
+def _failure(step: Step) -> dict[str, Any]:
+    return {"step": step.key, **(step.error or {})}

@@ -227,7 +227,7 @@ class Worker:
 
     def _ended(self, piece: Piece, before: Sequence[Any], tries: Sequence[Answer], answers: Sequence[Answer]) -> Step:
         last, step = answers[-1], piece.step
-        receipt = last.receipt or {}
+        receipt, new = last.receipt or {}, uncounted(step, answers)
         return replace(
             step,
             attempt=last.attempt,
@@ -238,10 +238,19 @@ class Worker:
             tries=[*before, *map(_try, tries)],
             started_at=step.started_at or answers[0].at - answers[0].seconds,
             ended_at=last.at,
-            cost=step.cost + sum(each.cost for each in answers),
-            input_tokens=step.input_tokens + sum(each.input_tokens for each in answers),
-            output_tokens=step.output_tokens + sum(each.output_tokens for each in answers),
+            cost=step.cost + sum(each.cost for each in new),
+            input_tokens=step.input_tokens + sum(each.input_tokens for each in new),
+            output_tokens=step.output_tokens + sum(each.output_tokens for each in new),
         )
+
+
+def uncounted(step: Step, answers: Sequence[Answer]) -> Sequence[Answer]:
+    """Those of the answers that are not among what a step, as it was found, says that it has cost.
+
+    It was found failed or called off where its run was killed before it was told that it had ended.
+    """
+    counted = step.attempt if step.status in {StepStatus.FAILED, StepStatus.CANCELLED} else 0
+    return [each for each in answers if each.attempt > counted]
 
 
 def failed_before(step: Step, error: CorralError, at: float) -> Step:
