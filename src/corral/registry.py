@@ -230,9 +230,12 @@ class ModelRegistry(Closing):
             InvalidRequest, UnknownOption: that cannot be said.
         """
         name = self._named(model_name)
-        kept = dict(self._registry.override(name))
-        kept.pop("capabilities", None)
-        await self._registry.set_override(name, kept | ({"capabilities": dict(said)} if said else {}) or None)
+
+        def change(before: Mapping[str, object]) -> Mapping[str, object]:
+            kept = {key: value for key, value in before.items() if key != "capabilities"}
+            return kept | ({"capabilities": dict(said)} if said else {})
+
+        await self._registry.change_override(name, change)
         return self.get_model_capabilities(name)
 
     def check_storage_quota(self, additional_size_gb: float = 0.0, provider: str | None = None) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from corral.db.engine import Database
 from corral.domain.operations import Operation, Order
-from corral.operations.durable import Limits, Operations, Settle, Work
+from corral.operations.durable import Limits, Operations, Parts, Settle, Work
 from support.clocks import HandClock
 
 T = TypeVar("T")
@@ -70,8 +70,10 @@ class Bench:
         self._made.append(made)
         return made
 
-    async def _discard(self, parts: frozenset[str]) -> None:
-        self.discarded.append(parts)
+    async def _discard(self, parts: frozenset[str], keep: Parts) -> None:
+        unneeded = parts - await keep()
+        if unneeded:
+            self.discarded.append(unneeded)
 
     @asynccontextmanager
     async def run(self, operations: Operations | None = None):

@@ -253,7 +253,7 @@ async def test_cancel_before_it_is_begun(bench, before):
 
 @pytest.mark.parametrize("error", [StoreError("They cannot be removed."), PermissionError("nor by anybody else")])
 async def test_files_that_stay_do_not_keep_it_from_ending(tmp_path, bench, error):
-    async def refuse(parts):
+    async def refuse(parts, keep):
         raise error
 
     async def work(operation, work):

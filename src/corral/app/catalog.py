@@ -157,8 +157,7 @@ class Catalog:
                 remark = f"{why} {chosen} runs {name}."
             else:
                 if installed is not None:
-                    kept = dict(corral.registry.override(installed.name))
-                    await corral.registry.set_override(installed.name, kept | {"runtime": runtime})
+                    await corral.registry.change_override(installed.name, lambda said: {**said, "runtime": runtime})
                 chosen = runtime
         await corral.load(name)
         return installed, chosen, remark

@@ -71,8 +71,7 @@ class _Hands:
         except RuntimeUnavailable as error:
             return error.message
         if why is None:
-            kept = dict(self._registry.override(installed.name))
-            await self._registry.set_override(installed.name, kept | {"runtime": runtime})
+            await self._registry.change_override(installed.name, lambda said: {**said, "runtime": runtime})
         return why
 
     async def update(self, operation: Operation, work: Work) -> Mapping[str, Any]:
@@ -131,7 +130,7 @@ class _Hands:
 
     async def gc(self, operation: Operation, work: Work) -> Mapping[str, Any]:
         work.message("looking for what nothing needs")
-        keep = await self._corral.catalog.operations.parts()
+        keep = self._corral.catalog.operations.parts
         found = await self._registry.gc(keep=keep, dry_run=bool(operation.order.params.get("dry_run")))
         return {
             "revisions": len(found.revisions),

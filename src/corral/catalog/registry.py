@@ -25,11 +25,18 @@ from corral.errors import (
 from corral.kit.disk import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
     from corral.catalog.index import Index
     from corral.domain.models import Installed, ModelRef, Revision
+
+    Keep = Callable[[], Awaitable[Collection[str]]]
+    """Says what is to be kept; asked when nobody else may change the store any more, and not before."""
+
+
+async def _nothing() -> Collection[str]:
+    return ()
 
 
 class Registry(Intake):
@@ -135,24 +142,27 @@ class Registry(Intake):
         found = await Verifier(self._blobs, report, total).findings(models)
         return [*found, *(Finding(decode(stem), "", error) for stem, error in broken.items())]
 
-    async def gc(self, *, keep: Collection[str] = (), dry_run: bool = False) -> Garbage:
+    async def gc(self, *, keep: Keep = _nothing, dry_run: bool = False) -> Garbage:
         """Remove what nobody needs: old revisions beyond `keep_revisions`, files, leftovers of killed processes.
 
-        What came with a key in `keep` stays, in part or whole, and whatever somebody has open. With `dry_run` it is
-        only said.
+        What came with a key that `keep` says stays, in part or whole, and whatever somebody has open. With `dry_run` it
+        is only said.
         """
         async with self._blobs.locked():
-            work = self._collector(keep, dry_run=dry_run)
+            work = self._collector(await keep(), dry_run=dry_run)
             found = await in_thread(work.collect, self._limits.keep_revisions, tuple(self._found()))
             await in_thread(self._index.adopt, work.index)
             if not dry_run:
                 await in_thread(self._publish)
             return found
 
-    async def discard(self, keys: Collection[str]) -> None:
-        """Throw away what came with those keys for a cancelled install, but what a model needs or somebody is at."""
+    async def discard(self, keys: Collection[str], keep: Keep = _nothing) -> None:
+        """Throw away what came with those keys for a cancelled install, but what a model needs or somebody is at.
+
+        What came with a key that `keep` says stays, too.
+        """
         async with self._blobs.locked():
-            await in_thread(self._collector((), dry_run=False).discard, keys)
+            await in_thread(self._collector((), dry_run=False).discard, frozenset(keys) - frozenset(await keep()))
 
     def usage(self) -> Usage:
         """What takes what, and what is shared. Blocks; some 0.2 s with ten thousand models."""
@@ -167,11 +177,16 @@ class Registry(Intake):
             InvalidRequest, UnknownOption: it cannot be said.
         """
         said = None if override is None else overrides.check(override)
-        called = self.get(name).name
-        async with self._blobs.locked():
-            await in_thread(self._index.look)
-            await in_thread(self._overrides.write, called, said)
-            await in_thread(self._publish)
+        await self._say(name, lambda _: said)
+
+    async def change_override(self, name: str, change: Callable[[Mapping[str, object]], Mapping[str, object]]) -> None:
+        """Say of the model what `change` makes of what is said of it, empty when nothing; nobody else can between.
+
+        Raises:
+            ModelNotFound, InvalidRequest, UnknownOption: as `set_override`.
+            StoreError: what is said of it is damaged.
+        """
+        await self._say(name, lambda called: overrides.check(change(self.override(called))))
 
     async def move(self, name: str, folder: Path | None, *, report: Report = silent) -> int:
         """Move the model's files to `folder` on another disk, or back into the store; the bytes moved.
@@ -215,6 +230,14 @@ class Registry(Intake):
                 if held is not None:
                     stack.callback(os.close, held)
             return await source.push(installed, files, to, report)
+
+    async def _say(self, name: str, said: Callable[[str], Mapping[str, object] | None]) -> None:
+        """Keep as the model's override what `said` says of its own name, asked while nobody else may change it."""
+        async with self._blobs.locked():
+            await in_thread(self._index.look)
+            called = self.get(name).name
+            await in_thread(self._overrides.write, called, said(called))
+            await in_thread(self._publish)
 
     def _collector(self, keep: Collection[str], *, dry_run: bool) -> Collector:
         return Collector(

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from corral.domain.operations import Failure, Operation, OperationStatus, Order
@@ -45,11 +46,12 @@ SWEEP = 3600.0
 
 log = logging.getLogger(__name__)
 
-Discard = Callable[[frozenset[str]], Awaitable[None]]
+Parts = Callable[[], Awaitable[frozenset[str]]]
+Discard = Callable[[frozenset[str], Parts], Awaitable[None]]
 Settle = Callable[[Operation], Awaitable[None]]
 
 
-async def _keep(_: frozenset[str]) -> None:
+async def _keep(_: frozenset[str], __: Parts) -> None:
     """Throw nothing away."""
 
 
@@ -62,8 +64,8 @@ class Operations:
         handlers: who does the work of each kind.
         clock: time.
         limits: how much at once, how many tries, how long the history.
-        on_cancelled: given the keys of the unfinished files of a cancelled operation that no other one would go on
-            from, to remove them.
+        on_cancelled: given the keys of the unfinished files of a cancelled operation, and what says those that others
+            would go on from, to remove the rest: ask it when nobody can come to need one any more.
         settlers: by kind, who is told of an operation as it will stand, before that is written: that it waits again,
             is paused, or has ended. May be told the same again.
 
@@ -377,10 +379,9 @@ class Operations:
 
     async def _discard(self, operation: Operation) -> None:
         """Have the files removed that only this cancelled operation would go on from."""
-        unneeded = operation.parts - await self._parts_but(operation.id)
-        if unneeded:
+        if operation.parts:
             try:
-                await self._on_cancelled(unneeded)
+                await self._on_cancelled(operation.parts, partial(self._parts_but, operation.id))
             except (CorralError, OSError) as error:
                 log.warning("operation %s is cancelled, and leaves unfinished files: %s", operation.id, error)
 
