@@ -184,8 +184,8 @@ async def test_whatever_a_server_says_containers_are_kept_written_down_and_told(
             assert corral.fleet.works.keeper.running
             assert "\\u00" not in orjson.dumps(describe(liar, 0.0)).decode()  # nothing that a terminal would take up
             assert len(liar.models) <= 1000
-            await place.by_hand("kill", "corral-two")  # and all are kept as before
-            await reach(corral.fleet, "two", State.KILLED, State.WAITING)
+            kill = place.by_hand("kill", "corral-two")  # and all are kept as before
+            await reach(corral.fleet, "two", State.KILLED, State.WAITING, doing=kill)
             await reach(corral.fleet, "two", State.HEALTHY)
         async with place.corral() as corral:
             await corral.fleet.works.ready()

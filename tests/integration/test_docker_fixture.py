@@ -56,7 +56,7 @@ def test_a_killed_engine_leaves_nothing(docker: Engine, tiny_image: str):
 
 @pytest.mark.parametrize(
     ("words", "code", "oom"),
-    [(("exit", "3"), 3, False), (("after", "0.1", "exit", "4"), 4, False), (("eat", "200"), 137, True)],
+    [(("exit", "3"), 3, False), (("after", "0.1", "exit", "4"), 4, False), (("after", "1", "eat", "200"), 137, True)],
 )
 def test_the_tiny_image_ends_as_told(docker: Engine, tiny_image: str, words: tuple[str, ...], code: int, oom: bool):
     for _ in range(

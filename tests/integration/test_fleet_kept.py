@@ -29,8 +29,8 @@ async def test_what_is_killed_by_hand_is_started_again(place: Place) -> None:
     place.write({"one": tiny()})
     async with place.corral(keep=True) as corral:
         first = await reach(corral.fleet, "one", State.HEALTHY)
-        await place.by_hand("kill", "corral-one")
-        killed = await reach(corral.fleet, "one", State.KILLED, State.WAITING)
+        kill = place.by_hand("kill", "corral-one")
+        killed = await reach(corral.fleet, "one", State.KILLED, State.WAITING, doing=kill)
         assert "killed" in killed.reason
         again = await reach(corral.fleet, "one", State.HEALTHY)
         assert again.id == first.id
@@ -75,7 +75,7 @@ async def test_what_is_removed_by_hand_is_made_anew(place: Place) -> None:
 
 
 async def test_the_kernel_ends_one_that_takes_too_much(place: Place) -> None:
-    port_and_hunger = tiny("eat", "200", memory="24MB")
+    port_and_hunger = tiny("after", "2", "eat", "200", memory="24MB")
     place.write({"greedy": port_and_hunger})
     async with place.corral(keep=True) as corral:
         dead = await reach(corral.fleet, "greedy", State.OOM_KILLED)

@@ -14,6 +14,7 @@ from corral.domain.containers import Seen
 from corral.domain.standings import ContainerState as State
 from corral.domain.standings import Happening
 from corral.fleet.looking import looked
+from corral.fleet.reconcile import Reconciler
 from tests.support.docker import TINY, Engine
 from tests.support.kept import Late, Place, reach, tiny
 
@@ -93,3 +94,30 @@ async def test_what_is_up_is_not_down_for_a_look_that_is_older(place: Place) -> 
         seen, _ = await looking
         assert seen is not None
         assert seen.running, "asked again"
+
+
+async def test_what_was_made_is_not_gone_for_a_list_from_before_that(place: Place) -> None:
+    """Whoever asks how all stand while they are being made has a list without them."""
+    place.write({"one": tiny("once", "/tmp/there", "exit", "3", restart=False)})
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def after_listing(_: object) -> None:
+        asked.set()
+        await ended.wait()
+
+    async with place.corral() as corral:
+        works = corral.fleet.works
+        await works.ready()
+        slow = Late(corral.docker, list=after_listing)
+        parts = works.parts
+        other = Reconciler(works.observer, works.prober, lambda: slow, parts.wanted, parts.clock)
+        surveying = asyncio.ensure_future(other.survey())
+        await asked.wait()
+        await corral.fleet.up()
+        await place.by_hand("wait", "corral-one")
+        made = (await works.reconciler.look("one")).standing
+        ended.set()
+        await surveying
+        known = works.observer.known["one"]
+        assert (known.standing, known.effects) == (made, ()), "else it would be made again"
+        assert (made.state, made.exit_code) == (State.EXITED, 3)

@@ -61,8 +61,9 @@ async def test_a_limit_goes_up_when_it_has_to_and_is_let_be_when_it_does(place: 
         await fleet.up()
         await reach(fleet, "one", State.HEALTHY, when=lambda it: it.memory_limit == 2 * GIB)
         for by_hand, stands in ((3, 3), (1, 2), (5, 2)):
-            await place.by_hand("update", "--memory", f"{by_hand}g", "--memory-swap", f"{by_hand}g", "corral-one")
-            await reach(fleet, "one", State.HEALTHY, when=lambda it, by_hand=by_hand: it.memory_limit == by_hand * GIB)
+            update = place.by_hand("update", "--memory", f"{by_hand}g", "--memory-swap", f"{by_hand}g", "corral-one")
+            size = by_hand * GIB
+            await reach(fleet, "one", State.HEALTHY, when=lambda it, size=size: it.memory_limit == size, doing=update)
             await fleet.health("one")
             assert limit(place) == (stands * GIB, stands * GIB, made)
             standing = await reach(fleet, "one", State.HEALTHY)

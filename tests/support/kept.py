@@ -64,9 +64,16 @@ class Place:
 
 
 async def reach(
-    fleet: Fleet, name: str, *states: ContainerState, when: Callable[[Standing], Any] = lambda _: True
+    fleet: Fleet,
+    name: str,
+    *states: ContainerState,
+    when: Callable[[Standing], Any] = lambda _: True,
+    doing: Awaitable[Any] | None = None,
 ) -> Standing:
-    """How it stands as soon as it is in one of these states, and `when` holds; also where that has passed by now."""
+    """How it stands as soon as it is in one of these states, and `when` holds; also where that has passed by now.
+
+    What comes of something that is done by hand may have passed before that is over: give it as `doing`.
+    """
 
     def fits(found: Standing | Happening | None) -> TypeGuard[Standing]:
         return isinstance(found, Standing) and found.name == name and found.state in states and bool(when(found))
@@ -76,6 +83,8 @@ async def reach(
     try:
         async with asyncio.timeout(PATIENCE):
             await asyncio.sleep(0)  # now it listens, and nothing is missed
+            if doing is not None:
+                await doing
             known = fleet.works.observer.known.get(name)
             found: Standing | Happening | None = None if known is None else known.standing
             while not fits(found):

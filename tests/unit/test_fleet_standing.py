@@ -167,8 +167,11 @@ def test_that_it_was_the_kernel_may_be_told_after_the_end(shown: bool, restart: 
     found = yard.look() if shown else yard.tell("oom")
     assert found.past.cause == "the kernel ended it: it took more memory than its 0.5 GiB"
     assert (found.past.crashes, found.past.due) == (1, due), "one end, told twice"
-    assert found.state is (State.WAITING if restart else State.OOM_KILLED)
+    assert found.state is State.OOM_KILLED
     assert found.reason.startswith(found.past.cause)
+    assert yard.look().state is (State.WAITING if restart else State.OOM_KILLED)
+    if restart:
+        assert dos(yard.after(1.0)) == [Do.START]
 
 
 def test_somebodys_kill_stays_one_whatever_is_told_after_it() -> None:

@@ -274,12 +274,15 @@ class _Turn:
             return self._at(State.STOPPED, self._why_down())
         if was_running:
             return self._ended(seen)
-        state = self._told_late(seen)
+        late = self._told_late(seen)
         past = self._past
         if past.looped:
             return self._in_loop()
         if past.cause and not self._watch.restart:
+            state = State.OOM_KILLED if late else past.state
             return self._at(state if state in _ENDED else State.EXITED, f"{past.cause}; restart is false")
+        if late and _put_off(past, self._watch, self._now):
+            return self._at(State.OOM_KILLED, _waits(past))
         return self._due(State.WAITING, Do.RECREATE if seen.dead else Do.START, past.cause or ended(past.exit_code))
 
     def _ended(self, seen: Seen) -> Stand:
@@ -299,13 +302,12 @@ class _Turn:
             return self._in_loop()
         return self._at(state, f"{why}; restart is false" if self._past.due is None else _waits(self._past))
 
-    def _told_late(self, seen: Seen) -> State | None:
-        """The state that it ended in: the engine may tell after the end that it was the kernel's doing."""
+    def _told_late(self, seen: Seen) -> bool:
+        """Whether the engine tells only now, after the end, that it was the kernel's doing."""
         past = self._past
-        if past.cause != ended(137) or past.exit_code != 137 or not (seen.oom_killed or past.oom):
-            return past.state
-        self._past = replace(past, cause=self._out_of_memory())
-        return State.OOM_KILLED if past.state is State.KILLED else past.state
+        late = past.cause == ended(137) and past.exit_code == 137 and (seen.oom_killed or past.oom)
+        self._past = replace(past, cause=self._out_of_memory()) if late else past
+        return late
 
     def _out_of_memory(self) -> str:
         limit = None if self._wanted is None else self._wanted.spec.memory
