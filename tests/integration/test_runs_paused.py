@@ -219,3 +219,13 @@ async def test_what_somebody_has_go_on_just_now_is_left_to_them(corral: Corral, 
         lease.free()
     await corral.workspace._tidy()
     assert (await store.get(run.id)).status is RunStatus.PAUSED, "of who died before the second"
+
+
+@pytest.mark.timeout(60)
+async def test_who_died_in_calling_off_what_rests_keeps_nobody_from_going_on(corral: Corral, asked: Vendor) -> None:
+    run, store = await paused(corral, asked), corral.workspace.store.runs
+    # The run is told first, and its operation is written down after that.
+    await store.update(run.id, status=RunStatus.CANCELLED, ended_at=run.paused_at, paused_at=None)
+    await corral.workspace.resume(run.id)
+    run, _ = await ended(corral, run)
+    assert run.status is RunStatus.COMPLETED

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from corral.app import ahead
 from corral.domain.callers import LOCAL, Scope
-from corral.domain.operations import Order
+from corral.domain.operations import OperationStatus, Order
 from corral.domain.ports import Report, silent
 from corral.domain.workspace import Query, Run, RunStatus
 from corral.errors import Conflict, CorralError, EntryNotFound, Forbidden, InvalidRequest, OperationNotFound
@@ -374,8 +374,9 @@ class Workspace:
         if run.operation is None:
             return
         with suppress(OperationNotFound):
-            async for _ in self._corral.catalog.operations.watch(run.operation):
-                pass
+            async for operation in self._corral.catalog.operations.watch(run.operation):
+                if operation.status is OperationStatus.PAUSED:
+                    return  # who called it off died before that was written; it goes on with what waits again
 
     async def _check_models(
         self, source: str, definition: Definition, models: Mapping[str, str], caller: Caller
