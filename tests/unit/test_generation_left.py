@@ -23,6 +23,7 @@ from corral.routing.dispatch import Dispatcher
 from corral.routing.generation import Generator
 from corral.routing.layout import direct
 from corral.routing.parts import Parts
+from corral.routing.plan import Candidate, Plan
 from support.clocks import HandClock
 
 PRICE = Price(tiers=(Tier(input=2_000_000_000, output=8_000_000_000),), source="test")
@@ -74,7 +75,7 @@ class Held:
 class Yard:
     """A vendor that answers with `response`; what is held of the caller's budget, and what is noted."""
 
-    def __init__(self, response: Silent) -> None:
+    def __init__(self, response: Silent, plan: Plan | None = None) -> None:
         facts = SessionFacts(device="remote")
         session = SimpleNamespace(endpoint=Endpoint("http://vendor"), facts=facts)
         self.engine: Any = SimpleNamespace(
@@ -84,13 +85,13 @@ class Yard:
         self.hold = Held()
         self.noted: list[Record] = []
         self.kept: list[Record] = []
-        clock = HandClock()
+        self.clock = clock = HandClock()
         self.generator = Generator(
             Carrier(
                 Parts(
                     dispatcher=Dispatcher(self, self, clock),  # type: ignore[arg-type]
                     composer=Composer(),
-                    planner=SimpleNamespace(plan=lambda _: direct("m")),  # type: ignore[arg-type]
+                    planner=SimpleNamespace(plan=lambda _: plan or direct("m")),  # type: ignore[arg-type]
                     breakers=Breakers(clock),
                     money=SimpleNamespace(  # type: ignore[arg-type]
                         price=lambda _: PRICE, hold=lambda *_: (self.hold, None), limit=lambda _: 100
@@ -159,6 +160,42 @@ async def test_whoever_leaves_before_the_head_is_on_record_too(ask: Callable[[Ge
     assert [each.error for each in record.attempts] == ["client_gone"]
     assert yard.hold.spent == [record.spent]
     assert record.spent
+
+
+class Stubborn(Silent):
+    """Takes its time to end when it is called off."""
+
+    def __init__(self, kind: bytes) -> None:
+        super().__init__(kind)
+        self.called_off = asyncio.Event()
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await super().__anext__()
+        except asyncio.CancelledError:
+            self.called_off.set()
+            await asyncio.get_running_loop().create_future()
+            raise
+
+
+async def test_whoever_leaves_while_the_slower_of_two_ends_has_left_the_quicker_too() -> None:
+    slow = Stubborn(b"text/event-stream")
+    yard = Yard(slow, Plan("m", (Candidate("m"), Candidate("n")), hedge=1.0))
+    asking = asyncio.create_task(streamed(yard.generator))
+    await slow.waited_for.wait()
+    quick = yard.response = Answering(b"text/event-stream")
+    await yard.clock.advance(1.0)
+    await slow.called_off.wait()
+
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+    assert (slow.closed, quick.closed, yard.uses) == (True, True, 0)
+    (record,) = yard.noted
+    assert (record.gone, [each.error for each in record.attempts]) == (True, ["hedged", "client_gone"])
+    assert sum(cost or 0 for cost in yard.hold.spent) == record.spent
+    assert len(yard.hold.spent) == 2
 
 
 async def test_a_stream_that_is_closed_early_was_left() -> None:

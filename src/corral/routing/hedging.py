@@ -31,6 +31,7 @@ async def race(carrying: Carrying, after: float, report: Report) -> Passage:
     clock = carrying.parts.clock
     why = _LOST
     timer: asyncio.Task[None] | None = None
+    winner: Passage | None = None
     try:
         while True:
             calling = Calling(carrying, candidates[at].model)
@@ -41,6 +42,7 @@ async def race(carrying: Carrying, after: float, report: Report) -> Passage:
             if timer is not None:
                 timer.cancel()
             if isinstance(found, Passage):
+                winner = found
                 return found
             if found is not None:
                 if not running and (not more or found.verdict.action is Action.GIVE_UP):
@@ -54,7 +56,11 @@ async def race(carrying: Carrying, after: float, report: Report) -> Passage:
     finally:
         if timer is not None:
             timer.cancel()
-        await _stop(carrying, running, why)
+        if await _stop(carrying, running, why):
+            if winner is not None:
+                winner.abandon()
+                _note(carrying, winner.calling, LEFT)
+            raise asyncio.CancelledError
 
 
 async def _one_of(
@@ -99,20 +105,33 @@ async def _said(calling: Calling, report: Report) -> Passage:
     return passage
 
 
-async def _stop(carrying: Carrying, running: dict[asyncio.Task[Passage], Calling], why: Verdict) -> None:
-    """End the calls that nobody waits for any more, and note what they cost."""
+async def _stop(carrying: Carrying, running: dict[asyncio.Task[Passage], Calling], why: Verdict) -> bool:
+    """End the calls that nobody waits for any more, and note what they cost; whether we were cancelled meanwhile."""
+    cancelled = False
     for task in running:
         task.cancel()
-    for task, calling in running.items():
+    while ending := [task for task in running if not task.done()]:
         try:
-            passage = await task
+            await asyncio.wait(ending)
         except asyncio.CancelledError:
-            pass
-        except Missed as missed:
-            carrying.miss(missed)
+            cancelled = True
+            for task in ending:
+                task.cancel()
+    for task, calling in running.items():
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Missed):
+            carrying.miss(error)
             continue
-        else:  # it had answered in the same moment
-            passage.abandon()
-        attempt = calling.left(why)
-        if attempt is not None:
-            carrying.tries = (*carrying.tries, attempt)
+        if error is not None:
+            raise error
+        if not task.cancelled():  # it had answered in the same moment
+            task.result().abandon()
+        _note(carrying, calling, why)
+    return cancelled
+
+
+def _note(carrying: Carrying, calling: Calling, why: Verdict) -> None:
+    """Note a call whose answer nobody waits for."""
+    attempt = calling.left(why)
+    if attempt is not None:
+        carrying.tries = (*carrying.tries, attempt)
