@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from corral.config import load
 from corral.domain.states import State
 from corral.lifecycle.engines import Engine
 from support.clocks import HandClock, settle
+from support.stores import Store
 
 
 class Supervisor:
@@ -47,9 +49,22 @@ def corral(home: Path, model: Mapping[str, Any], **flags: Any) -> Corral:
     return Corral(load(env, flags, file), env=env)
 
 
+async def installed(home: Path) -> tuple[Corral, Supervisor, Engine, HandClock]:
+    """An engine that was started of the second revision of an installed model."""
+    running = corral(home, {"reply": "old", "source": "m"})
+    clock = running.clock = HandClock()
+    running.registry = store = Store(home / "models")
+    await store.through("m", 0, 1)
+    return *await started(running), clock
+
+
 async def begun(home: Path) -> tuple[Corral, Supervisor, Engine]:
     """An engine that was started by an old configuration."""
-    running = corral(home, {"reply": "old"})
+    return await started(corral(home, {"reply": "old"}))
+
+
+async def started(running: Corral) -> tuple[Corral, Supervisor, Engine]:
+    """The model, in memory."""
     launch = await launching.prepare(running, "a")
     session: Any = SimpleNamespace(facts=SimpleNamespace(device="cpu", slots=4))
     there: Any = SimpleNamespace()
@@ -106,4 +121,26 @@ async def test_an_engine_that_is_being_started_by_the_old_configuration_is_excha
     assert supervisor.unloaded == []
     supervisor.engine, supervisor.state = engine, State.READY
     await clock.advance(1)
+    assert supervisor.unloaded == ["it is configured otherwise now"]
+
+
+async def test_an_engine_of_a_revision_that_was_replaced_while_it_was_started_is_exchanged(tmp_path: Path) -> None:
+    running, supervisor, engine, clock = await installed(tmp_path)
+    supervisor.engine, supervisor.state = None, State.LOADING
+    await running.catalog.rollback("m")
+    await settle()
+    assert supervisor.unloaded == []
+    supervisor.engine, supervisor.state = engine, State.READY
+    await clock.advance(1)
+    assert supervisor.unloaded == ["another revision took its place"]
+
+
+async def test_an_engine_is_looked_at_again_in_the_moment_it_was_found_to_be_as_it_should(tmp_path: Path) -> None:
+    running, supervisor, _ = await begun(tmp_path)
+    running.exchange.look()
+    await asyncio.sleep(0)  # it has been looked at, and nothing more has happened yet
+    fresh = corral(tmp_path, {"reply": "new"})
+    running.settings, running.models = fresh.settings, fresh.models
+    running.exchange.look()
+    await settle()
     assert supervisor.unloaded == ["it is configured otherwise now"]

@@ -199,8 +199,11 @@ class Catalog:
         return [status.model for status in statuses if status.engine and self._is(status.model, name)]
 
     def renew(self, name: str) -> None:
-        """Have the engines that run another revision of `name` than the current one exchanged, when they are free."""
-        if self.loaded_from(name):
+        """Have the engines that run another revision of `name` than the current one exchanged, when they are free.
+
+        One that is just being started may have been given another, too.
+        """
+        if any(self._is(status.model, name) for status in self._corral.supervisor.statuses()):
             self._corral.exchange.look()
 
     async def close(self) -> None:

@@ -28,7 +28,9 @@ class Exchange:
     def look(self) -> None:
         """See to every engine in memory, or on its way there. Does not wait."""
         for status in self._corral.supervisor.statuses():
-            if status.state is not State.FAILED and status.model not in self._under_way:
+            under_way = self._under_way.get(status.model)
+            # One that is done has seen how it was, and is only not forgotten yet.
+            if status.state is not State.FAILED and (under_way is None or under_way.done()):
                 task = asyncio.ensure_future(self._exchange(status.model))
                 self._under_way[status.model] = task
                 task.add_done_callback(self._done)
