@@ -67,8 +67,9 @@ async def test_containers_are_seen_stopped_started_and_killed(server: Server, do
         await seat.press("s")
         await seat.told("coder is started: healthy")
 
-        docker.cli("kill", seat.menu.yard.containers["coder"]["container"])
-        await seat.until(lambda: state(seat, "coder") != "healthy")
+        before = dict(seat.menu.yard.containers["coder"])
+        docker.cli("kill", before["container"])
+        await seat.until(lambda: seat.menu.yard.containers["coder"]["finished_at"] != before["finished_at"])
         await healthy(seat, "coder")
 
         await seat.press("h")
