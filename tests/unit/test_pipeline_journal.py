@@ -44,6 +44,26 @@ def test_what_was_written_is_found_again(path: Path) -> None:
     assert again(path).find("two[3]", 1) is None
 
 
+def test_what_is_held_is_written_behind_what_others_wrote_since(path: Path) -> None:
+    mine = Journal(path)
+    mine.write(answer(text="written"))
+    mine.hold(answer(attempt=2, text="held"))
+    mine.close()
+    other = again(path)
+    other.write(answer("two", text="of another"))
+    other.close()
+
+    mine.load()
+    assert {step: [each.text for each in found] for step, found in mine.answers.items()} == {
+        "one": ["written", "held"],
+        "two": ["of another"],
+    }
+    mine.ready()
+    mine.close()
+    assert (mine.owing, again(path).answers.keys()) == (False, {"one", "two"})
+    assert [each.text for each in again(path).answers["one"]] == ["written", "held"]
+
+
 def test_a_line_that_was_cut_was_never_written(path: Path) -> None:
     journal = Journal(path)
     journal.write(answer(text="whole"))

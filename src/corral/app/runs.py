@@ -473,10 +473,8 @@ class Runs:
 
     async def _loaded(self, run: Run) -> Journal:
         """The journal of a run, with what it holds that could not be written."""
-        journal = self._owing.get(run.id)
-        if journal is None:
-            journal = self._journal(run)
-            await in_thread(journal.load)
+        journal = self._owing.get(run.id) or self._journal(run)
+        await in_thread(journal.load)  # another process may have been at it since, and have written more
         return journal
 
     async def _forget(self, journal: Journal, run: Run) -> None:

@@ -88,27 +88,27 @@ class Journal:
         return bool(self._owed)
 
     def load(self) -> None:
-        """Read what is there. Blocks.
+        """Read what is there, beside what is held. Blocks.
 
         Raises:
             StoreError: it cannot be read, or has a line that nobody wrote whole and another after it.
         """
+        content = b""
         try:
             with translated("reading", self.path):
                 content = self.path.read_bytes()
         except StoreError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return
-            raise
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
         whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].splitlines(), 1):
+        self.answers, self._size = {}, whole
+        for number, line in enumerate([*content[:whole].splitlines(), *self._owed], 1):
             answer = _read(line)
             if answer is None:
                 raise StoreError(
                     f"Line {number} of {self.path} is damaged.", "Remove the file: what it says is asked again."
                 )
             self._add(answer)
-        self._size = whole
 
     def find(self, step: str, attempt: int) -> Answer | None:
         """What became of that try; None: it was never answered."""
