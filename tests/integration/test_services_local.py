@@ -28,6 +28,7 @@ from corral.kit.disk import lies_at, try_lock
 from corral.services import _logfile
 from corral.services.folder import Folder
 from corral.services.local import LocalServices
+from support.clocks import HandClock, settle
 from support.services import QUICK, Place, until, until_state
 
 RUNNING, FAILED, STOPPED = ServiceState.RUNNING, ServiceState.FAILED, ServiceState.STOPPED
@@ -258,6 +259,24 @@ async def test_one_whose_keeper_has_given_up_is_started_as_soon_as_that_has_gone
     os.close(lock)
     assert await starting
     assert await manager.stop(spec)
+
+
+async def test_one_that_is_removed_while_its_start_waits_is_started_all_the_same(place: Place) -> None:
+    clock, spec, folder = HandClock(), place.spec(), Folder(place.home, "web")
+    manager = LocalServices(place.home, dict(os.environ), clock)
+    folder.make()
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        assert try_lock(lock)  # as the keeper that is about to go
+        starting = asyncio.ensure_future(manager.start(spec))
+        await settle()  # it has looked, and waits
+    finally:
+        os.close(lock)
+    await place.manager().uninstall(spec)
+    assert not folder.path.exists()
+    await clock.advance(60)
+    assert await starting
+    assert await place.manager().stop(spec)
 
 
 class Hurried(SystemClock):

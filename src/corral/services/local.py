@@ -97,8 +97,6 @@ class LocalServices:
             ServiceError: its keeper could not be started.
         """
         folder = Folder(self._home, spec.name)
-        with translated("making", folder.path):
-            folder.make()
         lock = await self._claim(folder)
         if lock is None:
             return False
@@ -160,6 +158,8 @@ class LocalServices:
         """The keeper's lock, as a descriptor; None when a keeper has it that is up."""
         until = self._clock.now() + _START
         while True:
+            with translated("making", folder.path):
+                folder.make()  # each time: who removes the service takes the folder with it
             lock = _lock(folder)
             if lock is not None:
                 return lock
