@@ -84,6 +84,18 @@ async def test_what_is_asked_for_becomes_parameters_of_a_model_that_goes_again(r
     assert ollama_there.loaded == {}
 
 
+@pytest.mark.parametrize(("name", "home"), [("my-model", "here"), ("my.model", "there")])
+async def test_what_was_made_for_another_engine_stays_when_one_goes(ollama_there, tmp_path, name, home):
+    ollama_there.add("mine", ["completion"])
+    env = {**os.environ, "OLLAMA_HOST": ollama_there.address}
+    first = await Ollama(env, tmp_path / "here").start(spec("my.model", model="mine", context=512), silent)
+    second = await Ollama(env, tmp_path / home).start(spec(name, model="mine", context=512), silent)
+    await first.stop(5)
+    assert await asked(second) == f"hello from {second.endpoint.model}"
+    await second.stop(5)
+    assert list(ollama_there.models) == ["mine:latest"]
+
+
 async def test_installed_files_are_given_once(runtime, ollama_there, tmp_path):
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF" * 700_000)

@@ -174,12 +174,12 @@ class Ollama:
             served = True
         if not served:
             report(Progress("load", detail=f"ollama at {address}"))
-            return await _opened(OllamaApi(address), None, spec, report)
+            return await _opened(OllamaApi(address), None, spec, report, self._home)
         what = self._program(spec)
         report(Progress("load", detail="ollama serve"))
         child = await program.start(what, spec.load_timeout)
         try:
-            return await _opened(OllamaApi(child.facts["address"]), child, spec, report)
+            return await _opened(OllamaApi(child.facts["address"]), child, spec, report, self._home)
         except (CorralError, asyncio.CancelledError):
             await child.stop(0)
             raise
@@ -281,14 +281,14 @@ class DaemonSession:
 
 
 async def _opened(
-    daemon: OllamaApi, child: process.Child | None, spec: LaunchSpec, report: Report
+    daemon: OllamaApi, child: process.Child | None, spec: LaunchSpec, report: Report, home: Path
 ) -> ChildSession | DaemonSession:
     """The session of a model that this Ollama has, pulls or is given."""
     options: OllamaOptions = spec.options
     keep = options.keep_alive if options.keep_alive is not None else _DAEMON_KEEPS if child is None else -1
     loaded: _Loaded | None = None
     try:
-        model, own = await _provided(daemon, spec, report)
+        model, own = await _provided(daemon, spec, report, home)
         loaded = _Loaded(daemon, model, own)
         said = await daemon.show(model) or {}
         can = [str(item) for item in said.get("capabilities") or ()]
@@ -308,7 +308,7 @@ async def _opened(
     return ChildSession(child, endpoint, facts, health=f"{daemon.address}/api/version")
 
 
-async def _provided(daemon: OllamaApi, spec: LaunchSpec, report: Report) -> tuple[str, bool]:
+async def _provided(daemon: OllamaApi, spec: LaunchSpec, report: Report, home: Path) -> tuple[str, bool]:
     """Ollama's name of the model, and whether it was made for this engine alone."""
     options: OllamaOptions = spec.options
     if options.model is None and "model" in spec.files:
@@ -324,7 +324,9 @@ async def _provided(daemon: OllamaApi, spec: LaunchSpec, report: Report) -> tupl
     wanted = options.wanted()
     if not wanted:
         return base, False
-    mark = hashlib.sha256(json.dumps([base, wanted], sort_keys=True).encode()).hexdigest()[:12]
+    # It goes with the engine: no other engine, of this home or of another, may be given the same.
+    whose = [str(home), spec.model, base, wanted]
+    mark = hashlib.sha256(json.dumps(whose, sort_keys=True).encode()).hexdigest()[:12]
     name = f"corral-{_plain(spec.model)}:{mark}"
     await daemon.create(name, {"from": base, "parameters": wanted})
     return name, True
