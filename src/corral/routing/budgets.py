@@ -147,13 +147,20 @@ class Budgets:
         )
         _check(after)
 
-        async def work(connection: AsyncConnection) -> int:
-            change = update(budgets).where(budgets.c.id == before.id).values(amount=after.amount, name=after.name)
-            await self._audit(connection, actor, "budget.change", after)
-            return (await connection.execute(change)).rowcount
+        async def work(connection: AsyncConnection) -> None:
+            mine, columns = budgets.c.id == before.id, budgets.c
+            # What nobody wants changed stays as it is now: another may have changed it since it was read.
+            values = {
+                "amount": columns.amount if amount is None else amount,
+                "name": columns.name if rename is None else rename,
+            }
+            await connection.execute(update(budgets).where(mine).values(**values))
+            row = (await connection.execute(select(budgets).where(mine))).mappings().one_or_none()
+            if row is None:
+                raise _missing(name, [])
+            await self._audit(connection, actor, "budget.change", Budget(**row))
 
-        if not await self._unique(work, after.name):
-            raise _missing(name, [])
+        await self._unique(work, after.name)
         return await self.get(before.id)
 
     async def remove(self, name: str, actor: Actor | None = None) -> Budget:

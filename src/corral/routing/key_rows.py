@@ -68,10 +68,10 @@ class Book:
         return await self._database.write(work)
 
     async def change(self, identifier: str, wish: KeyWish, named: list[str], actor: Actor, now: float) -> Key:
-        """Let it be as `wish` says, of which `named` are told."""
+        """Let it be as `wish` says of what is `named`; the rest stays as it is, which others may have changed."""
         columns = _columns(wish)
         detail = {name: columns[name] for name in named}
-        return await self._update(identifier, columns, actor, "keys.change", now, detail)
+        return await self._update(identifier, detail or {"name": table.c.name}, actor, "keys.change", now, detail)
 
     async def rotate(self, identifier: str, digest: str, shown: str, now: float, until: float, actor: Actor) -> Key:
         """Let it hash to something else; what it hashed to counts until `until`."""
