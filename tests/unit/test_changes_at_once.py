@@ -12,7 +12,7 @@ import pytest
 from corral.db.engine import Database
 from corral.domain.callers import Scope
 from corral.domain.keys import KeyWish
-from corral.errors import BudgetNotFound
+from corral.errors import BudgetNotFound, KeyNotFound
 from corral.routing.audit import TERMINAL, Audit
 from corral.routing.book import Budget
 from corral.routing.budgets import Budgets
@@ -62,6 +62,14 @@ async def test_a_key_that_another_restricts_meanwhile_stays_restricted(mine: Ove
     assert changed.wish == KeyWish("build", Scope.INFER, models=("a",), requests=5)
     assert await there.get("build") == changed
     assert (await here.change(key.id, {}, TERMINAL)).wish == changed.wish
+
+
+async def test_who_rotates_a_key_that_another_revokes_meanwhile_is_told(mine: Overtaken, theirs: Database) -> None:
+    here, there = Keys(mine, HandClock()), Keys(theirs, HandClock())
+    key, _ = await here.create(KeyWish("ci"), TERMINAL)
+    mine.by = lambda: there.revoke(key.id, TERMINAL)
+    with pytest.raises(KeyNotFound, match="'ci' is revoked"):
+        await here.rotate(key.id, TERMINAL)
 
 
 async def test_a_budget_that_another_lowers_meanwhile_stays_low(mine: Overtaken, theirs: Database) -> None:

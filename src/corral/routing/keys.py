@@ -212,13 +212,14 @@ class Keys:
         if not 0 <= grace <= _LARGEST:
             raise InvalidRequest("The time for which the old key still counts must not be negative.", param="grace")
         key = await self.get(what)
-        if key.revoked_at is not None:
-            raise KeyNotFound(f"The key {key.wish.name!r} is revoked.", "Make another: corral keys create NAME")
         secret, now = _new(), self._clock.wall()
-        done = await self._changed(
-            lambda book: book.rotate(key.id, _digest(secret), secret[:_SHOWN], now, now + grace, actor)
-        )
-        return done, secret
+        if key.revoked_at is None:
+            key = await self._changed(
+                lambda book: book.rotate(key.id, _digest(secret), secret[:_SHOWN], now, now + grace, actor)
+            )
+        if key.revoked_at is not None:  # before, or since it was read: what was made opens nothing
+            raise KeyNotFound(f"The key {key.wish.name!r} is revoked.", "Make another: corral keys create NAME")
+        return key, secret
 
     async def revoke(self, what: str, actor: Actor) -> Key:
         """Let a key open nothing any more; what it used stays in the books. One that is revoked stays so.
