@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +20,8 @@ from corral.routing.book import Budget
 from corral.routing.budgets import Budgets
 from corral.routing.journal import Journal, naming, read
 from corral.routing.ledger import Amounts, Ledger
+from corral.routing.recovery import recover
+from corral.routing.treasury import Treasury
 from support.clocks import HandClock
 
 DAY, ALL = ("b-1", "2026-11-21"), ("b-2", "total")
@@ -237,3 +242,37 @@ async def test_a_long_journal_is_made_shorter_while_calls_are_under_way(tmp_path
     await Ledger(database, tmp_path, clock).recover()
     assert (await Budgets(database, clock).get("b")).spent == 5 + 2 * count + 1
     await database.close()
+
+
+class Leaving(ThreadPoolExecutor):
+    """Cancels who waits for its second piece of work, as soon as that has been handed in."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(1)
+        self._loop = loop
+        self._pieces = 0
+        self.waits: asyncio.Task[object] | None = None
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        self._pieces += 1
+        if self._pieces == 2 and self.waits is not None:
+            self._loop.call_soon(self.waits.cancel)
+        return super().submit(*args, **kwargs)
+
+
+async def test_who_is_cancelled_while_a_dead_journal_is_taken_leaves_it_to_others(tmp_path: Path) -> None:
+    dead = written(tmp_path)
+    dead.leave()
+    loop = asyncio.get_running_loop()
+    threads = Leaving(loop)
+    loop.set_default_executor(threads)
+    database = Database(None, tmp_path)
+    threads.waits = asyncio.create_task(recover(tmp_path, Treasury(database), HandClock()))
+    with pytest.raises(asyncio.CancelledError):
+        await threads.waits
+    descriptor = os.open(dead.path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+        await database.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from corral.errors import StoreError
@@ -33,22 +34,20 @@ async def recover(folder: Path, treasury: Treasury, clock: Clock, mine: str | No
     for path in await in_thread(_journals, folder):
         if path.stem == mine:
             continue
-        try:
-            taken = await in_thread(_take, path)
-        except StoreError as error:
-            problem = error
-            continue
-        if taken is None:
-            continue
-        descriptor, content, changed = taken
-        try:
+        with ExitStack() as held:
+            try:
+                taken = await in_thread(_take, path, held)
+            except StoreError as error:
+                problem = error
+                continue
+            if taken is None:
+                continue
+            content, changed = taken
             recovery = await treasury.recover(path.stem, content)
             if recovery.known:
                 closed.append(recovery)
             if recovery.known or clock.wall() - changed > _UNKNOWN:
                 path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
     if problem is not None:
         raise problem
     return closed
@@ -59,8 +58,8 @@ def _journals(folder: Path) -> list[Path]:
         return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
 
 
-def _take(path: Path) -> tuple[int, bytes, float] | None:
-    """The journal's lock, its content, and when it was written last.
+def _take(path: Path, held: ExitStack) -> tuple[bytes, float] | None:
+    """What is in a journal, whose lock is ours until `held` is closed, and when it was written last.
 
     None when its process lives, when it is gone, or when it is no file and so nobody's journal.
     """
@@ -71,11 +70,7 @@ def _take(path: Path) -> tuple[int, bytes, float] | None:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        try:
-            if try_lock(descriptor) and lies_at(descriptor, path):
-                return descriptor, path.read_bytes(), path.stat().st_mtime
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+        held.callback(os.close, descriptor)  # here: who waits for us may be cancelled, and never hear of it
+        if try_lock(descriptor) and lies_at(descriptor, path):
+            return path.read_bytes(), path.stat().st_mtime
         return None
