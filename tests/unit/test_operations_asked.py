@@ -1,4 +1,4 @@
-"""What is asked of an operation while it stops for another reason is done all the same."""
+"""What is asked of an operation while it stops for another reason is done all the same; a stop takes nothing back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from corral.domain.operations import Operation
 from corral.domain.operations import OperationStatus as S
+from corral.domain.ports import silent
 from corral.operations.durable import Work
 from support.operations import Bench, Worker
 
@@ -96,3 +97,21 @@ async def test_what_is_paused_while_the_server_stops_it_rests_afterwards(bench: 
         await asyncio.sleep(0)
         telling.go_on.set()
         assert (await bench.flow(pausing)).status is S.PAUSED
+
+
+async def test_a_server_that_stops_in_the_moment_it_begins_one_costs_no_try(bench: Bench) -> None:
+    waiting = await bench.order("a")
+    operations = bench.operations
+    beginning = asyncio.ensure_future(operations._begin(waiting.id, silent))
+    lease = bench.home / "operations" / f"{waiting.id}.lock"
+    while not lease.exists():
+        await asyncio.sleep(0)
+    beginning.cancel()  # it is being written down that it is at work
+    await asyncio.wait([beginning])
+    assert beginning.cancelled()
+    assert not lease.exists()
+    found = await operations.get(waiting.id)
+    assert (found.status, found.attempts) == (S.PENDING, 0)
+    async with bench.run():
+        await bench.until(lambda: bench.worker.at_work)
+        assert (await operations.get(waiting.id)).attempts == 1

@@ -296,10 +296,14 @@ class Operations:
         lease = Lease.take(self._folder, identifier)
         if lease is None:
             return None
+        claiming = asyncio.ensure_future(self._rows.claim(identifier, self._limits, self._clock.wall()))
         try:
-            operation = await self._rows.claim(identifier, self._limits, self._clock.wall())
+            operation = await asyncio.shield(claiming)
         except BaseException:
-            lease.free()
+            try:
+                await self._unclaim(claiming)
+            finally:
+                lease.free()
             raise
         if operation is None:
             lease.free()
@@ -310,6 +314,14 @@ class Operations:
         job.finished = asyncio.create_task(job.run())
         job.finished.add_done_callback(lambda task: self._finished(identifier, task))
         return job
+
+    async def _unclaim(self, claiming: asyncio.Future[Operation | None]) -> None:
+        """Have an operation wait again that is being claimed by who has to leave: that was no try."""
+        await asyncio.wait([claiming])
+        with suppress(DatabaseError):
+            claimed = claiming.result()
+            if claimed is not None:
+                await self._rows.save(replace(claimed, status=OperationStatus.PENDING, attempts=claimed.attempts - 1))
 
     def _finished(self, identifier: str, task: asyncio.Task[Operation]) -> None:
         del self._jobs[identifier]
