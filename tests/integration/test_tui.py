@@ -358,6 +358,9 @@ async def test_five_thousand_lines_a_second_do_not_freeze_it(server: Server) -> 
         reading = asyncio.ensure_future(read())
         await seat.until(lambda: logs.ring.gone > 0 and tape.allow_vertical_scroll)
         await seat.until(lambda: scrolled(tape))  # somebody reads, while lines go on coming in
+        await seat.press("end")
+        await seat.until(lambda: tape.follow)
+        await seat.until(lambda: scrolled(tape))
         await reading
         spent = time.process_time() - spent
         lateness.end()

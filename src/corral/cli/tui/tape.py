@@ -187,6 +187,11 @@ class Tape(Lines):
         self._stay()
         super().action_scroll_home()
 
+    def action_scroll_end(self) -> None:
+        """Follow the end again, at once: lines that come in meanwhile would cut a slow way there short."""
+        self.follow = True
+        self.scroll_end(animate=False, immediate=True, x_axis=False)
+
     def _stay(self) -> None:
         self.follow = self.follow and not self.max_scroll_y
 
