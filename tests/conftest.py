@@ -17,6 +17,7 @@ from corral.sources.pypi import PyPI
 ROOT = Path(__file__).parent.parent
 
 pytest_plugins = (
+    "tests.support.browser",
     "tests.support.docker",
     "tests.support.container_engines",
     "tests.support.engines",

@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.components import CHART, COUNTER, FORM
 from tests.support.node import MODULES, built, checked, node
 from tests.support.previews import Previews, previews
@@ -28,12 +28,6 @@ steps:
 
 def fenced(source: str) -> str:
     return f"Of course! Here it is:\n\n```tsx\n{source}```\n\nTell me if you want more."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from corral.workspace.exports.exported import Material
 from corral.workspace.exports.framer import code_component
 from corral.workspace.exports.page import ASSETS, SCRIPT, page
 from corral.workspace.exports.vite import VERSIONS, project
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.components import ALL
 from tests.support.node import MODULES, built, checked, node
 
@@ -49,12 +48,6 @@ def test_projects_are_built_with_what_corrals_own_pages_are_built_with() -> None
     have = {name: json.loads((MODULES / name / "package.json").read_text())["version"] for name in VERSIONS}
 
     assert have == VERSIONS
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 def _works(page: Any, name: str) -> None:

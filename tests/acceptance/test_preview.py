@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.previews import Previews, previews
 
 COUNTER = """\
@@ -74,12 +74,6 @@ export default function Counter({ label }: { label: string }) {
   return <button>{label}: {shown.count}</button>;
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

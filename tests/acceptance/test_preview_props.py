@@ -7,14 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.previews import Previews, previews
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

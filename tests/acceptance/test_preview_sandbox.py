@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.previews import Previews, previews
 
 
@@ -67,12 +67,6 @@ class Listener:
         for thread in self._threads:
             thread.join(60)
         self._udp.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.api import Client
-from tests.support.servers import CORRAL, Server, corral_server
+from tests.support.commands import Yard
+from tests.support.servers import Server, corral_server
 
 CONFIG = """
 models:
@@ -99,13 +99,5 @@ def test_a_key_learns_no_name_by_asking_for_one_that_is_near(scoped: tuple[Serve
 
 def test_the_terminal_says_the_same(server: Server) -> None:
     for name, hint in (("robbot", "Did you mean robot or hobot?"), ("zzz-9", LIST)):
-        done = subprocess.run(
-            [CORRAL, "show", name],
-            env=server.env,
-            cwd=server.home.parent,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = Yard(server.home).run("show", name, code=None)
         assert f"error: Model {name!r} does not exist.\nhint: {hint}" in done.stderr

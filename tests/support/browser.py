@@ -37,6 +37,13 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium for the tests of a module."""
+    with chromium() as started:
+        yield started
+
+
 @contextmanager
 def opened(browser: Any, **more: Any) -> Iterator[Any]:
     """A page of a fresh profile, for the block's length. What is thrown in Corral's own scripts fails the block."""
