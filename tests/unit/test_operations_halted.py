@@ -69,9 +69,10 @@ async def test_what_is_paused_after_it_was_seen_at_work_rests(bench: Bench) -> N
         await bench.until(lambda: bench.worker.begun)
         seen = (await operations._rows.get(waiting.id)).operation
         assert (seen.status, (await bench.flow(operations.pause(waiting.id))).status) == (S.IN_PROGRESS, S.PAUSED)
-        rests = await operations._carry_out(waiting.id, Wish.NONE)
-        assert rests is not None
-        assert (rests.status, (await operations.get(waiting.id)).status) == (S.PAUSED, S.PAUSED)
+    rests = await operations._carry_out(waiting.id, Wish.NONE)
+    assert rests is not None
+    assert (rests.status, (await operations.get(waiting.id)).status) == (S.PAUSED, S.PAUSED)
+    async with bench.run():
         await bench.a_while()
     assert bench.worker.begun == ["a"]
 
@@ -110,11 +111,12 @@ async def test_nobody_is_told_again_of_what_somebody_is_at(bench: Bench) -> None
             await each.tell_again(waiting.id)
         assert told == []
         await bench.flow(operations.pause(waiting.id))
-        await other.tell_again(waiting.id)
-        assert told == [S.PAUSED] * 2
+    await other.tell_again(waiting.id)
+    assert told == [S.PAUSED] * 2
+    async with bench.run(operations):
         await operations.resume(waiting.id)
         await bench.until(lambda: len(bench.worker.begun) == 2)
         bench.worker.end("a")
         await bench.ended(waiting.id, operations)
-        await other.tell_again(waiting.id)
+    await other.tell_again(waiting.id)  # by now whoever was at it has left
     assert told[2:] == [S.PENDING, S.COMPLETED, S.COMPLETED]
