@@ -21,6 +21,8 @@ from support.pipelines import at_work, ended, started, until
 LONG = 1000.0
 WORK = 60.0
 """Seconds that the work itself takes, at most, on any machine."""
+NEVER = 50.0
+"""Seconds until an answer that nobody waits for: longer than any machine stands still."""
 SOURCE = """
 name: rests
 steps:
@@ -92,12 +94,23 @@ def worked(entry: Run | Step) -> float:
 
 async def paused(corral: Corral, asked: Vendor, source: str = SOURCE, step: str = "two") -> Run:
     """A run that was paused while a step was being answered: its second."""
-    asked.pause = 5.0
-    run = await started(corral, source)
-    await until(corral, run, step, "running")
-    run = await corral.workspace.pause(run.id)
+    asked.pause = NEVER
+    run = await paused_in(corral, asked, await started(corral, source), step)
     assert run.status is RunStatus.PAUSED
     assert run.paused_at is not None
+    return run
+
+
+async def resumed_and_paused(corral: Corral, asked: Vendor, run: Run, step: str) -> Run:
+    """The run, gone on with and paused once more while that step is being answered."""
+    asked.pause = NEVER
+    return await paused_in(corral, asked, await corral.workspace.resume(run.id), step)
+
+
+async def paused_in(corral: Corral, asked: Vendor, run: Run, step: str) -> Run:
+    """The run, paused while that step is being answered; whoever asks next is answered at once."""
+    await until(corral, run, step, "running")
+    run = await corral.workspace.pause(run.id)
     asked.pause = 0.0
     return run
 
@@ -127,12 +140,8 @@ async def test_a_pause_is_no_part_of_the_time(corral: Corral, asked: Vendor, tmp
 async def test_pauses_add_up(corral: Corral, asked: Vendor, tmp_path: Path, source: str, step: str) -> None:
     run = await paused(corral, asked, source, step)
     await long_ago(corral, run, tmp_path)
-    asked.pause = 5.0
-    await corral.workspace.resume(run.id)
-    await until(corral, run, step, "running")
-    await corral.workspace.pause(run.id)
+    await resumed_and_paused(corral, asked, run, step)
     await long_ago(corral, run, tmp_path)
-    asked.pause = 0.0
     await corral.workspace.resume(run.id)
     run, found = await ended(corral, run)
 
@@ -149,12 +158,8 @@ async def test_pauses_add_up_of_what_was_not_begun_between_them(asked: Vendor, t
         assert [step.started_at is None for step in await corral.workspace.store.runs.steps(run.id)][:2] == [False] * 2
         await long_ago(corral, run, tmp_path)
     async with at_work(tmp_path, config(asked, parallel=1)) as corral:
-        asked.pause = 5.0
-        await corral.workspace.resume(run.id)
-        await until(corral, run, "one", "running")
-        await corral.workspace.pause(run.id)
+        await resumed_and_paused(corral, asked, run, "one")
         await long_ago(corral, run, tmp_path)
-        asked.pause = 0.0
         await corral.workspace.resume(run.id)
         run, found = await ended(corral, run)
 

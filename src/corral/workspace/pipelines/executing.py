@@ -92,8 +92,7 @@ class Execution:
     """One run, from where it is to its end. `go` is called once.
 
     `steps` are its steps as they stand, by key; `failure` is why it has failed, with the step's key: it may have before
-    it was killed. `rest` is from
-    when to when nobody was at it before.
+    it was killed. `rest` is from when to when nobody was at it before.
     """
 
     def __init__(
